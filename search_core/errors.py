@@ -1,0 +1,25 @@
+"""What can go wrong in the search core, told apart by what the reader has to do about it."""
+
+
+class SearchCoreError(Exception):
+    """Root of all errors that the search core raises on purpose."""
+
+
+class InvalidGenotypeError(SearchCoreError, ValueError):
+    """A genotype's text or JSON does not describe an architecture; the message says where."""
+
+
+class UnknownNameError(SearchCoreError, ValueError):
+    """A name is not in the registry; the message lists the names that are."""
+
+
+class DataNotFoundError(SearchCoreError):
+    """A data set is not where it was looked for; the message names the folder."""
+
+
+class DivergedError(SearchCoreError):
+    """A loss or a gradient stopped being finite; the message names the epoch and the loss."""
+
+
+class CheckpointError(SearchCoreError):
+    """A checkpoint is damaged or belongs to another spec or seed."""

@@ -1,0 +1,201 @@
+"""Architectures as values: typed, versioned JSON, the published text form, a canonical hash.
+
+Free of torch. A genotype says which operations join which states; which operations the primitive
+names stand for (the family), and the width and depth of the network, are chosen when it is built.
+"""
+
+import ast
+import hashlib
+import json
+from collections import namedtuple
+from typing import Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from search_core.errors import InvalidGenotypeError
+from search_core.spec.primitives import ALL_PRIMITIVES, NONE
+
+_TEXT_LIMIT = 100_000
+
+
+class Edge(NamedTuple):
+    """One operation on one earlier state.
+
+    Attributes:
+        primitive: The operation's registered name.
+        source: The state it reads: 0 and 1 are the cell's inputs, 2 + i is node i.
+    """
+
+    primitive: str
+    source: int
+
+
+class CellGenotype(BaseModel):
+    """A pair of cells, as DARTS prints them: two incoming edges for each node, in node order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    kind: Literal["cell"] = "cell"
+    """Which kind of genotype this is."""
+    version: Literal[1] = 1
+    """Version of this JSON form."""
+    normal: tuple[Edge, ...] = Field(min_length=2, max_length=64)
+    """Edges of the normal cell; edges 2i and 2i + 1 enter node i."""
+    normal_concat: tuple[int, ...] = Field(min_length=1, max_length=32)
+    """States whose concatenation is the normal cell's output."""
+    reduce: tuple[Edge, ...] = Field(min_length=2, max_length=64)
+    """Edges of the reduction cell."""
+    reduce_concat: tuple[int, ...] = Field(min_length=1, max_length=32)
+    """States whose concatenation is the reduction cell's output."""
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> Self:
+        _check_cell("normal", self.normal, self.normal_concat)
+        _check_cell("reduce", self.reduce, self.reduce_concat)
+        return self
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of the normal cell."""
+        return len(self.normal) // 2
+
+    def to_json(self) -> str:
+        """The JSON form, one line; `parse` reads it back to an equal genotype."""
+        return self.model_dump_json()
+
+    def to_text(self) -> str:
+        """The text form of the DARTS papers' code; `parse` reads it back to an equal genotype."""
+        fields = ("normal", "normal_concat", "reduce", "reduce_concat")
+        # The published namedtuple's own repr, so that the text is theirs to the letter.
+        published = namedtuple("Genotype", fields)  # type: ignore[misc]  # noqa: PYI024
+        return repr(
+            published(
+                [tuple(edge) for edge in self.normal],
+                list(self.normal_concat),
+                [tuple(edge) for edge in self.reduce],
+                list(self.reduce_concat),
+            )
+        )
+
+    def canonical_json(self) -> str:
+        """The JSON that the hash is taken of: sorted keys, no spaces, edges sorted in each node.
+
+        A node sums its edges, so their order changes nothing that the network computes. The order
+        of a concatenation does, and stays.
+        """
+        value = self.model_dump(mode="json")
+        for cell in ("normal", "reduce"):
+            edges = value[cell]
+            value[cell] = [
+                edge
+                for node in range(0, len(edges), 2)
+                for edge in sorted(edges[node : node + 2], key=lambda edge: (edge[1], edge[0]))
+            ]
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hexadecimal digits: the architecture's address."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+Genotype = CellGenotype
+"""Any architecture; a union told apart by `kind` once there is a second kind."""
+
+
+def parse(text_or_json: str) -> Genotype:
+    """Reads a genotype from its JSON or its published text form, without evaluating anything.
+
+    Args:
+        text_or_json: `{"kind": "cell", ...}` or `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)`.
+
+    Returns:
+        The genotype.
+
+    Raises:
+        InvalidGenotypeError: The text is in neither form, or describes no architecture; the
+            message says what is wrong and where.
+    """
+    text = text_or_json.strip()
+    if len(text) > _TEXT_LIMIT:
+        raise InvalidGenotypeError(
+            f"a genotype of {len(text):,} characters; the longest allowed has {_TEXT_LIMIT:,}"
+        )
+    try:
+        if text.startswith("{"):
+            return CellGenotype.model_validate_json(text)
+        return CellGenotype.model_validate(_read_published_text(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidGenotypeError(f"{place}: {message}" if place else message) from None
+
+
+def _read_published_text(text: str) -> dict[str, object]:
+    try:
+        expression = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        expression = None
+    if not (
+        isinstance(expression, ast.Call)
+        and isinstance(expression.func, ast.Name)
+        and expression.func.id == "Genotype"
+        and not expression.args
+    ):
+        raise InvalidGenotypeError(
+            "not a genotype: expected JSON that starts with '{' or "
+            "Genotype(normal=[...], normal_concat=[...], reduce=[...], reduce_concat=[...])"
+        )
+    fields: dict[str, object] = {}
+    for keyword in expression.keywords:
+        if keyword.arg is None or keyword.arg in ("kind", "version"):
+            raise InvalidGenotypeError("Genotype(...) takes the four published fields only")
+        try:
+            fields[keyword.arg] = _read_value(keyword.value)
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            raise InvalidGenotypeError(
+                f"{keyword.arg}: expected a list of literal values"
+            ) from None
+    return fields
+
+
+def _read_value(node: ast.expr) -> object:
+    # Published genotypes write concatenations as range(2, 6) as often as [2, 3, 4, 5].
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "range"
+        and not node.keywords
+    ):
+        bounds = [ast.literal_eval(argument) for argument in node.args]
+        states = range(*bounds)
+        if len(states) > _TEXT_LIMIT:
+            raise ValueError("range too long")
+        return list(states)
+    return ast.literal_eval(node)
+
+
+def _check_cell(name: str, edges: tuple[Edge, ...], concat: tuple[int, ...]) -> None:
+    if len(edges) % 2:
+        raise ValueError(f"{name}: {len(edges)} edges, but every node has exactly two")
+    num_nodes = len(edges) // 2
+    for index, edge in enumerate(edges):
+        if edge.primitive not in ALL_PRIMITIVES:
+            known = ", ".join(sorted(ALL_PRIMITIVES - {NONE}))
+            raise ValueError(
+                f"{name}[{index}]: unknown primitive {edge.primitive!r}; known are: {known}"
+            )
+        num_states = 2 + index // 2
+        if not 0 <= edge.source < num_states:
+            raise ValueError(
+                f"{name}[{index}]: node {index // 2} cannot read state {edge.source}; "
+                f"it sees states 0 to {num_states - 1}"
+            )
+    for state in concat:
+        if not 0 <= state < 2 + num_nodes:
+            raise ValueError(
+                f"{name}_concat: no state {state} in a cell with states 0 to {1 + num_nodes}"
+            )
+    if len(set(concat)) != len(concat):
+        raise ValueError(f"{name}_concat: a state repeats")

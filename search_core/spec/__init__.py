@@ -1,0 +1,49 @@
+"""The typed description of a search. Free of torch."""
+
+from search_core.spec.base import SpecModel
+from search_core.spec.datasets import FACTS, DatasetFacts, DatasetName, DatasetSpec
+from search_core.spec.presets import PRESETS, Preset
+from search_core.spec.schedules import (
+    ConstantSchedule,
+    CosinePowerSchedule,
+    CosineSchedule,
+    Schedule,
+)
+from search_core.spec.search import (
+    AlgorithmSpec,
+    ResourcesSpec,
+    SearchSpec,
+    TrainingSpec,
+    TrialsSpec,
+)
+from search_core.spec.spaces import (
+    CellSpace,
+    DartsSpace,
+    SharpDartsSpace,
+    SharperDartsSpace,
+    Space,
+)
+
+__all__ = [
+    "FACTS",
+    "PRESETS",
+    "AlgorithmSpec",
+    "CellSpace",
+    "ConstantSchedule",
+    "CosinePowerSchedule",
+    "CosineSchedule",
+    "DartsSpace",
+    "DatasetFacts",
+    "DatasetName",
+    "DatasetSpec",
+    "Preset",
+    "ResourcesSpec",
+    "Schedule",
+    "SearchSpec",
+    "SharpDartsSpace",
+    "SharperDartsSpace",
+    "Space",
+    "SpecModel",
+    "TrainingSpec",
+    "TrialsSpec",
+]

@@ -1,0 +1,150 @@
+"""The one spec of a search: request body, database value, worker configuration, client type."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from search_core.spec.base import SpecModel, field_error
+from search_core.spec.datasets import DatasetSpec
+from search_core.spec.presets import PRESETS, merge
+from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
+from search_core.spec.spaces import Space
+
+_SEED_LIMIT = 2**32
+
+
+class AlgorithmSpec(SpecModel):
+    """How the architecture weights (alphas) are searched."""
+
+    order: Literal["first", "second"] = "first"
+    """First order takes the validation gradient at the current weights; second order at the
+    weights one step ahead, corrected by a finite difference (arXiv 1806.09055, section 2.3)."""
+    weighting: Literal["scalar", "max_w"] = "scalar"
+    """How an edge weighs its primitives: by the softmax itself, or by Max-W regularization."""
+    detach_max: bool = False
+    """Max-W only: let no gradient flow through the maximum. Off as in the published code."""
+    architecture_learning_rate: float = Field(default=3e-4, gt=0, le=10)
+    """Adam's learning rate for the alphas."""
+    architecture_weight_decay: float = Field(default=1e-3, ge=0, le=10)
+    """Adam's weight decay for the alphas."""
+    exclude_none: bool = True
+    """Never derive the primitive `none`, as published; false gives the variant without the rule."""
+
+
+class TrainingSpec(SpecModel):
+    """How the supernet's weights are trained."""
+
+    epochs: int = Field(default=50, ge=1, le=10_000)
+    """Passes over the training half."""
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    """Images per step, of each half."""
+    learning_rate: float = Field(default=0.025, gt=0, le=10)
+    """SGD's learning rate at its peak."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """SGD's momentum."""
+    weight_decay: float = Field(default=3e-4, ge=0, le=10)
+    """SGD's weight decay."""
+    gradient_clip: float = Field(default=5.0, gt=0, le=1e6)
+    """Largest norm of the weights' gradient."""
+    schedule: Schedule = CosineSchedule(kind="cosine")
+    """How the learning rate falls."""
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        schedule = self.schedule
+        if isinstance(schedule, CosineSchedule | CosinePowerSchedule) and (
+            schedule.min_learning_rate > self.learning_rate
+        ):
+            raise field_error(
+                f"min_learning_rate {schedule.min_learning_rate:g} is above the learning_rate "
+                f"{self.learning_rate:g} that it anneals from",
+                "schedule",
+                "min_learning_rate",
+            )
+        if isinstance(schedule, CosinePowerSchedule) and schedule.warmup_epochs >= self.epochs:
+            raise field_error(
+                f"warmup_epochs {schedule.warmup_epochs} leaves nothing of "
+                f"{self.epochs} epochs to anneal",
+                "schedule",
+                "warmup_epochs",
+            )
+        return self
+
+
+class TrialsSpec(SpecModel):
+    """The independent runs of one search."""
+
+    seeds: tuple[Annotated[int, Field(ge=0, lt=_SEED_LIMIT)], ...] = Field(
+        default=(0,), min_length=1, max_length=256, strict=False
+    )
+    """One trial for each seed: its split, initial weights and batch order."""
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must not repeat: the same seed gives the same trial")
+        return self
+
+
+class ResourcesSpec(SpecModel):
+    """What one trial occupies while it runs."""
+
+    cpus: int = Field(default=1, ge=1, le=1024)
+    """CPU cores, and threads that the trial uses."""
+    gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs; 0 trains on the CPU."""
+
+
+LabelText = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[\w.\-/]+$")]
+
+
+class SearchSpec(SpecModel):
+    """All of a search, fixed when it is submitted."""
+
+    preset: str | None = None
+    """Start from a preset; other fields override its fields. See `/v1/presets`."""
+    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """For people; need not be unique."""
+    space: Space
+    """What is searched. The one field without a default."""
+    dataset: DatasetSpec = DatasetSpec()
+    """The images."""
+    algorithm: AlgorithmSpec = AlgorithmSpec()
+    """How the alphas are searched."""
+    training: TrainingSpec = TrainingSpec()
+    """How the weights are trained."""
+    trials: TrialsSpec = TrialsSpec()
+    """The independent runs."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """What each trial occupies."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Higher goes first in the queue."""
+    labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=32)
+    """For finding searches again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
+            return values
+        preset = PRESETS.get(values["preset"])
+        if preset is None:
+            raise field_error(
+                f"unknown preset {values['preset']!r}; choose from: {', '.join(PRESETS)}", "preset"
+            )
+        return merge(preset.spec, values)
+
+    @model_validator(mode="after")
+    def _check_data_suffices(self) -> Self:
+        facts = self.dataset.facts
+        num_weight_images = int(facts.num_train * self.dataset.train_portion)
+        num_alpha_images = facts.num_train - num_weight_images
+        smaller = min(num_weight_images, num_alpha_images)
+        if self.training.batch_size > smaller:
+            raise field_error(
+                f"batch_size {self.training.batch_size} is above the {smaller} images "
+                f"of the smaller half of {self.dataset.name!r}",
+                "training",
+                "batch_size",
+            )
+        return self
