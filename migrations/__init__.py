@@ -1,0 +1,1 @@
+"""The database's schema, step by step: `python -m migrations` brings a database up to date."""

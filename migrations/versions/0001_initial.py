@@ -1,0 +1,210 @@
+"""Create searches, trials, metrics, events, architectures and dispatchers."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+
+    op.create_table(
+        "architectures",
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("genotype", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("hash ~ '^[0-9a-f]{64}$'", name=op.f("ck_architectures_hash_is_sha256")),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_architectures")),
+    )
+    op.create_table(
+        "dispatchers",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("nodes", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dispatchers")),
+    )
+    op.create_table(
+        "searches",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), server_default="queued", nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("message", sa.Text(), server_default="", nullable=False),
+        sa.Column("spec", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("space_kind", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("trial_cpus", sa.Integer(), nullable=False),
+        sa.Column("trial_gpus", sa.Integer(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lease_token", sa.Uuid(), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("leased_by", sa.Text(), nullable=True),
+        sa.Column("last_event", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("recommended_hash", sa.Text(), nullable=True),
+        sa.Column("recommendation", sa.Text(), server_default="", nullable=False),
+        sa.CheckConstraint(
+            "(status = 'running') = (lease_token IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            name=op.f("ck_searches_leased_while_running"),
+        ),
+        sa.CheckConstraint(
+            "(status IN ('cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
+            name=op.f("ck_searches_ended_with_reason"),
+        ),
+        sa.CheckConstraint(
+            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
+            name=op.f("ck_searches_status_known"),
+        ),
+        sa.CheckConstraint(
+            "trial_cpus >= 1 AND trial_gpus >= 0", name=op.f("ck_searches_resources_sane")
+        ),
+        sa.ForeignKeyConstraint(
+            ["recommended_hash"], ["architectures.hash"], name=op.f("fk_searches_recommended_hash")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_searches")),
+    )
+    op.create_index(
+        "ix_searches_labels", "searches", ["labels"], unique=False, postgresql_using="gin"
+    )
+    op.create_index(
+        "ix_searches_leases",
+        "searches",
+        ["lease_expires_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'running'"),
+    )
+    op.create_index(
+        "ix_searches_queue",
+        "searches",
+        [sa.literal_column("priority DESC"), "queued_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'queued'"),
+    )
+    op.create_index("ix_searches_status_id", "searches", ["status", "id"], unique=False)
+    op.create_table(
+        "events",
+        sa.Column("search_id", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("trial_id", sa.Uuid(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["search_id"], ["searches.id"], name=op.f("fk_events_search_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("search_id", "number", name=op.f("pk_events")),
+    )
+    op.create_table(
+        "trials",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("search_id", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("status", sa.Text(), server_default="queued", nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("message", sa.Text(), server_default="", nullable=False),
+        sa.Column("epoch", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("epochs", sa.Integer(), nullable=False),
+        sa.Column(
+            "metrics",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
+        sa.Column("best_validation_accuracy", sa.Double(), nullable=True),
+        sa.Column("architecture_hash", sa.Text(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "status <> 'succeeded' OR architecture_hash IS NOT NULL",
+            name=op.f("ck_trials_success_has_result"),
+        ),
+        sa.CheckConstraint(
+            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
+            name=op.f("ck_trials_status_known"),
+        ),
+        sa.CheckConstraint("epoch BETWEEN 0 AND epochs", name=op.f("ck_trials_epoch_in_range")),
+        sa.ForeignKeyConstraint(
+            ["architecture_hash"], ["architectures.hash"], name=op.f("fk_trials_architecture_hash")
+        ),
+        sa.ForeignKeyConstraint(
+            ["search_id"], ["searches.id"], name=op.f("fk_trials_search_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trials")),
+        sa.UniqueConstraint("search_id", "number", name=op.f("uq_trials_search_id_number")),
+    )
+    op.create_index("ix_trials_architecture_hash", "trials", ["architecture_hash"], unique=False)
+    op.create_table(
+        "metrics",
+        sa.Column("trial_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.Column(
+            "recorded_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["trials.id"], name=op.f("fk_metrics_trial_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("trial_id", "name", "step", name=op.f("pk_metrics")),
+    )
+
+
+def downgrade() -> None:
+
+    op.drop_table("metrics")
+    op.drop_index("ix_trials_architecture_hash", table_name="trials")
+    op.drop_table("trials")
+    op.drop_table("events")
+    op.drop_index("ix_searches_status_id", table_name="searches")
+    op.drop_index(
+        "ix_searches_queue", table_name="searches", postgresql_where=sa.text("status = 'queued'")
+    )
+    op.drop_index(
+        "ix_searches_leases", table_name="searches", postgresql_where=sa.text("status = 'running'")
+    )
+    op.drop_index("ix_searches_labels", table_name="searches", postgresql_using="gin")
+    op.drop_table("searches")
+    op.drop_table("dispatchers")
+    op.drop_table("architectures")

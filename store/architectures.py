@@ -1,0 +1,57 @@
+"""Derived architectures, addressed by their content."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from search_core.genotype import Genotype
+from store.errors import NotFoundError
+from store.models import Architecture, Search, Trial
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A trial that derived an architecture, with the search that it belongs to."""
+
+    search: Search
+    trial: Trial
+
+
+def put(session: Session, genotype: Genotype) -> str:
+    """Stores an architecture, once for each content.
+
+    Returns:
+        Its hash.
+    """
+    statement = insert(Architecture).values(
+        hash=genotype.hash, kind=genotype.kind, genotype=genotype.model_dump(mode="json")
+    )
+    session.execute(statement.on_conflict_do_nothing())
+    return genotype.hash
+
+
+def get(session: Session, architecture_hash: str) -> Architecture:
+    """The architecture with this hash.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    architecture = session.get(Architecture, architecture_hash)
+    if architecture is None:
+        raise NotFoundError("architecture", architecture_hash)
+    return architecture
+
+
+def findings(session: Session, architecture_hash: str, *, limit: int = 50) -> Sequence[Finding]:
+    """The trials that derived it, the newest first, at most `limit`."""
+    rows = session.execute(
+        select(Search, Trial)
+        .join(Trial, Trial.search_id == Search.id)
+        .where(Trial.architecture_hash == architecture_hash)
+        .order_by(Trial.id.desc())
+        .limit(limit)
+    )
+    return [Finding(search, trial) for search, trial in rows]

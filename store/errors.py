@@ -1,0 +1,53 @@
+"""What an operation on the store refuses to do."""
+
+from uuid import UUID
+
+from store.states import SearchStatus
+
+
+class StoreError(Exception):
+    """Root of all errors that the store raises on purpose."""
+
+
+class NotFoundError(StoreError):
+    """No row has this id."""
+
+    def __init__(self, noun: str, key: object) -> None:
+        """Names what was looked for.
+
+        Args:
+            noun: What kind of thing, such as "search".
+            key: The id or hash that has no row.
+        """
+        super().__init__(f"no {noun} {key}")
+        self.noun = noun
+        self.key = key
+
+
+class IllegalTransitionError(StoreError):
+    """The state machine has no such step; `status` is where the search is now."""
+
+    def __init__(self, search_id: UUID, status: SearchStatus, to: SearchStatus) -> None:
+        """Names the search and the step.
+
+        Args:
+            search_id: The search that stays as it was.
+            status: Where it is now.
+            to: Where it was asked to go.
+        """
+        super().__init__(f"search {search_id} is {status} and cannot become {to}")
+        self.search_id = search_id
+        self.status = status
+        self.to = to
+
+
+class LeaseLostError(StoreError):
+    """The search is no longer leased under this token: its runner must stop without writing."""
+
+
+class InvalidCursorError(StoreError, ValueError):
+    """A page cursor that this store did not hand out."""
+
+
+class DatabaseUnavailableError(StoreError):
+    """PostgreSQL does not answer, or could not be started; the message says what to do."""

@@ -1,0 +1,248 @@
+"""Claiming a search, keeping it, and taking it back from a runner that went silent.
+
+A lease is a random token with a time until which it holds. Every write of a runner names the token
+and so fails once somebody else holds the search. All times are the database's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from store import lifecycle
+from store.errors import LeaseLostError
+from store.models import Search, Trial
+from store.states import TRIAL_ENDED, Reason, SearchStatus
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of a cluster holds: logical CPUs and GPUs."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster holds, node by node: a trial needs all of its resources on one node."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def cpus(self) -> float:
+        """Logical CPUs of all nodes."""
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """Logical GPUs of all nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one search until it expires or is renewed."""
+
+    search_id: UUID
+    token: UUID
+    attempt: int
+
+
+def claim(
+    session: Session, capacity: Capacity, *, holder: str, duration: timedelta
+) -> Lease | None:
+    """Leases the first search of the queue, if the cluster has room for one of its trials now.
+
+    A search that no node could ever hold is passed over; one that only has to wait for room keeps
+    its place, so that small searches cannot starve a large one.
+
+    Args:
+        session: The caller's session.
+        capacity: What the cluster holds in all.
+        holder: Who claims, for people.
+        duration: How long the lease holds unless renewed.
+
+    Returns:
+        The lease, or None when nothing can start now.
+    """
+    search = session.scalars(
+        select(Search)
+        .where(Search.status == SearchStatus.QUEUED, fits_some_node(capacity))
+        .order_by(Search.priority.desc(), Search.queued_at, Search.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+    if search is None:
+        return None
+    used_cpus, used_gpus = reserved(session)
+    if (
+        used_cpus + search.trial_cpus > capacity.cpus
+        or used_gpus + search.trial_gpus > capacity.gpus
+    ):
+        return None
+    token = uuid4()
+    now = session.scalar(select(func.clock_timestamp()))
+    assert isinstance(now, datetime)
+    search.lease_token = token
+    search.lease_expires_at = now + duration
+    search.leased_by = holder
+    search.started_at = search.started_at or now
+    search.attempt += 1
+    lifecycle.transition(session, search, SearchStatus.RUNNING, data={"holder": holder})
+    return Lease(search.id, token, search.attempt)
+
+
+def fits_some_node(capacity: Capacity) -> ColumnElement[bool]:
+    """The condition that some node of the cluster could hold a trial of the search."""
+    shapes = {(node.cpus, node.gpus) for node in capacity.nodes}
+    return or_(
+        false(),
+        *(
+            and_(Search.trial_cpus <= cpus, Search.trial_gpus <= gpus)
+            for cpus, gpus in sorted(shapes)
+        ),
+    )
+
+
+def reserved(session: Session) -> tuple[int, int]:
+    """CPUs and GPUs of all the trials that the running searches still have to run."""
+    open_trials = (
+        select(Trial.search_id, func.count().label("count"))
+        .where(Trial.status.not_in(TRIAL_ENDED))
+        .group_by(Trial.search_id)
+        .subquery()
+    )
+    cpus, gpus = session.execute(
+        select(
+            func.coalesce(func.sum(Search.trial_cpus * open_trials.c.count), 0),
+            func.coalesce(func.sum(Search.trial_gpus * open_trials.c.count), 0),
+        )
+        .join(open_trials, open_trials.c.search_id == Search.id)
+        .where(Search.status == SearchStatus.RUNNING)
+    ).one()
+    return int(cpus), int(gpus)
+
+
+def renew(session: Session, lease: Lease, *, duration: timedelta) -> bool:
+    """Keeps a lease for another `duration` from now.
+
+    Returns:
+        Whether its user has asked to cancel the search.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    row = session.execute(
+        update(Search)
+        .where(Search.id == lease.search_id, Search.lease_token == lease.token)
+        .values(lease_expires_at=func.clock_timestamp() + duration)
+        .returning(Search.cancel_requested_at)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        raise LeaseLostError(f"search {lease.search_id} is no longer leased to this runner")
+    return row[0] is not None
+
+
+def guard(session: Session, lease: Lease) -> Search:
+    """The leased search's row, locked: the first statement of every write that a runner makes.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    search = session.scalars(
+        select(Search)
+        .where(Search.id == lease.search_id, Search.lease_token == lease.token)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if search is None:
+        raise LeaseLostError(f"search {lease.search_id} is no longer leased to this runner")
+    return search
+
+
+def give_back(
+    session: Session, lease: Lease, *, reason: Reason, message: str, max_failures: int
+) -> SearchStatus:
+    """Returns a search whose runner stopped before the end.
+
+    Args:
+        session: The caller's session.
+        lease: The lease it held.
+        reason: `shutdown` when it was asked to stop, which counts as no failure; else a crash.
+        message: What is known about it.
+        max_failures: A search that failed more often than this ends.
+
+    Returns:
+        Where the search is now.
+
+    Raises:
+        LeaseLostError: It has already been taken back, or it ended.
+    """
+    return _take_back(
+        session, guard(session, lease), reason=reason, message=message, max_failures=max_failures
+    )
+
+
+def expire(session: Session, *, max_failures: int, limit: int = 100) -> Sequence[UUID]:
+    """Takes back searches whose lease ran out.
+
+    Args:
+        session: The caller's session.
+        max_failures: A search that failed more often than this ends.
+        limit: Most searches to take back in this transaction.
+
+    Returns:
+        Their ids.
+    """
+    searches = session.scalars(
+        select(Search)
+        .where(
+            Search.status == SearchStatus.RUNNING,
+            Search.lease_expires_at < func.clock_timestamp(),
+        )
+        .order_by(Search.lease_expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for search in searches:
+        _take_back(
+            session,
+            search,
+            reason=Reason.LEASE_EXPIRED,
+            message="Its runner was not heard of for a whole lease.",
+            max_failures=max_failures,
+        )
+    return [search.id for search in searches]
+
+
+def _take_back(
+    session: Session, search: Search, *, reason: Reason, message: str, max_failures: int
+) -> SearchStatus:
+    if search.cancel_requested_at is not None:
+        lifecycle.transition(
+            session,
+            search,
+            SearchStatus.CANCELLED,
+            reason=Reason.CANCELLED_BY_USER,
+            message="Cancelled while it ran.",
+        )
+        return SearchStatus.CANCELLED
+    if reason is not Reason.SHUTDOWN:
+        search.failures += 1
+    if search.failures > max_failures:
+        lifecycle.transition(
+            session,
+            search,
+            SearchStatus.FAILED,
+            reason=Reason.ATTEMPTS_EXHAUSTED,
+            message=f"Stopped {search.failures} times before its end, the last time with: "
+            f"{message} The logs of its runner say more.",
+        )
+        return SearchStatus.FAILED
+    lifecycle.transition(session, search, SearchStatus.QUEUED, reason=reason, message=message)
+    return SearchStatus.QUEUED

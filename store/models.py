@@ -1,0 +1,199 @@
+"""The tables. Time is the database's, ids are its UUIDv7 and so sort by age."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.states import ENDED, SearchStatus, TrialStatus
+
+SCHEMA_REVISION: Final = "0001"
+"""The migration that these models match; a test holds it equal to Alembic's head."""
+
+
+def _one_of(column: str, values: type[SearchStatus] | type[TrialStatus]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+_ENDED_SQL = f"status IN ({', '.join(repr(str(value)) for value in sorted(ENDED))})"
+
+
+class Base(DeclarativeBase):
+    """Every table; strings are `text`, times are `timestamptz`, objects are `jsonb`."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class as it is)
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[dict[str, float]]: JSONB,
+    }
+
+
+class Search(Base):
+    """A submitted search: its spec, where it is in its life, and who leases it."""
+
+    __tablename__ = "searches"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", SearchStatus), name="status_known"),
+        CheckConstraint(
+            "(status = 'running') = (lease_token IS NOT NULL)"
+            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            name="leased_while_running",
+        ),
+        CheckConstraint(
+            f"({_ENDED_SQL}) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
+            name="ended_with_reason",
+        ),
+        CheckConstraint("trial_cpus >= 1 AND trial_gpus >= 0", name="resources_sane"),
+        Index(
+            "ix_searches_queue",
+            text("priority DESC"),
+            "queued_at",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_searches_leases",
+            "lease_expires_at",
+            postgresql_where=text("status = 'running'"),
+        ),
+        Index("ix_searches_status_id", "status", "id"),
+        Index("ix_searches_labels", "labels", postgresql_using="gin"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default=SearchStatus.QUEUED)
+    reason: Mapped[str | None]
+    message: Mapped[str] = mapped_column(server_default="")
+    spec: Mapped[dict[str, Any]]
+    space_kind: Mapped[str]
+    priority: Mapped[int]
+    labels: Mapped[dict[str, Any]]
+    trial_cpus: Mapped[int]
+    trial_gpus: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[UUID | None]
+    lease_expires_at: Mapped[datetime | None]
+    leased_by: Mapped[str | None]
+    last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    recommended_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
+    recommendation: Mapped[str] = mapped_column(server_default="")
+
+
+class Trial(Base):
+    """One run of a search: a seed, how far it is, and the architecture that it derived."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        UniqueConstraint("search_id", "number"),
+        CheckConstraint(_one_of("status", TrialStatus), name="status_known"),
+        CheckConstraint("epoch BETWEEN 0 AND epochs", name="epoch_in_range"),
+        CheckConstraint(
+            "status <> 'succeeded' OR architecture_hash IS NOT NULL", name="success_has_result"
+        ),
+        Index("ix_trials_architecture_hash", "architecture_hash"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    search_id: Mapped[UUID] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(server_default=TrialStatus.QUEUED)
+    reason: Mapped[str | None]
+    message: Mapped[str] = mapped_column(server_default="")
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    epochs: Mapped[int]
+    metrics: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    best_validation_accuracy: Mapped[float | None]
+    architecture_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Metric(Base):
+    """One point of a trial's series. Written again by a resumed trial, with the same value."""
+
+    __tablename__ = "metrics"
+
+    trial_id: Mapped[UUID] = mapped_column(
+        ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float] = mapped_column(Float)
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Event(Base):
+    """Something that happened to a search. `number` counts from 1 within it, without a gap.
+
+    The number is drawn from the search's own row, in the transaction that appends the event, so
+    numbers become visible in their order and a reader that has seen n misses nothing before n.
+    """
+
+    __tablename__ = "events"
+
+    search_id: Mapped[UUID] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    trial_id: Mapped[UUID | None]
+    kind: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Architecture(Base):
+    """A derived architecture, addressed by the hash of its canonical JSON."""
+
+    __tablename__ = "architectures"
+    __table_args__ = (CheckConstraint("hash ~ '^[0-9a-f]{64}$'", name="hash_is_sha256"),)
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    genotype: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Dispatcher(Base):
+    """A dispatcher that was seen, and what its Ray cluster can hold."""
+
+    __tablename__ = "dispatchers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    nodes: Mapped[list[dict[str, float]]]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

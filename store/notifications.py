@@ -1,0 +1,57 @@
+"""Waiting for PostgreSQL's notifications, with a time-out as the fallback."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from sqlalchemy import make_url
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A wake-up: the channel and its payload, which is a search's id."""
+
+    channel: str
+    payload: str
+
+
+class Listener:
+    """Listens on channels with a connection of its own."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        """Takes over a connection that already listens."""
+        self._connection = connection
+
+    def wait(self, timeout: float) -> list[Notification]:
+        """Blocks until something is notified, at most `timeout` seconds.
+
+        Returns:
+            What came, in order; empty after the time-out.
+
+        Raises:
+            psycopg.OperationalError: The connection is gone.
+        """
+        return [
+            Notification(notify.channel, notify.payload)
+            for notify in self._connection.notifies(timeout=timeout, stop_after=1)
+        ]
+
+
+@contextmanager
+def listening(url: str, channels: Collection[str]) -> Iterator[Listener]:
+    """A listener on the channels, for as long as the block runs.
+
+    Args:
+        url: The database, as `store.sessions.database_url` gives it.
+        channels: Names from `store.events`.
+    """
+    with psycopg.connect(plain_url(url), autocommit=True) as connection:
+        for channel in channels:
+            connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+        yield Listener(connection)
+
+
+def plain_url(url: str) -> str:
+    """A URL without SQLAlchemy's driver name, as psycopg itself reads it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

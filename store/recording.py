@@ -1,0 +1,233 @@
+"""What a runner writes while it leases a search. Every write is guarded and can be repeated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from search_core.genotype import Genotype
+from store import architectures, events, leases, lifecycle
+from store.leases import Lease
+from store.models import Metric, Trial
+from store.states import TRIAL_ENDED, Reason, SearchStatus, TrialStatus
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What a trial reports at the end of an epoch.
+
+    Attributes:
+        epoch: Epochs completed, from 1.
+        metrics: Values by name; `validation_accuracy` ranks the trials of a search.
+        genotype: The architecture that the alphas would derive now.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    genotype: Genotype
+
+
+def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
+    """The trials of the leased search that still have to run, by number.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    return session.scalars(
+        select(Trial)
+        .where(Trial.search_id == lease.search_id, Trial.status.not_in(TRIAL_ENDED))
+        .order_by(Trial.number)
+    ).all()
+
+
+def trial_started(
+    session: Session, lease: Lease, trial_id: UUID, *, from_epoch: int, node: str
+) -> None:
+    """Records that a trial trains now, from its checkpoint of `from_epoch` (0: from the start).
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    session.execute(
+        update(Trial)
+        .where(Trial.id == trial_id)
+        .values(
+            status=TrialStatus.RUNNING,
+            reason=None,
+            message="",
+            started_at=func.coalesce(Trial.started_at, func.clock_timestamp()),
+        )
+    )
+    data = {"attempt": lease.attempt, "from_epoch": from_epoch, "node": node}
+    events.append(session, lease.search_id, "trial.started", data, trial_id=trial_id)
+
+
+def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochResult) -> None:
+    """Records an epoch's metrics; an epoch that was already recorded changes nothing.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    session.execute(
+        insert(Metric)
+        .values(
+            [
+                {"trial_id": trial_id, "name": name, "step": result.epoch, "value": value}
+                for name, value in result.metrics.items()
+            ]
+        )
+        .on_conflict_do_nothing()
+    )
+    accuracy = result.metrics.get("validation_accuracy")
+    epochs = session.execute(
+        update(Trial)
+        .where(Trial.id == trial_id, Trial.epoch < result.epoch)
+        .values(
+            epoch=result.epoch,
+            metrics=events.finite(result.metrics),
+            best_validation_accuracy=func.greatest(Trial.best_validation_accuracy, accuracy),
+        )
+        .returning(Trial.epochs)
+    ).scalar_one_or_none()
+    if epochs is None:
+        return
+    data: dict[str, Any] = {
+        "epoch": result.epoch,
+        "epochs": epochs,
+        "metrics": dict(result.metrics),
+        "genotype_hash": result.genotype.hash,
+    }
+    events.append(session, lease.search_id, "trial.epoch", data, trial_id=trial_id)
+
+
+def trial_succeeded(session: Session, lease: Lease, trial_id: UUID, genotype: Genotype) -> None:
+    """Records a trial's derived architecture.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    architecture_hash = architectures.put(session, genotype)
+    ended = session.execute(
+        update(Trial)
+        .where(Trial.id == trial_id, Trial.status.not_in(TRIAL_ENDED))
+        .values(
+            status=TrialStatus.SUCCEEDED,
+            reason=Reason.COMPLETED,
+            architecture_hash=architecture_hash,
+            ended_at=func.clock_timestamp(),
+        )
+        .returning(Trial.id)
+    ).scalar_one_or_none()
+    if ended is not None:
+        data = {"architecture": architecture_hash}
+        events.append(session, lease.search_id, "trial.succeeded", data, trial_id=trial_id)
+
+
+def trial_failed(
+    session: Session, lease: Lease, trial_id: UUID, *, reason: Reason, message: str
+) -> None:
+    """Records why a trial ended without an architecture.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    ended = session.execute(
+        update(Trial)
+        .where(Trial.id == trial_id, Trial.status.not_in(TRIAL_ENDED))
+        .values(
+            status=TrialStatus.FAILED,
+            reason=reason,
+            message=message,
+            ended_at=func.clock_timestamp(),
+        )
+        .returning(Trial.id)
+    ).scalar_one_or_none()
+    if ended is not None:
+        data = {"reason": reason, "message": message}
+        events.append(session, lease.search_id, "trial.failed", data, trial_id=trial_id)
+
+
+def trial_interrupted(session: Session, lease: Lease, trial_id: UUID, *, message: str) -> None:
+    """Records that a trial's process was lost and that it goes on from its checkpoint.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    events.append(
+        session, lease.search_id, "trial.interrupted", {"message": message}, trial_id=trial_id
+    )
+
+
+def finish(session: Session, lease: Lease) -> SearchStatus:
+    """Ends a search none of whose trials is left to run, and recommends an architecture.
+
+    Recommended is the one of the succeeded trial with the highest validation accuracy after its
+    last epoch; of equals, the first.
+
+    Returns:
+        `succeeded` when a trial succeeded, `cancelled` when its user had asked, else `failed`.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    search = leases.guard(session, lease)
+    trials = session.scalars(
+        select(Trial).where(Trial.search_id == search.id).order_by(Trial.number)
+    ).all()
+    succeeded = [trial for trial in trials if trial.status == TrialStatus.SUCCEEDED]
+    if succeeded:
+        best = max(succeeded, key=lambda trial: trial.metrics.get("validation_accuracy") or 0.0)
+        accuracy = best.metrics.get("validation_accuracy") or 0.0
+        search.recommended_hash = best.architecture_hash
+        search.recommendation = (
+            f"Trial {best.number} (seed {best.seed}) has the highest validation accuracy of the "
+            f"{len(succeeded)} that succeeded: {accuracy:.4f}."
+        )
+        status, reason, message = SearchStatus.SUCCEEDED, Reason.COMPLETED, ""
+        if len(succeeded) < len(trials):
+            message = f"{len(trials) - len(succeeded)} of {len(trials)} trials failed."
+    elif search.cancel_requested_at is not None:
+        status, reason, message = (
+            SearchStatus.CANCELLED,
+            Reason.CANCELLED_BY_USER,
+            "Cancelled while it ran.",
+        )
+    else:
+        status = SearchStatus.FAILED
+        reasons = {Reason(trial.reason) for trial in trials if trial.reason is not None}
+        reason = reasons.pop() if len(reasons) == 1 else Reason.TRIALS_FAILED
+        message = trials[0].message
+    lifecycle.transition(
+        session,
+        search,
+        status,
+        reason=reason,
+        message=message,
+        data={"recommended": search.recommended_hash} if succeeded else None,
+    )
+    return status
+
+
+def cancelled(session: Session, lease: Lease) -> None:
+    """Ends a running search whose user asked for it.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    lifecycle.transition(
+        session,
+        leases.guard(session, lease),
+        SearchStatus.CANCELLED,
+        reason=Reason.CANCELLED_BY_USER,
+        message="Cancelled while it ran.",
+    )

@@ -1,0 +1,204 @@
+"""Submitting, finding and listing searches."""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from search_core.spec import SearchSpec
+from store import events
+from store.errors import InvalidCursorError, NotFoundError
+from store.models import Metric, Search, Trial
+from store.states import SearchStatus
+
+
+@dataclass(frozen=True)
+class SearchFilter:
+    """Which searches a list shows; unset fields do not filter.
+
+    Attributes:
+        statuses: Any of these.
+        space: The space's kind.
+        name: Exactly this name.
+        labels: All of these labels.
+        created_after: Created at or after this time.
+        created_before: Created before this time.
+    """
+
+    statuses: Sequence[SearchStatus] = ()
+    space: str | None = None
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """A page of a list, and the cursor of the next one, if there is one."""
+
+    searches: Sequence[Search]
+    next_cursor: str | None
+
+
+def submit(session: Session, spec: SearchSpec) -> Search:
+    """Stores a search and its trials as queued, and wakes the dispatchers.
+
+    Args:
+        session: The caller's session.
+        spec: The validated spec.
+
+    Returns:
+        The new row, flushed, with its id and times.
+    """
+    search = Search(
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        space_kind=spec.space.kind,
+        priority=spec.priority,
+        labels=dict(spec.labels),
+        trial_cpus=spec.resources.cpus,
+        trial_gpus=spec.resources.gpus,
+        status=SearchStatus.QUEUED,
+    )
+    session.add(search)
+    session.flush()
+    session.add_all(
+        Trial(search_id=search.id, number=number, seed=seed, epochs=spec.training.epochs)
+        for number, seed in enumerate(spec.trials.seeds)
+    )
+    events.append(session, search.id, "search.queued")
+    events.notify(session, events.QUEUE_CHANNEL, search.id)
+    session.refresh(search)
+    return search
+
+
+def get(session: Session, search_id: UUID) -> Search:
+    """The search with this id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    search = session.get(Search, search_id, populate_existing=True)
+    if search is None:
+        raise NotFoundError("search", search_id)
+    return search
+
+
+def list_page(
+    session: Session,
+    where: SearchFilter,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    oldest_first: bool = False,
+) -> SearchPage:
+    """A page of searches by age.
+
+    Args:
+        session: The caller's session.
+        where: Which ones.
+        limit: Most rows to return.
+        cursor: `next_cursor` of the page before.
+        oldest_first: The order; newest first otherwise.
+
+    Returns:
+        The page.
+
+    Raises:
+        InvalidCursorError: The cursor is not one of this store's.
+    """
+    statement = select(Search)
+    if where.statuses:
+        statement = statement.where(Search.status.in_(where.statuses))
+    if where.space is not None:
+        statement = statement.where(Search.space_kind == where.space)
+    if where.name is not None:
+        statement = statement.where(Search.name == where.name)
+    if where.labels:
+        statement = statement.where(Search.labels.contains(dict(where.labels)))
+    if where.created_after is not None:
+        statement = statement.where(Search.created_at >= where.created_after)
+    if where.created_before is not None:
+        statement = statement.where(Search.created_at < where.created_before)
+    if cursor is not None:
+        last_seen = _decode_cursor(cursor)
+        statement = statement.where(
+            Search.id > last_seen if oldest_first else Search.id < last_seen
+        )
+    # Ids are UUIDv7: their order is the order of creation.
+    statement = statement.order_by(Search.id if oldest_first else Search.id.desc())
+    rows = session.scalars(statement.limit(limit + 1)).all()
+    has_more = len(rows) > limit
+    rows = rows[:limit]
+    return SearchPage(rows, _encode_cursor(rows[-1].id) if has_more else None)
+
+
+def trials(session: Session, search_id: UUID) -> Sequence[Trial]:
+    """The trials of a search, by number.
+
+    Raises:
+        NotFoundError: There is no such search.
+    """
+    get(session, search_id)
+    return session.scalars(
+        select(Trial).where(Trial.search_id == search_id).order_by(Trial.number)
+    ).all()
+
+
+def trials_of(session: Session, search_ids: Sequence[UUID]) -> dict[UUID, list[Trial]]:
+    """The trials of several searches at once, by number, for lists."""
+    found: dict[UUID, list[Trial]] = {search_id: [] for search_id in search_ids}
+    statement = select(Trial).where(Trial.search_id.in_(search_ids)).order_by(Trial.number)
+    for trial in session.scalars(statement):
+        found[trial.search_id].append(trial)
+    return found
+
+
+def get_trial(session: Session, trial_id: UUID) -> Trial:
+    """The trial with this id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    trial = session.get(Trial, trial_id, populate_existing=True)
+    if trial is None:
+        raise NotFoundError("trial", trial_id)
+    return trial
+
+
+def metrics(
+    session: Session, trial_id: UUID, *, names: Sequence[str] = (), after_step: int = -1
+) -> Sequence[Metric]:
+    """Points of a trial's series, by name and step.
+
+    Args:
+        session: The caller's session.
+        trial_id: The trial.
+        names: Only these series; all when empty.
+        after_step: Only points with a larger step.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    get_trial(session, trial_id)
+    statement = select(Metric).where(Metric.trial_id == trial_id, Metric.step > after_step)
+    if names:
+        statement = statement.where(Metric.name.in_(names))
+    return session.scalars(statement.order_by(Metric.name, Metric.step)).all()
+
+
+def _encode_cursor(search_id: UUID) -> str:
+    return base64.urlsafe_b64encode(search_id.bytes).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> UUID:
+    try:
+        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+    except (binascii.Error, ValueError):
+        raise InvalidCursorError("not a cursor of this list: pass next_cursor as it was") from None

@@ -1,0 +1,68 @@
+"""Engines and transactions, synchronous for the workers and asynchronous for the service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import Session
+
+from store import embedded
+from store.errors import DatabaseUnavailableError
+from store.settings import StoreSettings
+
+
+def database_url(settings: StoreSettings) -> str:
+    """The URL of the deployment's database; starts the embedded one when none is set.
+
+    Raises:
+        DatabaseUnavailableError: The embedded PostgreSQL cannot be started, or the URL is none.
+    """
+    return driver_url(settings.database_url or embedded.start(settings.home))
+
+
+def driver_url(url: str) -> str:
+    """A PostgreSQL URL with psycopg 3 as its driver.
+
+    Raises:
+        DatabaseUnavailableError: It is not a PostgreSQL URL.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception as error:
+        raise DatabaseUnavailableError(
+            "DARTBOARD_DATABASE_URL is not a URL: write it like "
+            "postgresql://user:password@host:5432/database"
+        ) from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise DatabaseUnavailableError(
+            f"DARTBOARD_DATABASE_URL names {parsed.get_backend_name()!r}: "
+            "Dartboard keeps its queue in PostgreSQL only"
+        )
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def make_engine(url: str) -> Engine:
+    """A synchronous engine that checks a connection before it hands it out."""
+    return create_engine(url, pool_pre_ping=True, pool_size=4)
+
+
+def make_async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
+    """An asynchronous engine that checks a connection before it hands it out."""
+    return create_async_engine(url, pool_pre_ping=True, pool_size=pool_size)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """One session with one transaction: committed at the end, rolled back on an error."""
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def schema_revision(session: Session) -> str | None:
+    """The migration that the database is at; None when it was never migrated."""
+    if session.scalar(select(func.to_regclass("alembic_version"))) is None:
+        return None
+    revision: str | None = session.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision

@@ -1,0 +1,88 @@
+"""The states of searches and trials, why they change, and which changes are legal."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class SearchStatus(StrEnum):
+    """Where a search is in its life."""
+
+    QUEUED = "queued"
+    """Waits for a dispatcher's claim."""
+    RUNNING = "running"
+    """Leased by one runner."""
+    SUCCEEDED = "succeeded"
+    """At least one trial derived an architecture and none is left to run."""
+    FAILED = "failed"
+    """Ended without a result; the reason says why."""
+    CANCELLED = "cancelled"
+    """Ended because its user said so."""
+
+
+class TrialStatus(StrEnum):
+    """Where one run of a search is in its life."""
+
+    QUEUED = "queued"
+    """Waits for its search to run, or for room on the cluster."""
+    RUNNING = "running"
+    """Trains on a node."""
+    SUCCEEDED = "succeeded"
+    """Derived an architecture after its last epoch."""
+    FAILED = "failed"
+    """Stopped with an error; the reason says which."""
+    CANCELLED = "cancelled"
+    """Stopped with its search."""
+
+
+class Reason(StrEnum):
+    """Why a search or a trial ended or went back to the queue."""
+
+    COMPLETED = "completed"
+    """Every trial ran to its end."""
+    CANCELLED_BY_USER = "cancelled_by_user"
+    """A cancel request."""
+    INVALID_INPUT = "invalid_input"
+    """The spec passed validation but cannot run; not retried."""
+    DATA_NOT_FOUND = "data_not_found"
+    """The data set is not on the node; not retried."""
+    DIVERGED = "diverged"
+    """A loss was not finite; not retried, since the same seed would do the same."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """A trial needed more memory than its node has."""
+    TRIAL_CRASHED = "trial_crashed"
+    """A trial's process died or raised what nobody foresaw, more often than is retried."""
+    RUNNER_CRASHED = "runner_crashed"
+    """The runner's process ended without saying why."""
+    LEASE_EXPIRED = "lease_expired"
+    """The runner was not heard of for a whole lease."""
+    SHUTDOWN = "shutdown"
+    """The dispatcher was asked to stop; the search goes on with the next one."""
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    """Crashed once more than is retried."""
+    TRIALS_FAILED = "trials_failed"
+    """No trial succeeded, for more than one reason; see the trials."""
+
+
+SEARCH_TRANSITIONS: Final[dict[SearchStatus, frozenset[SearchStatus]]] = {
+    SearchStatus.QUEUED: frozenset({SearchStatus.RUNNING, SearchStatus.CANCELLED}),
+    SearchStatus.RUNNING: frozenset(
+        {
+            SearchStatus.QUEUED,
+            SearchStatus.SUCCEEDED,
+            SearchStatus.FAILED,
+            SearchStatus.CANCELLED,
+        }
+    ),
+    SearchStatus.SUCCEEDED: frozenset(),
+    SearchStatus.FAILED: frozenset(),
+    SearchStatus.CANCELLED: frozenset(),
+}
+"""From each status, the ones that may follow."""
+
+ENDED: Final = frozenset(
+    status for status, following in SEARCH_TRANSITIONS.items() if not following
+)
+"""The statuses that nothing follows."""
+
+TRIAL_ENDED: Final = frozenset({TrialStatus.SUCCEEDED, TrialStatus.FAILED, TrialStatus.CANCELLED})
+"""The trial statuses that nothing follows."""
