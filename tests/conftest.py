@@ -1,0 +1,59 @@
+"""What every test may ask for: a real PostgreSQL, and a fresh database in it."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from migrations.upgrade import upgrade
+from store import embedded
+from store.notifications import plain_url
+from store.sessions import driver_url, make_engine
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of this test run, with a migrated template database."""
+    with tempfile.TemporaryDirectory(prefix="dartboard-test-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        # As root the server runs as a user of its own, which has to get through to its data.
+        home.chmod(0o755)
+        try:
+            url = embedded.start(home)
+            _execute(url, "CREATE DATABASE template_dartboard")
+            upgrade(_database(url, "template_dartboard"))
+            yield url
+        finally:
+            embedded.stop(home)
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """SQLAlchemy's URL of a migrated database that only this test uses."""
+    name = f"test_{next(_numbers)}"
+    _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template_dartboard")
+    yield _database(postgres_url, name)
+    _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on this test's database."""
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+def _database(url: str, name: str) -> str:
+    return driver_url(url).replace("/postgres?", f"/{name}?")
+
+
+def _execute(url: str, statement: str) -> None:
+    with psycopg.connect(plain_url(url), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[arg-type]
