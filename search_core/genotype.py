@@ -65,9 +65,10 @@ class CellGenotype(BaseModel):
 
     def to_text(self) -> str:
         """The text form of the DARTS papers' code; `parse` reads it back to an equal genotype."""
-        fields = ("normal", "normal_concat", "reduce", "reduce_concat")
         # The published namedtuple's own repr, so that the text is theirs to the letter.
-        published = namedtuple("Genotype", fields)  # type: ignore[misc]  # noqa: PYI024
+        published = namedtuple(  # type: ignore[name-match]
+            "Genotype", ["normal", "normal_concat", "reduce", "reduce_concat"]
+        )
         return repr(
             published(
                 [tuple(edge) for edge in self.normal],

@@ -1,0 +1,122 @@
+"""The relaxed cell: every edge mixes all primitives (arXiv 1806.09055, sections 2.1 and 2.2).
+
+Legend: n images, c channels, h height, w width, e edges of a cell, p primitives.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from search_core import primitives
+from search_core.convolutions import FactorizedReduce, ReluConvNorm
+from search_core.primitives import Slot
+from search_core.spec.primitives import NONE, Family
+from search_core.spec.spaces import CellSpace
+
+
+class MixedEdge(nn.Module):
+    """All primitives on one edge, summed by multipliers. Batch normalisations are not affine.
+
+    Args:
+        family: Which operations the names stand for.
+        names: The primitives in the order of the multipliers.
+        slot: Where they are put.
+    """
+
+    def __init__(self, family: Family, names: Sequence[str], slot: Slot) -> None:
+        super().__init__()
+        # `none` adds nothing whatever its multiplier, so it has a column but no module.
+        self.columns = tuple(column for column, name in enumerate(names) if name != NONE)
+        self.operations = nn.ModuleList(
+            _normalised(family, names[column], slot) for column in self.columns
+        )
+
+    def forward(self, x_nchw: Tensor, multipliers_p: Tensor) -> Tensor:
+        """The weighted sum of all primitives of x_nchw."""
+        terms_nchw: list[Tensor] = [
+            multipliers_p[column] * operation(x_nchw)
+            for column, operation in zip(self.columns, self.operations, strict=True)
+        ]
+        return _sum(terms_nchw)
+
+
+class RelaxedCell(nn.Module):
+    """A cell whose edges are mixed. It has as many output channels as nodes times channels.
+
+    Args:
+        space: Nodes, primitives and family.
+        in_channels: Channels of the older and of the newer input.
+        channels: Channels of every node.
+        reduction: Whether the edges from the inputs have stride 2.
+        reduction_before: Whether the newer input comes out of a reduction, so that the older one
+            is still twice as large.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace,
+        in_channels: tuple[int, int],
+        channels: int,
+        *,
+        reduction: bool,
+        reduction_before: bool,
+    ) -> None:
+        super().__init__()
+        older_channels, newer_channels = in_channels
+        bring_older = FactorizedReduce if reduction_before else ReluConvNorm
+        self.older = bring_older(older_channels, channels, affine=False)
+        self.newer = ReluConvNorm(newer_channels, channels, affine=False)
+        self.num_nodes = space.nodes
+        self.edges = nn.ModuleList(
+            MixedEdge(
+                space.family,
+                space.primitives,
+                Slot(
+                    channels,
+                    channels,
+                    stride=2 if reduction and source < 2 else 1,
+                    affine=False,
+                    choke_channels=space.choke_channels,
+                ),
+            )
+            for node in range(space.nodes)
+            for source in range(2 + node)
+        )
+
+    def forward(self, older_nchw: Tensor, newer_nchw: Tensor, multipliers_ep: Tensor) -> Tensor:
+        """The concatenated nodes.
+
+        Args:
+            older_nchw: Output of the cell before the last.
+            newer_nchw: Output of the last cell.
+            multipliers_ep: Multipliers of this kind of cell, edges in derivation order.
+
+        Returns:
+            The output, [n, nodes * channels, h, w] with h and w halved by a reduction.
+        """
+        states_nchw = [self.older(older_nchw), self.newer(newer_nchw)]
+        first_edge = 0
+        for _ in range(self.num_nodes):
+            terms_nchw = [
+                self.edges[first_edge + source](state_nchw, multipliers_ep[first_edge + source])
+                for source, state_nchw in enumerate(states_nchw)
+            ]
+            first_edge += len(states_nchw)
+            states_nchw.append(_sum(terms_nchw))
+        return torch.cat(states_nchw[2:], dim=1)
+
+
+def _normalised(family: Family, name: str, slot: Slot) -> nn.Module:
+    operation = primitives.build(family, name, slot)
+    if "pool" not in name:
+        return operation
+    # During a search a pool's output is brought to the scale of the other candidates.
+    return nn.Sequential(operation, nn.BatchNorm2d(slot.out_channels, affine=False))
+
+
+def _sum(terms_nchw: list[Tensor]) -> Tensor:
+    total_nchw = terms_nchw[0]
+    for term_nchw in terms_nchw[1:]:
+        total_nchw = total_nchw + term_nchw
+    return total_nchw

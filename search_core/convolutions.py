@@ -1,0 +1,148 @@
+"""The single-stage convolutions of the cell spaces: preprocessing, dilated, 7x1, plain.
+
+Source: arXiv 1806.09055, section 3.1 and appendix A.1. All keep the size at stride 1 and halve it,
+rounding up, at stride 2. None has a bias.
+
+Legend: n images, c channels, h height, w width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_core.sharp_sep_conv import depthwise
+
+SHARP_EPS = 1e-3
+"""Epsilon of the batch normalisations that sharpDARTS adds after a resizing pool or a 7x1."""
+
+
+class ReluConvNorm(nn.Sequential):
+    """ReLU, 1x1 convolution, BN: brings a cell's input to the cell's channels.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        affine: Whether the batch normalisation learns a scale and a shift.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels, affine=affine),
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the size: two 1x1 convolutions of stride 2, one on even, one on odd pixels.
+
+    The second convolution sees the input shifted by one pixel along both axes. Where a side is odd
+    its last odd pixel lies outside, so the shifted input is padded with one zero there; at even
+    sides nothing is padded.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; the first half, rounded down, sees the even pixels.
+        affine: Whether the batch normalisation learns a scale and a shift.
+
+    Raises:
+        ValueError: There are fewer than 2 output channels, so that one half would be empty.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__()
+        if out_channels < 2:
+            raise ValueError(
+                f"a factorized reduction to {out_channels} channel: it needs at least 2, one for "
+                f"each half; raise the space's channels"
+            )
+        even = out_channels // 2
+        self.even = nn.Conv2d(in_channels, even, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - even, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """Maps x_nchw to [n, out_channels, ceil(h / 2), ceil(w / 2)]."""
+        x_nchw = functional.relu(x_nchw)
+        height, width = x_nchw.shape[-2:]
+        # A negative pad crops: one pixel less in front, one zero more behind where a side is odd.
+        shifted_nchw = functional.pad(x_nchw, (-1, width % 2, -1, height % 2))
+        halves_nchw = torch.cat([self.even(x_nchw), self.odd(shifted_nchw)], dim=1)
+        normed_nchw: Tensor = self.norm(halves_nchw)
+        return normed_nchw
+
+
+class DilatedConv(nn.Sequential):
+    """ReLU, depthwise convolution of dilation 2, 1x1, BN: DARTS' dilated separable convolution.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel in pixels; odd.
+        stride: 1 or 2.
+        affine: Whether the batch normalisation learns a scale and a shift.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, affine: bool
+    ) -> None:
+        super().__init__(
+            nn.ReLU(),
+            depthwise(in_channels, kernel_size, stride, dilation=2),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels, affine=affine),
+        )
+
+
+class Conv7x1(nn.Sequential):
+    """ReLU, 1x7 convolution, 7x1 convolution, BN.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of both outputs.
+        stride: 1 or 2; the 1x7 strides along the width, the 7x1 along the height.
+        affine: Whether the batch normalisation learns a scale and a shift.
+        eps: Epsilon of the batch normalisation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, affine: bool, eps: float = 1e-5
+    ) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(
+                in_channels, out_channels, (1, 7), stride=(1, stride), padding=(0, 3), bias=False
+            ),
+            nn.Conv2d(
+                out_channels, out_channels, (7, 1), stride=(stride, 1), padding=(3, 0), bias=False
+            ),
+            nn.BatchNorm2d(out_channels, eps=eps, affine=affine),
+        )
+
+
+class ConvNormRelu(nn.Sequential):
+    """A plain convolution, BN, ReLU.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel in pixels; odd.
+        stride: 1 or 2.
+        affine: Whether the batch normalisation learns a scale and a shift.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, affine: bool
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=kernel_size // 2,
+                bias=False,
+            ),
+            nn.BatchNorm2d(out_channels, affine=affine),
+            nn.ReLU(),
+        )

@@ -1,0 +1,310 @@
+"""A search run: one trial of a spec, epoch by epoch, that can be saved and resumed at any batch."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from search_core import data, schedules, weighting
+from search_core.bilevel import Batch, BatchResult, BilevelStep
+from search_core.errors import CheckpointError, DivergedError
+from search_core.genotype import Genotype
+from search_core.randomness import stream
+from search_core.spaces import build_supernet
+from search_core.spec.search import SearchSpec
+
+_STATE_VERSION = 1
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """Where a run is, told after every batch.
+
+    Attributes:
+        epoch: The present epoch, from 1.
+        batch: Batches done in it, from 1.
+        batches: Batches of an epoch.
+        seconds: Seconds of training in this epoch so far.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch measured.
+
+    Attributes:
+        epoch: The epoch, from 1.
+        epochs: Epochs of the run.
+        metrics: Figures by name. Accuracies are fractions, entropies are in nats, and the learning
+            rate is the one that the epoch was trained with.
+        genotype: The architecture that the alphas stand for after the epoch.
+        alphas: The softmaxed alphas by group, as rows of candidates.
+    """
+
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+    genotype: Genotype
+    alphas: dict[str, list[list[float]]]
+
+
+@dataclass
+class _Position:
+    """How far a run is, and the running sums of the present epoch."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    num_correct: int = 0
+    seconds: float = 0.0
+
+
+class SearchRun:
+    """Trains a supernet and its alphas for one seed of a spec.
+
+    Two runs of the same spec and seed give the same bits on a CPU with the same number of threads,
+    however often they were saved and resumed. The global random state is neither read nor changed.
+
+    Args:
+        spec: What to search.
+        seed: The trial's seed: split, initial weights and batch order.
+        device: Where to train.
+        clock: Seconds since any fixed moment, for the durations in reports.
+
+    Raises:
+        ValueError: The space does not fit the data set's images.
+        DataNotFoundError: The data set is not there.
+
+    Attributes:
+        network: The supernet.
+        epoch: Completed epochs.
+    """
+
+    def __init__(
+        self,
+        spec: SearchSpec,
+        seed: int,
+        *,
+        device: torch.device | str = "cpu",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._spec = spec
+        self._seed = seed
+        self._clock = clock
+        facts = spec.dataset.facts
+        self.network = build_supernet(
+            spec.space,
+            facts.image_shape,
+            facts.num_classes,
+            weighting=weighting.from_spec(spec.algorithm),
+            weight_generator=stream(seed, "weights"),
+            alpha_generator=stream(seed, "alphas"),
+        ).to(device)
+        train, validation = data.halves(
+            data.load(spec.dataset.name).train, spec.dataset.train_portion, stream(seed, "halves")
+        )
+        self._train, self._validation = train.to(device), validation.to(device)
+        batch_size = spec.training.batch_size
+        self._train_batches = data.BatchSampler(
+            len(train), batch_size, stream(seed, "training batches")
+        )
+        self._validation_batches = data.BatchSampler(
+            len(validation), batch_size, stream(seed, "validation batches")
+        )
+        self._step = BilevelStep(self.network, spec.algorithm, spec.training)
+        self._rates = schedules.rates(spec.training)
+        self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
+        self._position = _Position()
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self._position.epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self._spec.training.epochs
+
+    def genotype(self) -> Genotype:
+        """The architecture that the alphas stand for now."""
+        return self.network.genotype(exclude_none=self._spec.algorithm.exclude_none)
+
+    def run_epoch(self, on_batch: Callable[[BatchProgress], None] | None = None) -> EpochReport:
+        """Trains to the end of the present epoch, then measures it on the alphas' half.
+
+        Args:
+            on_batch: Called after every batch. It may take `state_dict()`, and it may raise to
+                stop the run there; a later `run_epoch` goes on with the next batch.
+
+        Returns:
+            What the epoch measured.
+
+        Raises:
+            DivergedError: A loss or a gradient stopped being finite. The run cannot go on.
+            RuntimeError: The run is finished.
+        """
+        if self.finished:
+            raise RuntimeError(f"all {self.epoch} epochs are done")
+        position = self._position
+        batches = self._train_batches.batches
+        while position.batch < batches:
+            started = self._clock()
+            result = self._train_batch()
+            position.batch += 1
+            position.loss_sum += result.loss
+            position.num_correct += result.num_correct
+            if position.batch == batches:
+                # Here, so that a state taken after the last batch needs no step when resumed.
+                self._scheduler.step()
+            position.seconds += self._clock() - started
+            if on_batch is not None:
+                on_batch(BatchProgress(self.epoch + 1, position.batch, batches, position.seconds))
+        return self._close_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the run's future depends on, as a snapshot.
+
+        Returns:
+            Tensors, numbers, strings, lists and dicts only, so that
+            `torch.load(weights_only=True)` reads what `torch.save` wrote.
+        """
+        state = {
+            "version": _STATE_VERSION,
+            "settings": _settings(self._spec),
+            "seed": self._seed,
+            "network": dict(self.network.state_dict()),
+            "weight_optimizer": self._step.weight_optimizer.state_dict()["state"],
+            "architecture_optimizer": self._step.architecture_optimizer.state_dict()["state"],
+            "scheduler": self._scheduler.state_dict(),
+            "train_batches": self._train_batches.state_dict(),
+            "validation_batches": self._validation_batches.state_dict(),
+            "position": asdict(self._position),
+        }
+        return {name: _snapshot(value) for name, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the run was that wrote the state, on whatever device either is.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            CheckpointError: The state is of another version, spec or seed. The name, labels,
+                priority, trials and resources of a spec may differ: they change no number.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise CheckpointError(
+                f"a state of version {state.get('version')}; this release reads {_STATE_VERSION}"
+            )
+        if state["seed"] != self._seed:
+            raise CheckpointError(
+                f"the state of a trial with seed {state['seed']}, but this one has {self._seed}"
+            )
+        if state["settings"] != _settings(self._spec):
+            raise CheckpointError(
+                "the state of another spec: its space, dataset, algorithm or training differ; "
+                f"saved was {state['settings']}"
+            )
+        self.network.load_state_dict(state["network"])
+        _load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
+        _load_optimizer(self._step.architecture_optimizer, state["architecture_optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        for group in self._step.weight_optimizer.param_groups:
+            group["lr"] = self._scheduler.get_last_lr()[0]
+        self._train_batches.load_state_dict(state["train_batches"])
+        self._validation_batches.load_state_dict(state["validation_batches"])
+        self._position = _Position(**state["position"])
+
+    def _train_batch(self) -> BatchResult:
+        train = self._train.take(self._train_batches.next())
+        validation = self._validation.take(self._validation_batches.next())
+        try:
+            return self._step(
+                Batch(train.images_nchw, train.labels_n),
+                Batch(validation.images_nchw, validation.labels_n),
+            )
+        except DivergedError as error:
+            place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
+            raise self._diverged(place, error) from error
+
+    def _close_epoch(self) -> EpochReport:
+        position = self._position
+        started = self._clock()
+        loss, accuracy = self._evaluate()
+        if not math.isfinite(loss):
+            raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
+        genotype = self.genotype()
+        batches = self._train_batches.batches
+        metrics = {
+            "train_loss": position.loss_sum / batches,
+            "train_accuracy": position.num_correct / (batches * self._spec.training.batch_size),
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "learning_rate": self._rates[self.epoch],
+            "seconds": position.seconds + self._clock() - started,
+            **self.network.statistics(genotype),
+        }
+        self._position = _Position(epoch=self.epoch + 1)
+        weights = self.network.architecture_weights()
+        return EpochReport(
+            epoch=self.epoch,
+            epochs=self._spec.training.epochs,
+            metrics=metrics,
+            genotype=genotype,
+            alphas={name: values.tolist() for name, values in weights.items()},
+        )
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[float, float]:
+        """Mean loss and accuracy on the whole alphas' half, by the running statistics."""
+        self.network.eval()
+        loss_sum, num_correct = 0.0, 0
+        for start in range(0, len(self._validation), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            labels_n = self._validation.labels_n[part]
+            logits_nk = self.network(self._validation.images_nchw[part])
+            loss_sum += float(functional.cross_entropy(logits_nk, labels_n, reduction="sum"))
+            num_correct += int((logits_nk.argmax(dim=1) == labels_n).sum())
+        return loss_sum / len(self._validation), num_correct / len(self._validation)
+
+    def _diverged(self, place: str, what: object) -> DivergedError:
+        training, algorithm = self._spec.training, self._spec.algorithm
+        return DivergedError(
+            f"diverged at {place}: {what}; try a learning_rate below {training.learning_rate:g}, "
+            f"an architecture_learning_rate below {algorithm.architecture_learning_rate:g}, or a "
+            f"gradient_clip below {training.gradient_clip:g}"
+        )
+
+
+def _settings(spec: SearchSpec) -> str:
+    """The part of a spec that changes numbers, as JSON."""
+    return spec.model_dump_json(include={"space", "dataset", "algorithm", "training"})
+
+
+def _snapshot(value: Any) -> Any:
+    """A copy that later steps do not change."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _snapshot(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_snapshot(item) for item in value]
+    return value
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
+    """Restores moments and counts; the settings stay those of the spec."""
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
