@@ -57,13 +57,14 @@ class FactorizedReduce(nn.Module):
                 f"each half; raise the space's channels"
             )
         even = out_channels // 2
+        self.relu = nn.ReLU()
         self.even = nn.Conv2d(in_channels, even, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(in_channels, out_channels - even, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """Maps x_nchw to [n, out_channels, ceil(h / 2), ceil(w / 2)]."""
-        x_nchw = functional.relu(x_nchw)
+        x_nchw = self.relu(x_nchw)
         height, width = x_nchw.shape[-2:]
         # A negative pad crops: one pixel less in front, one zero more behind where a side is odd.
         shifted_nchw = functional.pad(x_nchw, (-1, width % 2, -1, height % 2))

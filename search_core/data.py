@@ -22,8 +22,8 @@ _DIGITS_BRIGHTEST = 16.0
 
 
 @dataclass(frozen=True)
-class Split:
-    """Labelled images.
+class LabelledImages:
+    """Images and their classes: a split of a data set, half of one, or a batch.
 
     Attributes:
         images_nchw: The images, float32, normalised.
@@ -36,18 +36,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels_n)
 
-    def take(self, indices_b: Tensor) -> "Split":
+    def take(self, indices_b: Tensor) -> "LabelledImages":
         """The images at these indices, in their order.
 
         Args:
             indices_b: Indices, int64, on any device.
         """
         indices_b = indices_b.to(self.labels_n.device)
-        return Split(self.images_nchw[indices_b], self.labels_n[indices_b])
+        return LabelledImages(self.images_nchw[indices_b], self.labels_n[indices_b])
 
-    def to(self, device: torch.device | str) -> "Split":
+    def to(self, device: torch.device | str) -> "LabelledImages":
         """The same images on another device."""
-        return Split(self.images_nchw.to(device), self.labels_n.to(device))
+        return LabelledImages(self.images_nchw.to(device), self.labels_n.to(device))
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Dataset:
         test: What no search sees.
     """
 
-    train: Split
-    test: Split
+    train: LabelledImages
+    test: LabelledImages
 
 
 REGISTRY: dict[DatasetName, Callable[[], Dataset]] = {}
@@ -117,8 +117,8 @@ def _load_digits() -> Dataset:
     # One constant for the image, not one for each pixel: the border pixels hardly vary.
     images_nchw = (images_nchw - train_nchw.mean()) / train_nchw.std()
     return Dataset(
-        train=Split(images_nchw[~is_test_n], labels_n[~is_test_n]),
-        test=Split(images_nchw[is_test_n], labels_n[is_test_n]),
+        train=LabelledImages(images_nchw[~is_test_n], labels_n[~is_test_n]),
+        test=LabelledImages(images_nchw[is_test_n], labels_n[is_test_n]),
     )
 
 
@@ -146,7 +146,9 @@ def stratified(labels_n: Tensor, num_chosen: int, generator: torch.Generator) ->
     return torch.cat(chosen).sort().values
 
 
-def halves(train: Split, train_portion: float, generator: torch.Generator) -> tuple[Split, Split]:
+def halves(
+    train: LabelledImages, train_portion: float, generator: torch.Generator
+) -> tuple[LabelledImages, LabelledImages]:
     """Divides a training split at random into the weights' half and the alphas' half.
 
     Args:

@@ -7,56 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.optim import Optimizer
 
 from search_core import data, schedules, weighting
-from search_core.bilevel import Batch, BatchResult, BilevelStep
+from search_core.bilevel import BatchResult, BilevelStep
 from search_core.errors import CheckpointError, DivergedError
+from search_core.evaluation import evaluate
 from search_core.genotype import Genotype
 from search_core.randomness import stream
+from search_core.reports import BatchProgress, EpochReport
 from search_core.spaces import build_supernet
 from search_core.spec.search import SearchSpec
 
+__all__ = ["BatchProgress", "EpochReport", "SearchRun"]
+
 _STATE_VERSION = 1
-_EVALUATION_BATCH = 512
-
-
-@dataclass(frozen=True)
-class BatchProgress:
-    """Where a run is, told after every batch.
-
-    Attributes:
-        epoch: The present epoch, from 1.
-        batch: Batches done in it, from 1.
-        batches: Batches of an epoch.
-        seconds: Seconds of training in this epoch so far.
-    """
-
-    epoch: int
-    batch: int
-    batches: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What an epoch measured.
-
-    Attributes:
-        epoch: The epoch, from 1.
-        epochs: Epochs of the run.
-        metrics: Figures by name. Accuracies are fractions, entropies are in nats, and the learning
-            rate is the one that the epoch was trained with.
-        genotype: The architecture that the alphas stand for after the epoch.
-        alphas: The softmaxed alphas by group, as rows of candidates.
-    """
-
-    epoch: int
-    epochs: int
-    metrics: dict[str, float]
-    genotype: Genotype
-    alphas: dict[str, list[list[float]]]
 
 
 @dataclass
@@ -231,10 +196,7 @@ class SearchRun:
         train = self._train.take(self._train_batches.next())
         validation = self._validation.take(self._validation_batches.next())
         try:
-            return self._step(
-                Batch(train.images_nchw, train.labels_n),
-                Batch(validation.images_nchw, validation.labels_n),
-            )
+            return self._step(train, validation)
         except DivergedError as error:
             place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
             raise self._diverged(place, error) from error
@@ -242,7 +204,7 @@ class SearchRun:
     def _close_epoch(self) -> EpochReport:
         position = self._position
         started = self._clock()
-        loss, accuracy = self._evaluate()
+        loss, accuracy = evaluate(self.network, self._validation)
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()
@@ -265,19 +227,6 @@ class SearchRun:
             genotype=genotype,
             alphas={name: values.tolist() for name, values in weights.items()},
         )
-
-    @torch.no_grad()
-    def _evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy on the whole alphas' half, by the running statistics."""
-        self.network.eval()
-        loss_sum, num_correct = 0.0, 0
-        for start in range(0, len(self._validation), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            labels_n = self._validation.labels_n[part]
-            logits_nk = self.network(self._validation.images_nchw[part])
-            loss_sum += float(functional.cross_entropy(logits_nk, labels_n, reduction="sum"))
-            num_correct += int((logits_nk.argmax(dim=1) == labels_n).sum())
-        return loss_sum / len(self._validation), num_correct / len(self._validation)
 
     def _diverged(self, place: str, what: object) -> DivergedError:
         training, algorithm = self._spec.training, self._spec.algorithm

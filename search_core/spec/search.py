@@ -30,6 +30,16 @@ class AlgorithmSpec(SpecModel):
     exclude_none: bool = True
     """Never derive the primitive `none`, as published; false gives the variant without the rule."""
 
+    @model_validator(mode="after")
+    def _check_detach_max(self) -> Self:
+        if self.detach_max and self.weighting != "max_w":
+            raise field_error(
+                f"detach_max has no effect on the {self.weighting!r} weighting; "
+                "leave it out or choose the weighting 'max_w'",
+                "detach_max",
+            )
+        return self
+
 
 class TrainingSpec(SpecModel):
     """How the supernet's weights are trained."""

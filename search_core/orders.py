@@ -1,0 +1,138 @@
+"""How the alphas' gradient is taken: first or second order (arXiv 1806.09055, section 2.3).
+
+Legend: n images, c channels, h height, w width, k classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from search_core.data import LabelledImages
+from search_core.supernet import Supernet
+
+_PERTURBATION = 0.01
+
+
+class ArchitectureGradient(NamedTuple):
+    """What an order computes.
+
+    Attributes:
+        loss: Validation loss where the gradient was taken; a scalar.
+        gradients: One for each of the alphas.
+    """
+
+    loss: Tensor
+    gradients: Sequence[Tensor]
+
+
+Order = Callable[[Supernet, Optimizer, LabelledImages, LabelledImages], ArchitectureGradient]
+"""From network, weight optimizer, training and validation batch to the alphas' gradient."""
+
+
+def first_order(
+    network: Supernet,
+    weight_optimizer: Optimizer,
+    train: LabelledImages,
+    validation: LabelledImages,
+) -> ArchitectureGradient:
+    """The gradient of the validation loss at the current weights (section 2.3, xi = 0).
+
+    Args:
+        network: The network.
+        weight_optimizer: Not used.
+        train: Not used.
+        validation: The batch of the alphas' half.
+
+    Returns:
+        The loss and the gradient of every alpha.
+    """
+    loss = _loss(network, validation)
+    # Asking for the alphas alone spares the gradients of all the weights.
+    gradients = torch.autograd.grad(loss, network.architecture_parameters())
+    return ArchitectureGradient(loss.detach(), gradients)
+
+
+def second_order(
+    network: Supernet,
+    weight_optimizer: Optimizer,
+    train: LabelledImages,
+    validation: LabelledImages,
+) -> ArchitectureGradient:
+    """The gradient of the validation loss one weight step ahead (section 2.3, equations 6 to 8).
+
+    With w' = w - xi (mu v + dL_train/dw + lambda w), where xi is the learning rate, v the momentum
+    buffer, mu the momentum and lambda the weight decay, it is dL_val/dalpha at w' minus xi times
+    the mixed second derivative, taken by a central difference along dL_val/dw'.
+
+    Args:
+        network: The network. Its weights are moved and put back.
+        weight_optimizer: Gives xi, mu, lambda and v; an SGD with one parameter group.
+        train: The batch that the weights are about to be trained on.
+        validation: The batch of the alphas' half.
+
+    Returns:
+        The loss at w' and the gradient of every alpha.
+    """
+    weights = network.weight_parameters()
+    alphas = network.architecture_parameters()
+    xi = float(weight_optimizer.param_groups[0]["lr"])
+    saved = [weight.detach().clone() for weight in weights]
+    ahead = _one_step_ahead(weight_optimizer, weights, _gradients(_loss(network, train), weights))
+    try:
+        _assign(weights, ahead)
+        loss = _loss(network, validation)
+        gradients = _gradients(loss, [*alphas, *weights])
+        alpha_gradients, direction = gradients[: len(alphas)], gradients[len(alphas) :]
+        norm = float(torch.stack([part.norm() for part in direction]).norm())
+        if norm == 0:  # w' is stationary: there is nothing to correct
+            return ArchitectureGradient(loss.detach(), alpha_gradients)
+        epsilon = _PERTURBATION / norm
+        _assign(weights, [w + epsilon * d for w, d in zip(saved, direction, strict=True)])
+        plus = _gradients(_loss(network, train), alphas)
+        _assign(weights, [w - epsilon * d for w, d in zip(saved, direction, strict=True)])
+        minus = _gradients(_loss(network, train), alphas)
+    finally:
+        _assign(weights, saved)
+    corrected = [
+        gradient - xi * (above - below) / (2 * epsilon)
+        for gradient, above, below in zip(alpha_gradients, plus, minus, strict=True)
+    ]
+    return ArchitectureGradient(loss.detach(), corrected)
+
+
+ORDERS: dict[str, Order] = {"first": first_order, "second": second_order}
+"""The strategies by the name that a spec uses."""
+
+
+def _loss(network: Supernet, batch: LabelledImages) -> Tensor:
+    return functional.cross_entropy(network(batch.images_nchw), batch.labels_n)
+
+
+def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, parameters)
+
+
+def _one_step_ahead(
+    optimizer: Optimizer, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor]
+) -> list[Tensor]:
+    """The weights after one SGD step without clipping, as the unrolled loss is defined."""
+    group = optimizer.param_groups[0]
+    rate, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
+    ahead = []
+    for weight, gradient in zip(weights, gradients, strict=True):
+        step = gradient + decay * weight.detach()
+        velocity = optimizer.state[weight].get("momentum_buffer") if momentum else None
+        if velocity is not None:  # there is none before the first step
+            step = step + momentum * velocity
+        ahead.append(weight.detach() - rate * step)
+    return ahead
+
+
+@torch.no_grad()
+def _assign(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.copy_(value)
