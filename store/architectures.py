@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -55,3 +56,14 @@ def findings(session: Session, architecture_hash: str, *, limit: int = 50) -> Se
         .limit(limit)
     )
     return [Finding(search, trial) for search, trial in rows]
+
+
+def found_by_search(session: Session, search_id: UUID) -> Sequence[tuple[Trial, Architecture]]:
+    """The trials of a search that derived an architecture, with it, by number."""
+    rows = session.execute(
+        select(Trial, Architecture)
+        .join(Architecture, Architecture.hash == Trial.architecture_hash)
+        .where(Trial.search_id == search_id)
+        .order_by(Trial.number)
+    )
+    return [(trial, architecture) for trial, architecture in rows]

@@ -61,6 +61,9 @@ def transition(
     status = SearchStatus(search.status)
     if to not in SEARCH_TRANSITIONS[status]:
         raise IllegalTransitionError(search.id, status, to)
+    # A query would flush the changes made so far, half of what the row's constraints demand.
+    with session.no_autoflush:
+        now = session.scalar(select(func.clock_timestamp()))
     search.status = to
     search.reason = reason
     search.message = message
@@ -69,15 +72,17 @@ def transition(
         search.lease_expires_at = None
         search.leased_by = None
     if to in ENDED:
-        search.ended_at = session.scalar(select(func.clock_timestamp()))
+        search.ended_at = now
     session.flush()
     if to is SearchStatus.QUEUED:
         _settle_trials(session, search.id, TrialStatus.QUEUED, None, "")
-        events.notify(session, events.QUEUE_CHANNEL, search.id)
     elif to is SearchStatus.CANCELLED:
         _settle_trials(session, search.id, TrialStatus.CANCELLED, reason, message)
     elif to is SearchStatus.FAILED:
         _settle_trials(session, search.id, TrialStatus.FAILED, reason, message)
+    if status is SearchStatus.RUNNING:
+        # What it held is free for the next in line.
+        events.notify(session, events.QUEUE_CHANNEL, search.id)
     kind = "requeued" if to is SearchStatus.QUEUED else str(to)
     details: dict[str, Any] = {"attempt": search.attempt, **(data or {})}
     if reason is not None:

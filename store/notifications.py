@@ -1,7 +1,7 @@
-"""Waiting for PostgreSQL's notifications, with a time-out as the fallback."""
+"""Waiting for PostgreSQL's notifications: synchronous for the workers, async for the service."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -48,8 +48,34 @@ def listening(url: str, channels: Collection[str]) -> Iterator[Listener]:
     """
     with psycopg.connect(plain_url(url), autocommit=True) as connection:
         for channel in channels:
-            connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+            connection.execute(_listen(channel))
         yield Listener(connection)
+
+
+@asynccontextmanager
+async def listening_async(
+    url: str, channels: Collection[str]
+) -> AsyncIterator[AsyncGenerator[Notification]]:
+    """What is notified on the channels, as it comes, for as long as the block runs.
+
+    Args:
+        url: The database, as `store.sessions.database_url` gives it.
+        channels: Names from `store.events`.
+
+    Raises:
+        psycopg.OperationalError: There is no connection, or it is gone.
+    """
+    connection = await psycopg.AsyncConnection.connect(plain_url(url), autocommit=True)
+    async with connection:
+        for channel in channels:
+            await connection.execute(_listen(channel))
+        yield (
+            Notification(notify.channel, notify.payload) async for notify in connection.notifies()
+        )
+
+
+def _listen(channel: str) -> psycopg.sql.Composed:
+    return psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel))
 
 
 def plain_url(url: str) -> str:

@@ -1,0 +1,157 @@
+"""What the cluster can hold now: asked of Ray by a process of its own, read by the dispatcher.
+
+Ray ends a connected process when the cluster's head is gone for long. The one that asks is
+therefore not the dispatcher: it may die, and is started again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from store.leases import Capacity, Node
+from workers import ray_token
+from workers.settings import WorkerSettings
+
+_ASK_SECONDS = 2.0
+_PAUSE_SECONDS = 2.0
+_NOTHING = Capacity(nodes=())
+
+
+class CapacitySource(Protocol):
+    """Knows what the cluster holds; a context manager that frees what it needs for that."""
+
+    def now(self) -> Capacity:
+        """The latest word; without nodes while there is none."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class ThisMachine:
+    """This machine's CPUs, for trials that run inside their runner's process."""
+
+    def now(self) -> Capacity:
+        """One node with the machine's CPUs and no GPU."""
+        return Capacity((Node(cpus=os.cpu_count() or 1),))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return
+
+
+class RayCapacity:
+    """The living nodes of a Ray cluster.
+
+    Args:
+        address: The head's address.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._latest = _NOTHING
+        self._closed = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._follow, name="capacity", daemon=True)
+
+    def now(self) -> Capacity:
+        """What the cluster said last."""
+        return self._latest
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        if self._process is not None:
+            _dismiss(self._process)
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._closed.is_set():
+            with subprocess.Popen(
+                [sys.executable, "-m", "workers.capacity", self._address],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as process:
+                self._process = process
+                if self._closed.is_set():
+                    _dismiss(process)
+                assert process.stdout is not None
+                for line in process.stdout:
+                    self._latest = _read(line)
+            self._latest = _NOTHING
+            self._closed.wait(_PAUSE_SECONDS)
+
+
+def _dismiss(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def _read(line: str) -> Capacity:
+    return Capacity(tuple(Node(node["cpus"], node["gpus"]) for node in json.loads(line)))
+
+
+def main() -> int:
+    """Prints the nodes of the cluster at an address, as a JSON line, every few seconds.
+
+    Ends when its standard input does, which is when whoever started it is gone.
+
+    Returns:
+        The exit status: 1 when no cluster answers.
+    """
+    ray_token.prepare(WorkerSettings().home)
+    import ray
+
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    try:
+        ray.init(address=sys.argv[1], log_to_driver=False)
+    except ConnectionError as error:
+        sys.stderr.write(f"no Ray cluster answers at {sys.argv[1]}: {error}\n")
+        return 1
+    while True:
+        nodes = [
+            {
+                "cpus": node["Resources"].get("CPU", 0.0),
+                "gpus": node["Resources"].get("GPU", 0.0),
+            }
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        sys.stdout.write(json.dumps(nodes) + "\n")
+        sys.stdout.flush()
+        time.sleep(_ASK_SECONDS)
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Holds a Ray cluster of one node until it is stopped: `python -m workers.cluster`.
+
+For one machine. A real cluster is started with `ray start` and named in `DARTBOARD_RAY_ADDRESS`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from workers import ray_token
+from workers.settings import WorkerSettings
+
+
+def main() -> int:
+    """Starts Ray, writes its address to a file, and waits for SIGTERM or SIGINT.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m workers.cluster", description=__doc__)
+    parser.add_argument("--address-file", type=Path, required=True)
+    parser.add_argument("--cpus", type=int, help="logical CPUs; the machine's by default")
+    arguments = parser.parse_args()
+    stopped = threading.Event()
+    ray_token.prepare(WorkerSettings().home)
+
+    import ray
+
+    arguments.address_file.unlink(missing_ok=True)
+    context = ray.init(
+        address="local",
+        num_cpus=arguments.cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    # After `init`, which sets handlers of its own.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    partial = arguments.address_file.with_suffix(".partial")
+    partial.write_text(
+        json.dumps({"address": context.address_info["gcs_address"], "pid": os.getpid()})
+    )
+    partial.replace(arguments.address_file)
+    stopped.wait()
+    arguments.address_file.unlink(missing_ok=True)
+    ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

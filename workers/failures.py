@@ -1,0 +1,63 @@
+"""What an exception of a trial means: a typed reason, and a sentence that says what to do."""
+
+from dataclasses import dataclass
+
+from search_core.errors import CheckpointError, DataNotFoundError, DivergedError, SearchCoreError
+from store.states import Reason
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial ended.
+
+    Attributes:
+        reason: The typed reason.
+        message: What happened and what to do next.
+        retry: Whether the trial may do better when it runs again.
+    """
+
+    reason: Reason
+    message: str
+    retry: bool = False
+
+
+def explain(error: BaseException) -> Failure:
+    """Classifies what a trial raised."""
+    text = str(error) or type(error).__name__
+    match error:
+        case DivergedError():
+            return Failure(Reason.DIVERGED, text)
+        case DataNotFoundError():
+            return Failure(Reason.DATA_NOT_FOUND, text)
+        case CheckpointError():
+            return Failure(Reason.INVALID_INPUT, text)
+        case MemoryError():
+            return out_of_memory(text)
+        # By name and by text, so that the runner, which only supervises, need not load torch.
+        case RuntimeError() if (
+            type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+        ):
+            return out_of_memory(text)
+        case SearchCoreError() | ValueError():
+            return Failure(Reason.INVALID_INPUT, text)
+        case OSError():
+            return Failure(
+                Reason.TRIAL_CRASHED,
+                f"{text}. If the checkpoint storage is full or gone, make room and submit again; "
+                "earlier checkpoints are untouched.",
+                retry=True,
+            )
+        case _:
+            return Failure(
+                Reason.TRIAL_CRASHED,
+                f"{type(error).__name__}: {text}. The log of the search's runner says more.",
+                retry=True,
+            )
+
+
+def out_of_memory(what: str) -> Failure:
+    """The failure of a trial that did not fit its node."""
+    return Failure(
+        Reason.OUT_OF_MEMORY,
+        f"{what} Lower training.batch_size, space.channels or space.cells and submit again.",
+    )

@@ -1,0 +1,91 @@
+"""Writes what trials report into the store, through a database that may be away for a while."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from search_core.genotype import Genotype
+from store import recording
+from store.errors import LeaseLostError
+from store.leases import Lease
+from store.recording import EpochResult
+from store.sessions import transaction
+from store.states import Reason, SearchStatus
+
+_T = TypeVar("_T")
+
+_PAUSE_SECONDS = 0.5
+
+
+class StoreSink:
+    """The `TrialSink` that records into the store. Every write can be repeated.
+
+    Args:
+        engine: The database.
+        lease: The lease that guards every write.
+        patience: Seconds to go on trying while the database does not answer.
+    """
+
+    def __init__(self, engine: Engine, lease: Lease, *, patience: float) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._patience = patience
+
+    def started(self, trial_id: UUID, *, from_epoch: int, node: str) -> None:
+        """See `TrialSink`."""
+        self._write(
+            lambda session: recording.trial_started(
+                session, self._lease, trial_id, from_epoch=from_epoch, node=node
+            )
+        )
+
+    def epoch_ended(self, trial_id: UUID, result: EpochResult) -> None:
+        """See `TrialSink`."""
+        self._write(lambda session: recording.epoch_ended(session, self._lease, trial_id, result))
+
+    def succeeded(self, trial_id: UUID, genotype: Genotype) -> None:
+        """See `TrialSink`."""
+        self._write(
+            lambda session: recording.trial_succeeded(session, self._lease, trial_id, genotype)
+        )
+
+    def interrupted(self, trial_id: UUID, message: str) -> None:
+        """See `TrialSink`."""
+        self._write(
+            lambda session: recording.trial_interrupted(
+                session, self._lease, trial_id, message=message
+            )
+        )
+
+    def failed(self, trial_id: UUID, reason: Reason, message: str) -> None:
+        """See `TrialSink`."""
+        self._write(
+            lambda session: recording.trial_failed(
+                session, self._lease, trial_id, reason=reason, message=message
+            )
+        )
+
+    def finish(self) -> SearchStatus:
+        """Ends the search, now that all of its trials have ended."""
+        return self._write(lambda session: recording.finish(session, self._lease))
+
+    def _write(self, operation: Callable[[Session], _T]) -> _T:
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                with transaction(self._engine) as session:
+                    return operation(session)
+            except DBAPIError as error:
+                # Refused by the database: a mistake of ours, which no second try mends.
+                if not error.connection_invalidated and not isinstance(error, OperationalError):
+                    raise
+                if time.monotonic() > give_up:
+                    raise LeaseLostError(
+                        f"the database did not answer for {self._patience:.0f} s: {error}"
+                    ) from error
+                time.sleep(_PAUSE_SECONDS)

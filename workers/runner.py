@@ -1,0 +1,183 @@
+"""Runs one leased search to its end: `python -m workers.runner SEARCH_ID`, started by a dispatcher.
+
+The lease's token comes in `DARTBOARD_LEASE_TOKEN`. The process ends at once when the lease is
+lost; Ray then frees what its trials held, because their driver is gone.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from search_core.spec import SearchSpec
+from store import leases, recording, searches
+from store.errors import LeaseLostError
+from store.leases import Lease
+from store.sessions import database_url, make_engine, transaction
+from store.states import Reason, SearchStatus
+from workers import ray_token
+from workers.exits import Exit
+from workers.lease_keeper import LeaseKeeper, Verdict
+from workers.recording import StoreSink
+from workers.settings import WorkerSettings
+from workers.trials import ExecutorError, TrialExecutor, TrialPlan
+
+_LOG = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Runs the search that the command line names.
+
+    Returns:
+        An `Exit`.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = WorkerSettings()
+    lease = Lease(
+        UUID(sys.argv[1]),
+        UUID(os.environ.pop("DARTBOARD_LEASE_TOKEN")),
+        int(os.environ.pop("DARTBOARD_ATTEMPT")),
+    )
+    url = database_url(settings)
+    engine = make_engine(url)
+
+    def stop(verdict: Verdict) -> None:
+        # The main thread is inside Ray, which offers no safe way out from another thread; and
+        # what is left to do is one statement.
+        if verdict is Verdict.CANCELLED:
+            _end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
+        _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
+        _end_with(None, Exit.LEASE_LOST)
+
+    def requeue_and_end() -> None:
+        _LOG.info("asked to stop; search %s goes back to the queue", lease.search_id)
+        _end_with(lambda: _requeue(engine, lease, settings), Exit.SHUTDOWN)
+
+    def shut_down(signum: int, frame: FrameType | None) -> None:
+        # Not here: the main thread may have been interrupted inside a statement of its own.
+        threading.Thread(target=requeue_and_end, name="shut-down").start()
+
+    keeper = LeaseKeeper(engine, url, lease, settings.lease, stop)
+    keeper.start()
+    signal.signal(signal.SIGTERM, shut_down)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        status = run(engine, lease, settings, make_executor(settings, lease))
+    except LeaseLostError as error:
+        _LOG.error("%s; stopping without a word", error)
+        return Exit.LEASE_LOST
+    except ExecutorError as error:
+        _LOG.error("%s", error)
+        return Exit.NO_CLUSTER
+    finally:
+        keeper.close()
+    _LOG.info("search %s %s", lease.search_id, status)
+    return Exit.ENDED
+
+
+def run(
+    engine: Engine, lease: Lease, settings: WorkerSettings, executor: TrialExecutor
+) -> SearchStatus:
+    """Runs the open trials of a leased search and ends it.
+
+    Args:
+        engine: The database.
+        lease: The lease, kept by somebody else meanwhile.
+        settings: Where checkpoints go, and how patient to be.
+        executor: What runs the trials.
+
+    Returns:
+        How the search ended.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+        ExecutorError: The trials cannot be run at all.
+    """
+    with transaction(engine) as session:
+        open_trials = recording.open_trials(session, lease)
+        stored = searches.get(session, lease.search_id).spec
+    spec = SearchSpec.model_validate(stored, strict=False)
+    sink = StoreSink(engine, lease, patience=settings.lease_seconds)
+    plans = [
+        TrialPlan(
+            trial.id,
+            trial.number,
+            trial.seed,
+            settings.checkpoints / str(lease.search_id) / f"trial-{trial.number}",
+        )
+        for trial in open_trials
+    ]
+    if plans:
+        executor.run(spec, plans, sink, threading.Event())
+    with transaction(engine) as session:
+        for trial in recording.open_trials(session, lease):
+            _LOG.error("trial %d ended without a word", trial.number)
+            sink.failed(
+                trial.id,
+                Reason.TRIAL_CRASHED,
+                "It ended without a result. The log of the search's runner says more.",
+            )
+    return sink.finish()
+
+
+def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
+    """The executor that the settings name.
+
+    Raises:
+        ExecutorError: The settings name no Ray cluster.
+    """
+    if settings.executor == "inline":
+        from workers.inline_trials import InlineTrials
+
+        return InlineTrials()
+    if settings.ray_address is None:
+        raise ExecutorError(
+            "no Ray cluster: set DARTBOARD_RAY_ADDRESS to its head's address, "
+            "or run `dartboard up`, which starts one"
+        )
+    ray_token.prepare(settings.home)
+    from workers.ray_trials import RayTrials
+
+    return RayTrials(
+        settings.ray_address,
+        settings.checkpoints / str(lease.search_id) / f"tune-{lease.attempt}",
+        max_failures=settings.trial_failures,
+    )
+
+
+def _cancel(engine: Engine, lease: Lease) -> None:
+    with transaction(engine) as session:
+        recording.cancelled(session, lease)
+
+
+def _requeue(engine: Engine, lease: Lease, settings: WorkerSettings) -> None:
+    with transaction(engine) as session:
+        leases.give_back(
+            session,
+            lease,
+            reason=Reason.SHUTDOWN,
+            message="Its dispatcher was asked to stop; it goes on from its last checkpoint.",
+            max_failures=settings.max_failures,
+        )
+
+
+def _end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
+    """Ends the process from any thread, after one last write."""
+    if last_word is not None:
+        try:
+            last_word()
+        except Exception:
+            # The lease runs out by itself and brings the search back.
+            _LOG.exception("the last word could not be written")
+    logging.shutdown()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Settings of the dispatcher and the runners, from `DARTBOARD_*` variables."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from store.settings import StoreSettings
+
+
+class WorkerSettings(StoreSettings):
+    """What the dispatcher and its runners need to know."""
+
+    executor: Literal["ray", "inline"] = "ray"
+    """Where trials run: on a Ray cluster, or one after the other inside the runner's process."""
+    ray_address: str | None = None
+    """Address of the Ray cluster's head, such as 127.0.0.1:6379."""
+    storage: Path | None = None
+    """Folder that every node can reach, for checkpoints; `checkpoints` under `home` when unset."""
+    lease_seconds: float = Field(default=30.0, ge=1.0)
+    """How long a claim holds without being renewed; runners renew every third of it."""
+    max_failures: int = Field(default=3, ge=0)
+    """Crashes and lost leases after which a search fails instead of going on."""
+    trial_failures: int = Field(default=2, ge=0)
+    """Crashes of one trial's process after which the trial fails instead of going on."""
+    grace_seconds: float = Field(default=20.0, ge=0.0)
+    """How long a stopping dispatcher waits for its runners."""
+
+    @property
+    def lease(self) -> timedelta:
+        """The lease as a duration."""
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints, absolute."""
+        return (self.storage or self.home / "checkpoints").resolve()
+
+    @property
+    def runner_logs(self) -> Path:
+        """The folder of what the runners write, absolute."""
+        return (self.home / "logs" / "runners").resolve()

@@ -1,0 +1,70 @@
+"""A trial as Ray Tune sees it: a process on some node that takes steps."""
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune.result import DONE
+
+from search_core.spec import SearchSpec
+from workers.failures import explain
+from workers.reports import to_report
+
+if TYPE_CHECKING:
+    from workers.trial_run import TrialRun
+
+
+class SearchTrainable(tune.Trainable):
+    """Trains one epoch a step, after a first step that says where it starts from.
+
+    The checkpoints are the trial's own (`search_core.checkpoints`), not Tune's: they are written
+    atomically with a digest, and a new runner finds them without Tune's state.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Takes Tune's configuration; the work of starting belongs to the first step.
+
+        Args:
+            config: `plan` holds the trial's `spec` as JSON, its `seed` and its `folder`.
+        """
+        self._plan: dict[str, Any] = config["plan"]
+        self._run: TrialRun | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Starts, or trains an epoch.
+
+        Returns:
+            `started` with the epoch and node, and the epoch that was resumed from, if any; then
+            `report` for every epoch; `failure` in place of either when the trial cannot go on.
+            An error that another try may mend is raised, for Tune to try again.
+        """
+        try:
+            if self._run is None:
+                self._run = _start(self._plan)
+                started = {"from_epoch": self._run.from_epoch, "node": platform.node()}
+                resumed = self._run.last_result
+                return {
+                    "started": started,
+                    "report": to_report(resumed) if resumed else None,
+                    DONE: self._run.finished,
+                }
+            report = to_report(self._run.train_epoch())
+        except Exception as error:
+            failure = explain(error)
+            if failure.retry:
+                raise
+            return {
+                "failure": {"reason": failure.reason, "message": failure.message},
+                DONE: True,
+            }
+        return {"report": report, DONE: self._run.finished}
+
+
+def _start(plan: dict[str, Any]) -> "TrialRun":
+    # Here and not above: the runner imports this module too, and needs no torch.
+    from workers.trial_run import TrialRun, use_threads
+
+    spec = SearchSpec.model_validate_json(plan["spec"])
+    use_threads(spec.resources.cpus)
+    return TrialRun(spec, plan["seed"], Path(plan["folder"]))

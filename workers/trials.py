@@ -1,0 +1,81 @@
+"""The seam between a runner and whatever executes its trials."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from search_core.genotype import Genotype
+from search_core.spec import SearchSpec
+from store.recording import EpochResult
+from store.states import Reason
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial that still has to run.
+
+    Attributes:
+        trial_id: Its row.
+        number: Its number within the search.
+        seed: Its seed.
+        folder: Where its checkpoints are, reachable from every node.
+    """
+
+    trial_id: UUID
+    number: int
+    seed: int
+    folder: Path
+
+
+class TrialSink(Protocol):
+    """Takes what trials report. Called from one thread, in order for each trial.
+
+    A method may block while the database is away. It raises `LeaseLostError` when the search
+    belongs to somebody else, after which nothing more may be reported.
+    """
+
+    def started(self, trial_id: UUID, *, from_epoch: int, node: str) -> None:
+        """A trial trains, from its checkpoint of `from_epoch`."""
+
+    def epoch_ended(self, trial_id: UUID, result: EpochResult) -> None:
+        """A trial completed an epoch and its checkpoint is safe."""
+
+    def succeeded(self, trial_id: UUID, genotype: Genotype) -> None:
+        """A trial completed its last epoch and derived an architecture."""
+
+    def interrupted(self, trial_id: UUID, message: str) -> None:
+        """A trial's process was lost; it goes on from its checkpoint."""
+
+    def failed(self, trial_id: UUID, reason: Reason, message: str) -> None:
+        """A trial ended without an architecture."""
+
+
+class TrialExecutor(Protocol):
+    """Runs the trials of one search to their ends."""
+
+    def run(
+        self,
+        spec: SearchSpec,
+        plans: Sequence[TrialPlan],
+        sink: TrialSink,
+        stopping: threading.Event,
+    ) -> None:
+        """Runs trials and reports each one's start, epochs and end to the sink.
+
+        Args:
+            spec: The search.
+            plans: Its trials that still have to run; each resumes from its folder.
+            sink: Where the reports go.
+            stopping: Once set, no further trial is started and `run` returns as soon as it can.
+
+        Raises:
+            LeaseLostError: From the sink.
+            ExecutorError: The trials cannot be run at all, such as without a cluster.
+        """
+
+
+class ExecutorError(Exception):
+    """The trials of a search cannot be run at all, for a reason outside the search."""
