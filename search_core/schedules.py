@@ -74,13 +74,17 @@ def cosine_power(
             f"a warm-up of {warmup_epochs} epochs does not fit a schedule of {epochs} epochs"
         )
     annealed = epochs - warmup_epochs
-    cosines = [(1 + math.cos(math.pi * step / annealed)) / 2 for step in range(1, annealed + 1)]
+    # Step 0 would be the top of the cosine; the warm-up's steps are below it and count when the
+    # range is taken, as in the published code, before the warm-up replaces them.
+    steps = range(1 - warmup_epochs, annealed + 1)
+    cosines = [(1 + math.cos(math.pi * step / annealed)) / 2 for step in steps]
     raised = cosines if power == 1 else [power ** (value + 1) for value in cosines]
-    # Without the rescaling the first rate would miss the peak and the last one the minimum.
     low, high = min(raised), max(raised)
-    scaled = [(value - low) / (high - low) for value in raised] if high > low else [1.0]
-    warmup = [step / (warmup_epochs + 1) for step in range(1, warmup_epochs + 1)]
-    return [min_lr + share * (max_lr - min_lr) for share in [*warmup, *scaled]]
+    # A schedule of one epoch has no range; its rate is the peak.
+    shares = [(value - low) / (high - low) for value in raised] if high > low else [1.0]
+    num_replaced = warmup_epochs + 1
+    shares[:num_replaced] = [step / num_replaced for step in range(1, num_replaced + 1)]
+    return [min_lr + share * (max_lr - min_lr) for share in shares]
 
 
 def rates(training: TrainingSpec) -> list[float]:

@@ -1,0 +1,53 @@
+"""Small things to search: a spec whose trial takes a second, and batches of random images."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from search_core.data import LabelledImages
+from search_core.spec import SearchSpec
+from search_core.spec.presets import merge
+
+SpecMaker = Callable[..., SearchSpec]
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread() -> Iterator[None]:
+    """The networks here are too small for more threads to help."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def make_spec() -> SpecMaker:
+    """Makes a spec of three batches an epoch, with the given sections laid over it."""
+
+    def make(**sections: Any) -> SearchSpec:
+        base = {
+            "space": {"kind": "darts", "channels": 2, "cells": 3, "nodes": 1},
+            "algorithm": {"architecture_learning_rate": 0.1},
+            "training": {"epochs": 2, "batch_size": 200, "learning_rate": 0.1},
+        }
+        return SearchSpec.model_validate(merge(base, sections))
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., LabelledImages]:
+    """Makes a batch of normally distributed images with random labels of ten classes."""
+
+    def make(
+        num_images: int, *, seed: int, size: int = 8, dtype: torch.dtype = torch.float32
+    ) -> LabelledImages:
+        generator = torch.Generator().manual_seed(seed)
+        return LabelledImages(
+            torch.randn((num_images, 1, size, size), generator=generator, dtype=dtype),
+            torch.randint(10, (num_images,), generator=generator),
+        )
+
+    return make
