@@ -1,25 +1,170 @@
 """Claiming and keeping searches, on a real PostgreSQL."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import Engine
 
-from search_core.spec import SearchSpec
-from store import leases, searches
-from store.leases import Capacity, Node
+from store import leases, lifecycle, searches
+from store.errors import LeaseLostError
+from store.leases import Capacity, Lease, Node
 from store.sessions import transaction
+from store.states import Reason, SearchStatus
+from tests.store.conftest import MINUTE
 
-SPEC = SearchSpec.model_validate({"space": {"kind": "darts"}})
-ONE_NODE = Capacity((Node(cpus=2),))
-MINUTE = timedelta(minutes=1)
+Submit = Callable[..., UUID]
+Claim = Callable[..., Lease | None]
+TWO_CPUS = Capacity((Node(cpus=2),))
 
 
-def test_a_claim_takes_the_oldest_of_the_highest_priority(engine: Engine) -> None:
+def status_of(engine: Engine, search_id: UUID) -> str:
     with transaction(engine) as session:
-        searches.submit(session, SPEC)
-        first = searches.submit(session, SPEC.model_copy(update={"priority": 5})).id
-        searches.submit(session, SPEC.model_copy(update={"priority": 5}))
-    with transaction(engine) as session:
-        lease = leases.claim(session, ONE_NODE, holder="test", duration=MINUTE)
+        return searches.get(session, search_id).status
+
+
+def test_a_claim_takes_the_oldest_of_the_highest_priority(submit: Submit, claim: Claim) -> None:
+    submit()
+    first = submit(priority=5)
+    submit(priority=5)
+    lease = claim()
     assert lease is not None
     assert lease.search_id == first
+
+
+def test_nothing_to_claim(claim: Claim) -> None:
+    assert claim() is None
+
+
+def test_a_claim_waits_for_room_and_small_searches_do_not_overtake(
+    submit: Submit, claim: Claim
+) -> None:
+    submit(resources={"cpus": 1})
+    assert claim(TWO_CPUS) is not None
+    submit(resources={"cpus": 2})
+    submit(resources={"cpus": 1})
+    assert claim(TWO_CPUS) is None
+
+
+def test_a_search_that_no_node_can_hold_is_passed_over(submit: Submit, claim: Claim) -> None:
+    submit(resources={"cpus": 3}, priority=10)
+    submit(resources={"cpus": 1, "gpus": 1}, priority=10)
+    fitting = submit(resources={"cpus": 2})
+    # Two nodes have four CPUs together, but no single one has three.
+    lease = claim(Capacity((Node(cpus=2), Node(cpus=2))))
+    assert lease is not None
+    assert lease.search_id == fitting
+
+
+def test_open_trials_of_running_searches_hold_their_room(submit: Submit, claim: Claim) -> None:
+    submit(trials={"seeds": [0, 1]})
+    submit()
+    assert claim(TWO_CPUS) is not None
+    assert claim(TWO_CPUS) is None
+
+
+def test_many_claimers_share_out_every_search_once(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    ids = {submit() for _ in range(20)}
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [lease for lease in pool.map(lambda _: claim(), range(24)) if lease]
+    # A claimer that meets only locked rows goes away empty; nobody gets a search twice.
+    assert len({lease.search_id for lease in claimed}) == len(claimed)
+    while lease := claim():
+        claimed.append(lease)
+    assert {lease.search_id for lease in claimed} == ids
+
+
+def test_renewing_says_whether_the_user_wants_it_cancelled(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    assert lease is not None
+    with transaction(engine) as session:
+        assert leases.renew(session, lease, duration=MINUTE) is False
+    with transaction(engine) as session:
+        lifecycle.request_cancel(session, search_id)
+    with transaction(engine) as session:
+        assert leases.renew(session, lease, duration=MINUTE) is True
+
+
+def test_a_stale_token_opens_nothing(engine: Engine, submit: Submit, claim: Claim) -> None:
+    submit()
+    lease = claim()
+    assert lease is not None
+    stale = Lease(lease.search_id, uuid4(), lease.attempt)
+    with pytest.raises(LeaseLostError), transaction(engine) as session:
+        leases.renew(session, stale, duration=MINUTE)
+    with pytest.raises(LeaseLostError), transaction(engine) as session:
+        leases.guard(session, stale)
+
+
+def test_an_expired_lease_is_taken_back_and_its_holder_shut_out(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    late = claim(duration=timedelta(0))
+    assert late is not None
+    with transaction(engine) as session:
+        assert leases.expire(session, max_failures=3) == [search_id]
+    with transaction(engine) as session:
+        search = searches.get(session, search_id)
+        assert (search.status, search.reason) == ("queued", Reason.LEASE_EXPIRED)
+        assert search.failures == 1
+    again = claim()
+    assert again is not None
+    assert again.attempt == 2
+    with pytest.raises(LeaseLostError), transaction(engine) as session:
+        leases.guard(session, late)
+
+
+def test_a_live_lease_is_left_alone(engine: Engine, submit: Submit, claim: Claim) -> None:
+    submit()
+    claim()
+    with transaction(engine) as session:
+        assert leases.expire(session, max_failures=3) == []
+
+
+def test_a_search_that_keeps_crashing_fails(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit()
+    for _ in range(3):
+        assert status_of(engine, search_id) == SearchStatus.QUEUED
+        lease = claim()
+        assert lease is not None
+        with transaction(engine) as session:
+            leases.give_back(
+                session, lease, reason=Reason.RUNNER_CRASHED, message="It died.", max_failures=2
+            )
+    with transaction(engine) as session:
+        search = searches.get(session, search_id)
+        assert (search.status, search.reason) == ("failed", Reason.ATTEMPTS_EXHAUSTED)
+        assert "It died." in search.message
+        assert {trial.status for trial in searches.trials(session, search_id)} == {"failed"}
+
+
+def test_a_shutdown_counts_as_no_failure(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit()
+    for _ in range(5):
+        lease = claim()
+        assert lease is not None
+        with transaction(engine) as session:
+            leases.give_back(
+                session, lease, reason=Reason.SHUTDOWN, message="Stopping.", max_failures=0
+            )
+    assert status_of(engine, search_id) == SearchStatus.QUEUED
+
+
+def test_a_lost_search_that_was_to_be_cancelled_is_cancelled(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    claim(duration=timedelta(0))
+    with transaction(engine) as session:
+        lifecycle.request_cancel(session, search_id)
+    with transaction(engine) as session:
+        leases.expire(session, max_failures=3)
+    assert status_of(engine, search_id) == SearchStatus.CANCELLED

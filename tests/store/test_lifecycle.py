@@ -1,0 +1,210 @@
+"""The state machine: the table, cancel, and no way around either."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from sqlalchemy import Engine
+
+from store import events, leases, lifecycle, recording, searches
+from store.errors import IllegalTransitionError, LeaseLostError, NotFoundError
+from store.leases import Lease
+from store.sessions import transaction
+from store.states import ENDED, SEARCH_TRANSITIONS, TRIAL_ENDED, Reason, SearchStatus
+from tests.store.conftest import GENOTYPE, PLENTY, spec
+
+Submit = Callable[..., UUID]
+Claim = Callable[..., Lease]
+
+
+def test_the_table_names_every_status() -> None:
+    assert set(SEARCH_TRANSITIONS) == set(SearchStatus)
+
+
+@pytest.mark.parametrize("to", [SearchStatus.SUCCEEDED, SearchStatus.FAILED, SearchStatus.QUEUED])
+def test_a_queued_search_cannot_jump(engine: Engine, submit: Submit, to: SearchStatus) -> None:
+    search_id = submit()
+    with pytest.raises(IllegalTransitionError), transaction(engine) as session:
+        lifecycle.transition(
+            session, lifecycle.lock(session, search_id), to, reason=Reason.DIVERGED
+        )
+    with transaction(engine) as session:
+        assert searches.get(session, search_id).status == "queued"
+        assert len(events.page(session, search_id)) == 1
+
+
+def test_cancelling_a_queued_search_ends_it(engine: Engine, submit: Submit) -> None:
+    search_id = submit()
+    for _ in range(2):
+        with transaction(engine) as session:
+            search = lifecycle.request_cancel(session, search_id)
+            assert (search.status, search.reason) == ("cancelled", Reason.CANCELLED_BY_USER)
+    with transaction(engine) as session:
+        kinds = [event.kind for event in events.page(session, search_id)]
+        assert kinds == ["search.queued", "search.cancelled"]
+        assert {trial.status for trial in searches.trials(session, search_id)} == {"cancelled"}
+
+
+def test_cancelling_a_running_search_asks_its_runner_once(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    for _ in range(2):
+        with transaction(engine) as session:
+            search = lifecycle.request_cancel(session, search_id)
+            assert search.status == "running"
+            assert search.cancel_requested_at is not None
+    with transaction(engine) as session:
+        recording.cancelled(session, lease)
+    with transaction(engine) as session:
+        kinds = [event.kind for event in events.page(session, search_id)]
+        assert kinds[2:] == ["search.cancel_requested", "search.cancelled"]
+
+
+def test_an_ended_search_cannot_be_cancelled(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit()
+    lease = claim()
+    with transaction(engine) as session:
+        (trial,) = recording.open_trials(session, lease)
+        recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
+        recording.finish(session, lease)
+    with pytest.raises(IllegalTransitionError, match="succeeded"), transaction(engine) as session:
+        lifecycle.request_cancel(session, search_id)
+
+
+def test_cancelling_what_is_not_there(engine: Engine) -> None:
+    with pytest.raises(NotFoundError), transaction(engine) as session:
+        lifecycle.request_cancel(session, uuid4())
+
+
+class LifeOfSearches(RuleBasedStateMachine):
+    """Users, dispatchers and runners at once, the late ones among them too."""
+
+    engine: Engine
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[UUID] = []
+        self.leases: list[Lease] = []
+        self.ended: dict[UUID, str] = {}
+
+    @rule(seeds=st.integers(1, 3), priority=st.integers(-1, 1))
+    def submit(self, seeds: int, priority: int) -> None:
+        with transaction(self.engine) as session:
+            self.ids.append(
+                searches.submit(
+                    session, spec(trials={"seeds": list(range(seeds))}, priority=priority)
+                ).id
+            )
+
+    @rule(already_late=st.booleans())
+    def claim(self, already_late: bool) -> None:
+        duration = timedelta(0) if already_late else timedelta(minutes=1)
+        with transaction(self.engine) as session:
+            lease = leases.claim(session, PLENTY, holder="machine", duration=duration)
+        if lease is not None:
+            self.leases.append(lease)
+
+    @rule()
+    def expire(self) -> None:
+        with transaction(self.engine) as session:
+            leases.expire(session, max_failures=1)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if not self.ids:
+            return
+        search_id = data.draw(st.sampled_from(self.ids))
+        try:
+            with transaction(self.engine) as session:
+                lifecycle.request_cancel(session, search_id)
+        except IllegalTransitionError:
+            assert self.ended[search_id] in ("succeeded", "failed")
+
+    @rule(data=st.data(), succeed=st.booleans())
+    def run_a_trial(self, data: st.DataObject, succeed: bool) -> None:
+        if not self.leases:
+            return
+        lease = data.draw(st.sampled_from(self.leases))
+        try:
+            with transaction(self.engine) as session:
+                trials = recording.open_trials(session, lease)
+                if not trials:
+                    recording.finish(session, lease)
+                elif succeed:
+                    recording.trial_succeeded(session, lease, trials[0].id, GENOTYPE)
+                else:
+                    recording.trial_failed(
+                        session, lease, trials[0].id, reason=Reason.DIVERGED, message="No."
+                    )
+        except LeaseLostError:
+            with transaction(self.engine) as session:
+                assert searches.get(session, lease.search_id).lease_token != lease.token
+
+    @rule(data=st.data(), crashed=st.booleans())
+    def give_back(self, data: st.DataObject, crashed: bool) -> None:
+        if not self.leases:
+            return
+        lease = data.draw(st.sampled_from(self.leases))
+        reason = Reason.RUNNER_CRASHED if crashed else Reason.SHUTDOWN
+        try:
+            with transaction(self.engine) as session:
+                leases.give_back(session, lease, reason=reason, message="It died.", max_failures=1)
+        except LeaseLostError:
+            return
+
+    @invariant()
+    def what_ended_stays_and_every_step_is_in_the_log(self) -> None:
+        with transaction(self.engine) as session:
+            for search_id in self.ids:
+                search = searches.get(session, search_id)
+                log = events.page(session, search_id)
+                assert [event.number for event in log] == list(range(1, len(log) + 1))
+                steps = [event.kind for event in log if event.kind in STEP_KINDS]
+                assert STEP_KINDS[steps[-1]] == search.status
+                if search.status in ENDED:
+                    assert self.ended.setdefault(search_id, search.status) == search.status
+                    open_trials = [
+                        trial
+                        for trial in searches.trials(session, search_id)
+                        if trial.status not in TRIAL_ENDED
+                    ]
+                    assert open_trials == []
+
+
+STEP_KINDS = {
+    "search.queued": "queued",
+    "search.requeued": "queued",
+    "search.running": "running",
+    "search.succeeded": "succeeded",
+    "search.failed": "failed",
+    "search.cancelled": "cancelled",
+}
+
+
+def test_no_order_of_steps_breaks_the_promises(engine: Engine) -> None:
+    class OnThisDatabase(LifeOfSearches):
+        pass
+
+    OnThisDatabase.engine = engine
+
+    def fresh() -> OnThisDatabase:
+        # The machine's searches must be the only ones that a claim can find.
+        with engine.begin() as connection:
+            connection.exec_driver_sql("TRUNCATE searches CASCADE")
+        return OnThisDatabase()
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        fresh,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

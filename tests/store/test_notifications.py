@@ -1,0 +1,41 @@
+"""What wakes whom."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from store import lifecycle, searches
+from store.events import EVENTS_CHANNEL, QUEUE_CHANNEL
+from store.notifications import Notification, listening
+from store.sessions import transaction
+from tests.store.conftest import spec
+
+Submit = Callable[..., UUID]
+
+
+def test_a_submission_wakes_the_dispatchers_once_it_is_committed(
+    engine: Engine, database_url: str
+) -> None:
+    with listening(database_url, [QUEUE_CHANNEL]) as listener:
+        with transaction(engine) as session:
+            search_id = searches.submit(session, spec()).id
+            assert listener.wait(0.1) == []
+        assert listener.wait(10.0) == [Notification(QUEUE_CHANNEL, str(search_id))]
+
+
+def test_a_cancel_request_wakes_the_runner(
+    engine: Engine, database_url: str, submit: Submit, claim: Callable[..., object]
+) -> None:
+    search_id = submit()
+    claim()
+    with listening(database_url, [QUEUE_CHANNEL]) as listener:
+        with transaction(engine) as session:
+            lifecycle.request_cancel(session, search_id)
+        assert listener.wait(10.0) == [Notification(QUEUE_CHANNEL, str(search_id))]
+
+
+def test_every_event_wakes_its_readers(engine: Engine, database_url: str, submit: Submit) -> None:
+    with listening(database_url, [EVENTS_CHANNEL]) as listener:
+        search_id = submit()
+        assert listener.wait(10.0) == [Notification(EVENTS_CHANNEL, str(search_id))]

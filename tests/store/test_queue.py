@@ -1,0 +1,78 @@
+"""The queue as people see it."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from store import queue, searches
+from store.leases import Capacity, Lease, Node
+from store.sessions import transaction
+
+Submit = Callable[..., UUID]
+Claim = Callable[..., Lease]
+TWO_CPUS = Capacity((Node(cpus=2),))
+
+
+def beat(engine: Engine, capacity: Capacity = TWO_CPUS) -> None:
+    with transaction(engine) as session:
+        queue.heartbeat(session, "d1", host="here", pid=1, capacity=capacity)
+
+
+def whys(engine: Engine) -> list[str]:
+    with transaction(engine) as session:
+        overview = queue.overview(session)
+        for place in overview.waiting:
+            assert queue.waiting(session, place.search) == place
+        return [place.why for place in overview.waiting]
+
+
+def test_an_empty_queue_counts_nothing(engine: Engine) -> None:
+    with transaction(engine) as session:
+        overview = queue.overview(session)
+    assert set(overview.counts.values()) == {0}
+    assert overview.capacity.nodes == ()
+
+
+def test_why_a_search_waits(engine: Engine, submit: Submit, claim: Claim) -> None:
+    submit()
+    assert whys(engine) == ["no dispatcher is running"]
+    beat(engine)
+    submit(resources={"cpus": 4}, priority=1)
+    submit()
+    submit()
+    assert whys(engine) == [
+        "no node has 4 CPUs and 0 GPUs, which each of its trials needs",
+        "the cluster is full",
+        "1 search is ahead of it",
+        "2 are ahead of it",
+    ]
+
+
+def test_positions_follow_the_order_of_claims(engine: Engine, submit: Submit, claim: Claim) -> None:
+    for priority in (0, 5, -5, 5):
+        submit(priority=priority)
+    with transaction(engine) as session:
+        expected = [place.search.id for place in queue.overview(session).waiting]
+    assert [claim().search_id for _ in range(4)] == expected
+
+
+def test_running_searches_hold_cpus_and_show(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit(trials={"seeds": [0, 1]})
+    claim()
+    beat(engine)
+    with transaction(engine) as session:
+        overview = queue.overview(session)
+        assert [search.id for search in overview.running] == [search_id]
+        assert overview.reserved_cpus == 2
+        assert overview.capacity == TWO_CPUS
+        assert queue.waiting(session, searches.get(session, search_id)) is None
+
+
+def test_a_dispatcher_that_signs_off_is_forgotten(engine: Engine) -> None:
+    beat(engine)
+    with transaction(engine) as session:
+        assert [dispatcher.id for dispatcher in queue.dispatchers_seen(session)] == ["d1"]
+        queue.sign_off(session, "d1")
+        queue.sign_off(session, "d1")
+        assert queue.dispatchers_seen(session) == []

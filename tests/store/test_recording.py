@@ -1,0 +1,193 @@
+"""What a runner records, twice as well as once, and never without its lease."""
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from store import architectures, events, leases, recording, searches
+from store.errors import LeaseLostError
+from store.leases import Lease
+from store.models import Trial
+from store.recording import EpochResult
+from store.sessions import transaction
+from store.states import Reason
+from tests.store.conftest import GENOTYPE
+
+Submit = Callable[..., UUID]
+Claim = Callable[..., Lease]
+
+
+def result(epoch: int, accuracy: float = 0.5, loss: float = 1.0) -> EpochResult:
+    metrics = {"validation_accuracy": accuracy, "train_loss": loss}
+    return EpochResult(epoch, metrics, GENOTYPE)
+
+
+def trials_of(engine: Engine, search_id: UUID) -> list[Trial]:
+    with transaction(engine) as session:
+        return list(searches.trials(session, search_id))
+
+
+def kinds_of(engine: Engine, search_id: UUID) -> list[str]:
+    with transaction(engine) as session:
+        return [event.kind for event in events.page(session, search_id)]
+
+
+def test_the_whole_way_of_a_search(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit(trials={"seeds": [7, 8]})
+    lease = claim()
+    first, second = trials_of(engine, search_id)
+    for trial, accuracy in ((first, 0.6), (second, 0.9)):
+        with transaction(engine) as session:
+            recording.trial_started(session, lease, trial.id, from_epoch=0, node="n1")
+        with transaction(engine) as session:
+            recording.epoch_ended(session, lease, trial.id, result(1, accuracy))
+        with transaction(engine) as session:
+            recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
+    with transaction(engine) as session:
+        assert recording.finish(session, lease) == "succeeded"
+    with transaction(engine) as session:
+        search = searches.get(session, search_id)
+        assert search.recommended_hash == GENOTYPE.hash
+        assert "Trial 1 (seed 8)" in search.recommendation
+        assert search.lease_token is None
+        findings = architectures.findings(session, GENOTYPE.hash)
+        assert [finding.trial.number for finding in findings] == [1, 0]
+    assert kinds_of(engine, search_id) == [
+        "search.queued",
+        "search.running",
+        *["trial.started", "trial.epoch", "trial.succeeded"] * 2,
+        "search.succeeded",
+    ]
+
+
+def test_an_epoch_recorded_twice_is_there_once(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    for _ in range(2):
+        with transaction(engine) as session:
+            recording.epoch_ended(session, lease, trial.id, result(1))
+    assert kinds_of(engine, search_id).count("trial.epoch") == 1
+    with transaction(engine) as session:
+        assert len(searches.metrics(session, trial.id)) == 2
+
+
+def test_an_earlier_epoch_does_not_set_a_trial_back(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    for epoch, accuracy in ((1, 0.8), (2, 0.7), (1, 0.8)):
+        with transaction(engine) as session:
+            recording.epoch_ended(session, lease, trial.id, result(epoch, accuracy))
+    (trial,) = trials_of(engine, search_id)
+    assert trial.epoch == 2
+    assert trial.metrics["validation_accuracy"] == 0.7
+    assert trial.best_validation_accuracy == 0.8
+
+
+def test_values_that_are_not_finite_are_kept(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    with transaction(engine) as session:
+        recording.epoch_ended(session, lease, trial.id, result(1, loss=math.inf))
+    with transaction(engine) as session:
+        (point,) = searches.metrics(session, trial.id, names=["train_loss"])
+        assert point.value == math.inf
+        event = events.page(session, search_id)[-1]
+        assert event.data["metrics"]["train_loss"] is None
+
+
+def test_a_runner_without_its_lease_writes_nothing(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim(duration=timedelta(0))
+    with transaction(engine) as session:
+        leases.expire(session, max_failures=3)
+    before = kinds_of(engine, search_id)
+    (trial,) = trials_of(engine, search_id)
+    for write in (
+        lambda s: recording.trial_started(s, lease, trial.id, from_epoch=0, node="n"),
+        lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
+        lambda s: recording.trial_succeeded(s, lease, trial.id, GENOTYPE),
+        lambda s: recording.trial_failed(s, lease, trial.id, reason=Reason.DIVERGED, message="no"),
+        lambda s: recording.trial_interrupted(s, lease, trial.id, message="no"),
+        lambda s: recording.finish(s, lease),
+        lambda s: recording.cancelled(s, lease),
+    ):
+        with pytest.raises(LeaseLostError), transaction(engine) as session:
+            write(session)
+    assert kinds_of(engine, search_id) == before
+    assert trials_of(engine, search_id)[0].status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        ([Reason.DIVERGED, Reason.DIVERGED], Reason.DIVERGED),
+        ([Reason.DIVERGED, Reason.OUT_OF_MEMORY], Reason.TRIALS_FAILED),
+    ],
+)
+def test_a_search_without_a_result_fails_with_the_trials_reason(
+    engine: Engine,
+    submit: Submit,
+    claim: Claim,
+    reasons: list[Reason],
+    expected: Reason,
+) -> None:
+    search_id = submit(trials={"seeds": [0, 1]})
+    lease = claim()
+    for trial, reason in zip(trials_of(engine, search_id), reasons, strict=True):
+        with transaction(engine) as session:
+            recording.trial_failed(session, lease, trial.id, reason=reason, message="Lower it.")
+    with transaction(engine) as session:
+        assert recording.finish(session, lease) == "failed"
+    with transaction(engine) as session:
+        search = searches.get(session, search_id)
+        assert search.reason == expected
+        assert search.message == "Lower it."
+
+
+def test_one_failed_trial_does_not_spoil_the_others(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit(trials={"seeds": [0, 1]})
+    lease = claim()
+    first, second = trials_of(engine, search_id)
+    with transaction(engine) as session:
+        recording.trial_failed(
+            session, lease, first.id, reason=Reason.DIVERGED, message="Not finite."
+        )
+        recording.epoch_ended(session, lease, second.id, result(1))
+        recording.trial_succeeded(session, lease, second.id, GENOTYPE)
+        recording.finish(session, lease)
+    with transaction(engine) as session:
+        search = searches.get(session, search_id)
+        assert search.status == "succeeded"
+        assert search.message == "1 of 2 trials failed."
+
+
+def test_a_requeued_search_keeps_what_its_trials_finished(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit(trials={"seeds": [0, 1]})
+    lease = claim()
+    first, second = trials_of(engine, search_id)
+    with transaction(engine) as session:
+        recording.trial_started(session, lease, second.id, from_epoch=0, node="n")
+        recording.trial_succeeded(session, lease, first.id, GENOTYPE)
+        leases.give_back(
+            session, lease, reason=Reason.RUNNER_CRASHED, message="It died.", max_failures=3
+        )
+    again = claim()
+    with transaction(engine) as session:
+        assert [trial.id for trial in recording.open_trials(session, again)] == [second.id]
