@@ -1,0 +1,116 @@
+"""`python -m service`: the API under uvicorn, until SIGTERM or SIGINT."""
+
+import asyncio
+import logging
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+from sqlalchemy import text
+
+from service.app import create_app
+from service.database import Database
+from service.settings import ServiceSettings
+from store.errors import DatabaseUnavailableError
+from store.sessions import database_url, make_async_engine
+
+
+_logger = logging.getLogger("uvicorn.error")
+
+
+class _StartError(Exception):
+    """The API cannot start; the message says what to do."""
+
+
+class Server(uvicorn.Server):
+    """Ends the event streams when it is asked to stop; it would wait for their clients else."""
+
+    def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
+        """Configures uvicorn.
+
+        Args:
+            app: The application.
+            settings: How long requests may go on at the end.
+        """
+        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=settings.shutdown_seconds))
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says where the API is, which uvicorn leaves to whoever opened the socket."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            _logger.info("Dartboard's API is at http://%s:%d", shown, port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets requests in progress finish."""
+        self._app.state.wiring.feed.close()
+        await super().shutdown(sockets)
+
+
+def main() -> int:
+    """Runs the API.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        settings = _settings()
+        url = _find_database(settings)
+        settings = settings.model_copy(update={"database_url": url})
+        with _listen(settings) as listener:
+            Server(create_app(settings), settings).run(sockets=[listener])
+    except _StartError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _settings() -> ServiceSettings:
+    try:
+        return ServiceSettings()
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        name = "DARTBOARD_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise _StartError(f"{name}: {first['msg']} (it is {first['input']!r})") from None
+
+
+def _find_database(settings: ServiceSettings) -> str:
+    try:
+        url = database_url(settings)
+        asyncio.run(_greet(url))
+    except DatabaseUnavailableError as error:
+        raise _StartError(f"{error} (set by DARTBOARD_DATABASE_URL)") from error
+    return url
+
+
+async def _greet(url: str) -> None:
+    engine = make_async_engine(url)
+    try:
+        await Database(engine).run(lambda session: session.execute(text("SELECT 1")))
+    finally:
+        await engine.dispose()
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    place = f"{settings.host}:{settings.port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise _StartError(
+            f"cannot listen on {place} ({error.strerror or error}): stop what has that port, or "
+            "choose another with DARTBOARD_PORT (and DARTBOARD_HOST)"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

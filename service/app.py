@@ -1,0 +1,80 @@
+"""The application: its parts put together, and what lives as long as it does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from service import openapi, problems
+from service.architectures import endpoints as architectures
+from service.database import Database
+from service.events import endpoints as events
+from service.events.feed import EventFeed
+from service.head import HeadMiddleware
+from service.health import endpoints as health
+from service.parameters import refuse_unknown_query_parameters
+from service.presets import endpoints as presets
+from service.queue import endpoints as queue
+from service.searches import endpoints as searches
+from service.settings import ServiceSettings
+from service.trials import endpoints as trials
+from service.wiring import Wiring
+from store.sessions import database_url, make_async_engine
+
+_DESCRIPTION = """
+Differentiable architecture search as a service. Submit a search with `POST /v1/searches`, follow it
+with `GET /v1/searches/{id}/events`, and fetch what it found as JSON, as text and as a picture under
+`/v1/architectures`.
+
+Times are RFC 3339 in UTC. Lists page by an opaque cursor. Unknown fields and unknown query
+parameters are refused. Every error is `application/problem+json` (RFC 9457) with a stable `type`, a
+`detail` that says what to do, and for a bad spec the JSON pointer of each offending field.
+""".strip()
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: Where its database is, and how its streams behave.
+
+    Returns:
+        An ASGI application. Its lifespan opens and closes what `app.state.wiring` holds.
+    """
+    app = FastAPI(
+        title="Dartboard",
+        version=version("dartboard"),
+        summary="Architecture search over HTTP",
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        dependencies=[Depends(refuse_unknown_query_parameters)],
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.add_middleware(HeadMiddleware)
+    problems.install(app)
+    for domain in (searches, events, trials, architectures, queue, presets, health):
+        app.include_router(domain.router)
+    app.openapi = openapi.document(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: ServiceSettings = app.state.settings
+    url = await asyncio.to_thread(database_url, settings)
+    engine = make_async_engine(url, pool_size=settings.database_connections)
+    feed = EventFeed(url)
+    listening = asyncio.create_task(feed.run())
+    app.state.wiring = Wiring(settings, Database(engine), feed)
+    try:
+        yield
+    finally:
+        feed.close()
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+        await engine.dispose()

@@ -1,0 +1,1 @@
+"""Architectures: what searches found, as JSON, as text and as pictures."""

@@ -1,0 +1,175 @@
+"""`/v1/architectures/{hash}` in every form, and what a search found."""
+
+import hashlib
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from search_core.genotype import Genotype
+from service import examples
+from service.architectures.schemas import (
+    ArchitectureAnswer,
+    ArchitectureList,
+    RankedArchitecture,
+    genotype_of,
+)
+from service.drawing import CellName, draw_svg, to_dot
+from service.openapi import media, ok, problems
+from service.parameters import ArchitectureHash, SearchId
+from service.wiring import DatabaseOf
+from store import architectures, searches
+
+router = APIRouter(prefix="/v1", tags=["architectures"])
+
+WhichCell = Annotated[
+    CellName | None, Query(description="Only this cell; both in one picture if absent.")
+]
+
+_CELLS: tuple[CellName, ...] = ("normal", "reduce")
+
+
+@router.get(
+    "/searches/{search_id}/architectures",
+    summary="List what a search found",
+    responses={200: ok("Ranked.", examples.ARCHITECTURE_LIST), **problems(404, 422, 503)},
+)
+async def list_architectures(search_id: SearchId, database: DatabaseOf) -> ArchitectureList:
+    """What each succeeded trial derived: the recommended one first, then by validation accuracy."""
+    return await database.run(partial(_list, search_id=search_id))
+
+
+# Of the paths below, the ones with a suffix come first: {hash} alone matches them too.
+
+
+@router.get(
+    "/architectures/{architecture_hash}.json",
+    summary="Fetch a genotype as JSON",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The bare genotype.",
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/Genotype"},
+                    "example": examples.GENOTYPE,
+                }
+            },
+        },
+        **problems(404, 422, 503),
+    },
+)
+async def read_json(
+    request: Request, architecture_hash: ArchitectureHash, database: DatabaseOf
+) -> Response:
+    """The genotype, as `search_core.genotype.parse` and every POST of a genotype read it."""
+    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    return _immutable(request, genotype.to_json().encode() + b"\n", "application/json")
+
+
+@router.get(
+    "/architectures/{architecture_hash}.txt",
+    summary="Fetch a genotype in the published text form",
+    response_class=Response,
+    responses={
+        200: media("One line.", {"text/plain": examples.GENOTYPE_VALUE.to_text() + "\n"}),
+        **problems(404, 422, 503),
+    },
+)
+async def read_text(
+    request: Request, architecture_hash: ArchitectureHash, database: DatabaseOf
+) -> Response:
+    """`Genotype(normal=[...], ...)` as the DARTS papers' code prints it."""
+    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    return _immutable(request, genotype.to_text().encode() + b"\n", "text/plain")
+
+
+@router.get(
+    "/architectures/{architecture_hash}.svg",
+    summary="See an architecture",
+    response_class=Response,
+    responses={
+        200: media("The picture.", {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
+        **problems(404, 422, 503),
+    },
+)
+async def read_svg(
+    request: Request,
+    architecture_hash: ArchitectureHash,
+    database: DatabaseOf,
+    cell: WhichCell = None,
+) -> Response:
+    """The cells, left to right: inputs, operations coloured by sort, nodes and output."""
+    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    picture = await draw_svg(genotype, (cell,) if cell else _CELLS)
+    return _immutable(request, picture, "image/svg+xml")
+
+
+@router.get(
+    "/architectures/{architecture_hash}.dot",
+    summary="Fetch the picture's source for Graphviz",
+    response_class=Response,
+    responses={
+        200: media("A digraph.", {"text/vnd.graphviz": to_dot(examples.GENOTYPE_VALUE, _CELLS)}),
+        **problems(404, 422, 503),
+    },
+)
+async def read_dot(
+    request: Request,
+    architecture_hash: ArchitectureHash,
+    database: DatabaseOf,
+    cell: WhichCell = None,
+) -> Response:
+    """The same picture in the DOT language, to restyle or to render in another format."""
+    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    source = to_dot(genotype, (cell,) if cell else _CELLS)
+    return _immutable(request, source.encode(), "text/vnd.graphviz")
+
+
+@router.get(
+    "/architectures/{architecture_hash}",
+    summary="Look at an architecture",
+    responses={200: ok("The architecture.", examples.ARCHITECTURE), **problems(404, 422, 503)},
+)
+async def get_architecture(
+    architecture_hash: ArchitectureHash, database: DatabaseOf
+) -> ArchitectureAnswer:
+    """The genotype in both forms, and the trials that derived it."""
+    return await database.run(partial(_get, architecture_hash=architecture_hash))
+
+
+def _list(session: Session, search_id: UUID) -> ArchitectureList:
+    search = searches.get(session, search_id)
+    items = [
+        RankedArchitecture.of(search, trial, architecture)
+        for trial, architecture in architectures.found_by_search(session, search_id)
+    ]
+    items.sort(key=lambda item: (not item.recommended, -(item.validation_accuracy or 0.0)))
+    return ArchitectureList(items=items)
+
+
+def _get(session: Session, architecture_hash: str) -> ArchitectureAnswer:
+    architecture = architectures.get(session, architecture_hash)
+    return ArchitectureAnswer.of(architecture, architectures.findings(session, architecture_hash))
+
+
+def _genotype(session: Session, architecture_hash: str) -> Genotype:
+    return genotype_of(architectures.get(session, architecture_hash))
+
+
+def _immutable(request: Request, content: bytes, media_type: str) -> Response:
+    """An answer that never changes, since its path names its content; 304 to who has it."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    known = request.headers.get("if-none-match", "")
+    if known.strip() == "*" or tag in (
+        each.strip().removeprefix("W/") for each in known.split(",")
+    ):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,121 @@
+"""What the API says about architectures."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import WithJsonSchema
+
+from search_core.genotype import CellGenotype, Genotype
+from service.schema_base import Answer, Time
+from store.architectures import Finding
+from store.models import Architecture, Search, Trial
+
+GenotypeJson = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Genotype"})]
+
+
+def genotype_of(architecture: Architecture) -> Genotype:
+    """The genotype in a row."""
+    return CellGenotype.model_validate(architecture.genotype)
+
+
+class FoundBy(Answer):
+    """A trial that derived an architecture."""
+
+    search_id: UUID
+    """The trial's search."""
+    search_name: str
+    """That search's name."""
+    trial_id: UUID
+    """The trial."""
+    trial_number: int
+    """Its number within the search."""
+    seed: int
+    """Its seed."""
+    family: str
+    """Which operations the primitive names stood for."""
+    validation_accuracy: float | None
+    """The supernet's validation accuracy after the last epoch."""
+
+    @classmethod
+    def of(cls, finding: Finding) -> Self:
+        """The answer about a finding."""
+        search, trial = finding.search, finding.trial
+        return cls(
+            search_id=search.id,
+            search_name=search.name,
+            trial_id=trial.id,
+            trial_number=trial.number,
+            seed=trial.seed,
+            family=search.spec["space"]["family"],
+            validation_accuracy=trial.metrics.get("validation_accuracy"),
+        )
+
+
+class ArchitectureAnswer(Answer):
+    """An architecture, in both its forms, and where it was found."""
+
+    hash: str
+    """SHA-256 of its canonical JSON: its address."""
+    kind: str
+    """Which kind of genotype it is."""
+    genotype: GenotypeJson
+    """The JSON form."""
+    text: str
+    """The published text form."""
+    created_at: Time
+    """When it was first found."""
+    found_by: Sequence[FoundBy]
+    """The trials that derived it, the newest first, at most 50."""
+
+    @classmethod
+    def of(cls, architecture: Architecture, findings: Sequence[Finding]) -> Self:
+        """The answer about a row and its findings."""
+        genotype = genotype_of(architecture)
+        return cls(
+            hash=architecture.hash,
+            kind=architecture.kind,
+            genotype=genotype.model_dump(mode="json"),
+            text=genotype.to_text(),
+            created_at=architecture.created_at,
+            found_by=[FoundBy.of(finding) for finding in findings],
+        )
+
+
+class RankedArchitecture(Answer):
+    """What one trial of a search derived."""
+
+    architecture: str
+    """Its hash."""
+    trial: int
+    """The trial's number."""
+    trial_id: UUID
+    """The trial."""
+    seed: int
+    """The trial's seed."""
+    validation_accuracy: float | None
+    """The supernet's validation accuracy after the last epoch."""
+    recommended: bool
+    """Whether the search recommends it."""
+    genotype: GenotypeJson
+    """The JSON form."""
+
+    @classmethod
+    def of(cls, search: Search, trial: Trial, architecture: Architecture) -> Self:
+        """The answer about a trial's result."""
+        return cls(
+            architecture=architecture.hash,
+            trial=trial.number,
+            trial_id=trial.id,
+            seed=trial.seed,
+            validation_accuracy=trial.metrics.get("validation_accuracy"),
+            recommended=architecture.hash == search.recommended_hash,
+            genotype=genotype_of(architecture).model_dump(mode="json"),
+        )
+
+
+class ArchitectureList(Answer):
+    """What a search found, the recommended one first, then by validation accuracy."""
+
+    items: Sequence[RankedArchitecture]
+    """One for each trial that succeeded so far."""

@@ -1,0 +1,70 @@
+"""The one way from an endpoint to the store: an operation inside a transaction of its own."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from store.errors import DatabaseUnavailableError
+
+Result = TypeVar("Result")
+
+
+class Database:
+    """Runs store operations, each in one committed transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """Uses the engine's pool; closing the engine stays its owner's task."""
+        self._engine = engine
+
+    async def run(self, operation: Callable[[Session], Result]) -> Result:
+        """Runs an operation and commits before it returns.
+
+        An endpoint answers after this, so that whoever reads a 201 finds the row. (The teardown of
+        a dependency would commit after the answer is sent.) What the operation returns must not
+        be a row with anything left to load: the connection is back in its pool by then.
+
+        Args:
+            operation: Takes the session; commits nothing itself.
+
+        Returns:
+            What the operation returns.
+
+        Raises:
+            DatabaseUnavailableError: PostgreSQL does not answer or has no tables; nothing is
+                stored.
+        """
+        try:
+            async with (
+                AsyncSession(self._engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                return await session.run_sync(operation)
+        except SQLAlchemyError as error:
+            reason = _unavailable(error)
+            if reason is None:
+                raise
+            raise DatabaseUnavailableError(reason) from error
+
+
+def _unavailable(error: SQLAlchemyError) -> str | None:
+    if isinstance(error, PoolTimeoutError):
+        return (
+            "all database connections are busy: try again, or give the API more of them "
+            "with DARTBOARD_DATABASE_CONNECTIONS"
+        )
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == "42P01":
+        return "the database has no tables yet: run `python -m migrations`"
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if is_lost or isinstance(error, OperationalError | InterfaceError):
+        return "PostgreSQL does not answer: see that it runs, and try again"
+    return None

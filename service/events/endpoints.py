@@ -1,0 +1,94 @@
+"""`/v1/searches/{id}/events`: the log as a JSON page, or live."""
+
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse
+from sqlalchemy.orm import Session
+
+from service import examples
+from service.events.schemas import EventAnswer, EventPage
+from service.events.stream import read_batch, stream
+from service.openapi import problems
+from service.parameters import Limit, SearchId
+from service.problems import ProblemError
+from service.wiring import WiringOf
+from store import events, searches
+
+router = APIRouter(prefix="/v1/searches/{search_id}/events", tags=["events"])
+
+_LARGEST_NUMBER = 2**63 - 1
+_STREAM = "text/event-stream"
+
+
+@router.get(
+    "",
+    summary="Read or follow what happens to a search",
+    response_model=EventPage,
+    responses={
+        200: {
+            "description": "A page, or with `Accept: text/event-stream` a live stream.",
+            "content": {
+                "application/json": {"example": examples.EVENT_PAGE},
+                _STREAM: {"schema": {"type": "string"}, "example": examples.EVENT_STREAM},
+            },
+        },
+        204: {"description": "Only in answer to `Last-Event-ID`: the search ended with that one."},
+        **problems(404, 422, 503),
+    },
+)
+async def read_events(
+    request: Request,
+    search_id: SearchId,
+    wiring: WiringOf,
+    after: Annotated[
+        int, Query(ge=0, le=_LARGEST_NUMBER, description="Only events with a larger number.")
+    ] = 0,
+    limit: Limit = 50,
+    last_event_id: Annotated[
+        str | None,
+        Header(description="Where a live stream goes on: number of the last event seen."),
+    ] = None,
+) -> EventPage | Response:
+    """The search's events in order, each with a number that counts from 1 without a gap.
+
+    Live (`Accept: text/event-stream`), every event is sent as it happens: `id` is its number,
+    `event` its kind and `data` the event as JSON. The stream ends by itself after the event that
+    ends the search. A stream that broke goes on where it was with `Last-Event-ID`, or `after`.
+    `limit` is for pages only.
+    """
+    if _STREAM not in request.headers.get("accept", ""):
+        return await wiring.database.run(
+            partial(_page, search_id=search_id, after=after, limit=limit)
+        )
+    if last_event_id:
+        after = _number(last_event_id)
+    first = await wiring.database.run(partial(read_batch, search_id=search_id, after=after))
+    if last_event_id and first.is_last and not first.events:
+        # A browser comes back after every end of a stream; this answer tells it to stop.
+        return Response(status_code=204)
+    return EventSourceResponse(
+        stream(wiring, search_id, after, first),
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+def _page(session: Session, search_id: UUID, after: int, limit: int) -> EventPage:
+    # The last number first: it may grow until the page is read, but not past what the page has.
+    last = searches.get(session, search_id).last_event
+    page = events.page(session, search_id, after=after, limit=limit)
+    return EventPage(
+        items=[EventAnswer.of(event) for event in page],
+        last=max([last, *(event.number for event in page)]),
+    )
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:19]) <= _LARGEST_NUMBER):
+        raise ProblemError(
+            "invalid-parameter",
+            "header parameter 'Last-Event-ID': must be the `id` of an event of this search.",
+        )
+    return min(int(text[:20]), _LARGEST_NUMBER)

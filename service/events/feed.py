@@ -1,0 +1,105 @@
+"""One listening connection per process that wakes every open event stream."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+from uuid import UUID
+
+import psycopg
+
+from store.events import EVENTS_CHANNEL
+from store.notifications import listening_async
+
+_RETRY_SECONDS: Final = (0.1, 0.5, 1.0, 2.0)
+
+logger = logging.getLogger(__name__)
+
+
+class Subscription:
+    """A stream's bell: rung when its search may have new events, or when the stream has to end."""
+
+    def __init__(self) -> None:
+        """Starts silent."""
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wakes the stream, now or at its next wait."""
+        self._rung.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Waits until the bell rings, at most so many seconds, and silences it.
+
+        A ring between two waits is not lost: the second returns at once. Read the log after it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+        self._rung.clear()
+
+
+class EventFeed:
+    """Fans notifications out to subscriptions; holds the only connection that streams need."""
+
+    def __init__(self, url: str) -> None:
+        """Connects to nothing yet; `run` does.
+
+        Args:
+            url: The database, as `store.sessions.database_url` gives it.
+        """
+        self._url = url
+        self._subscriptions: dict[UUID, set[Subscription]] = {}
+        self.closed = False
+        """Set when the process shuts down: streams end then, and their clients resume elsewhere."""
+        self.connected = asyncio.Event()
+        """Set while the feed listens."""
+
+    @contextmanager
+    def subscribe(self, search_id: UUID) -> Iterator[Subscription]:
+        """A subscription to one search's events while the block runs."""
+        subscription = Subscription()
+        self._subscriptions.setdefault(search_id, set()).add(subscription)
+        try:
+            yield subscription
+        finally:
+            remaining = self._subscriptions[search_id]
+            remaining.discard(subscription)
+            if not remaining:
+                del self._subscriptions[search_id]
+
+    async def run(self) -> None:
+        """Listens until it is cancelled; connects again when PostgreSQL was away."""
+        failures = 0
+        while True:
+            try:
+                async with listening_async(self._url, [EVENTS_CHANNEL]) as notifications:
+                    if failures:
+                        logger.info("listening for events again")
+                    failures = 0
+                    self.connected.set()
+                    # What was notified while nobody listened is in the log: all streams look.
+                    self._ring_all()
+                    async for notification in notifications:
+                        self._ring(UUID(notification.payload))
+            except (psycopg.Error, OSError) as error:
+                if not failures:
+                    logger.warning("no longer listening for events, streams poll: %s", error)
+            finally:
+                self.connected.clear()
+            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+            failures += 1
+
+    def close(self) -> None:
+        """Ends every stream, so that a server that shuts down does not wait for them."""
+        self.closed = True
+        self._ring_all()
+
+    def _ring(self, search_id: UUID) -> None:
+        for subscription in self._subscriptions.get(search_id, ()):
+            subscription.ring()
+
+    def _ring_all(self) -> None:
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.ring()

@@ -1,0 +1,96 @@
+"""A search's events as Server-Sent Events: each once, in order, until the one that ends it."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy.orm import Session
+
+from service.events.schemas import EventAnswer
+from service.wiring import Wiring
+from store import events, searches
+from store.errors import DatabaseUnavailableError
+from store.states import ENDED
+
+_BATCH: Final = 200
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The next events of a search.
+
+    Attributes:
+        events: The next ones, at most `_BATCH`.
+        is_last: Whether the search has ended and nothing comes after these.
+    """
+
+    events: tuple[EventAnswer, ...]
+    is_last: bool
+
+
+def read_batch(session: Session, search_id: UUID, after: int) -> Batch:
+    """The events after a number.
+
+    Raises:
+        NotFoundError: There is no such search.
+    """
+    # The status first: events that a search appended until it ended are then all in the page.
+    has_ended = searches.get(session, search_id).status in ENDED
+    page = events.page(session, search_id, after=after, limit=_BATCH)
+    return Batch(tuple(EventAnswer.of(event) for event in page), has_ended and len(page) < _BATCH)
+
+
+async def stream(wiring: Wiring, search_id: UUID, after: int, first: Batch) -> AsyncIterator[bytes]:
+    """The lines of the stream.
+
+    Holds a database connection only while it reads. Ends after the event that ends the search, or
+    when the server shuts down; a client that comes back with the last number it saw goes on there.
+
+    Args:
+        wiring: The application's.
+        search_id: The search.
+        after: Number of the last event that the client has.
+        first: What follows it, read before the answer began.
+
+    Yields:
+        Events and, when nothing happens for long, comments.
+    """
+    settings = wiring.settings
+    with wiring.feed.subscribe(search_id) as subscription:
+        # Nothing rang for what was appended between reading `first` and subscribing.
+        subscription.ring()
+        # A first comment: the client's headers and any proxy's buffer are through at once.
+        yield b": dartboard events\n\n"
+        spoke_at = time.monotonic()
+        batch = first
+        while True:
+            for event in batch.events:
+                yield _line(event)
+                after = event.number
+                spoke_at = time.monotonic()
+            if batch.is_last or wiring.feed.closed:
+                return
+            if len(batch.events) < _BATCH:
+                until_ping = spoke_at + settings.stream_ping_seconds - time.monotonic()
+                if until_ping <= 0:
+                    yield KEEPALIVE_COMMENT
+                    spoke_at = time.monotonic()
+                    until_ping = settings.stream_ping_seconds
+                await subscription.wait(min(settings.stream_poll_seconds, until_ping))
+            try:
+                batch = await wiring.database.run(
+                    partial(read_batch, search_id=search_id, after=after)
+                )
+            except DatabaseUnavailableError:
+                # The stream outlives a restart of PostgreSQL; the feed rings when it is back.
+                batch = Batch((), is_last=False)
+
+
+def _line(event: EventAnswer) -> bytes:
+    return format_sse_event(
+        id=str(event.number), event=event.kind, data_str=event.model_dump_json()
+    )

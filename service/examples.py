@@ -1,0 +1,330 @@
+"""Examples for the OpenAPI document. A test holds each against the schema of its answer."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from search_core.genotype import CellGenotype, Edge
+from search_core.spec import PRESETS, SearchSpec
+from service.problems import TITLES, FieldProblem, Problem
+
+SEARCH_ID: Final = "01979d3c-6f5e-7a31-9c53-5f2f0c1d8e4b"
+TRIAL_ID: Final = "01979d3c-6f61-7c0e-8d1a-2b9e4f7a6c35"
+
+SPECS: Final[dict[str, Any]] = {
+    "preset": {
+        "summary": "A preset alone is a complete spec",
+        "value": {"preset": "digits-quick"},
+    },
+    "preset with changes": {
+        "summary": "A preset, with some of its fields overridden",
+        "value": {
+            "preset": "digits-quick",
+            "name": "three seeds",
+            "trials": {"seeds": [0, 1, 2]},
+            "labels": {"team": "vision"},
+        },
+    },
+    "explicit": {
+        "summary": "A DARTS space with a schedule of its own",
+        "value": {
+            "name": "first try",
+            "space": {"kind": "darts", "channels": 8, "cells": 5, "nodes": 3},
+            "dataset": {"name": "digits"},
+            "algorithm": {"order": "first", "weighting": "max_w"},
+            "training": {
+                "epochs": 10,
+                "batch_size": 64,
+                "schedule": {"kind": "cosine_power", "power": 2, "warmup_epochs": 2},
+            },
+            "trials": {"seeds": [0, 1]},
+            "resources": {"cpus": 1, "gpus": 0},
+            "priority": 0,
+            "labels": {"team": "vision"},
+        },
+    },
+}
+
+_SPEC: Final = SearchSpec.model_validate(SPECS["preset with changes"]["value"]).model_dump(
+    mode="json"
+)
+
+GENOTYPE_VALUE: Final = CellGenotype(
+    normal=(
+        Edge("sep_conv_3x3", 0),
+        Edge("sep_conv_3x3", 1),
+        Edge("skip_connect", 0),
+        Edge("dil_conv_3x3", 2),
+        Edge("sep_conv_5x5", 1),
+        Edge("skip_connect", 2),
+    ),
+    normal_concat=(2, 3, 4),
+    reduce=(
+        Edge("max_pool_3x3", 0),
+        Edge("sep_conv_5x5", 1),
+        Edge("max_pool_3x3", 0),
+        Edge("skip_connect", 2),
+        Edge("skip_connect", 2),
+        Edge("avg_pool_3x3", 1),
+    ),
+    reduce_concat=(2, 3, 4),
+)
+GENOTYPE: Final = GENOTYPE_VALUE.model_dump(mode="json")
+HASH: Final = GENOTYPE_VALUE.hash
+
+METRICS: Final = {
+    "train_loss": 0.3121,
+    "train_accuracy": 0.9123,
+    "validation_loss": 0.2514,
+    "validation_accuracy": 0.9319,
+    "learning_rate": 0.0263,
+    "seconds": 4.81,
+    "alpha_entropy_normal": 1.9342,
+    "alpha_entropy_reduce": 1.9517,
+    "skip_connects": 2.0,
+}
+
+TRIAL: Final[dict[str, Any]] = {
+    "id": TRIAL_ID,
+    "search_id": SEARCH_ID,
+    "number": 0,
+    "seed": 0,
+    "status": "running",
+    "reason": None,
+    "message": "",
+    "epoch": 9,
+    "epochs": 12,
+    "metrics": METRICS,
+    "best_validation_accuracy": 0.9319,
+    "architecture": None,
+    "started_at": "2026-01-31T12:00:03.118Z",
+    "ended_at": None,
+}
+TRIAL_LIST: Final = {"items": [TRIAL]}
+SERIES: Final = {
+    "trial_id": TRIAL_ID,
+    "series": {"validation_accuracy": [{"step": 8, "value": 0.9263}, {"step": 9, "value": 0.9319}]},
+}
+SERIES_CSV: Final = "name,step,value\nvalidation_accuracy,8,0.9263\nvalidation_accuracy,9,0.9319\n"
+
+SEARCH: Final[dict[str, Any]] = {
+    "id": SEARCH_ID,
+    "name": "three seeds",
+    "status": "queued",
+    "reason": None,
+    "message": "",
+    "spec": _SPEC,
+    "priority": 0,
+    "labels": {"team": "vision"},
+    "attempt": 0,
+    "created_at": "2026-01-31T12:00:00.412Z",
+    "started_at": None,
+    "ended_at": None,
+    "cancel_requested_at": None,
+    "waiting": {"position": 2, "why": "1 search is ahead of it"},
+    "trials": [
+        {
+            **TRIAL,
+            "status": "queued",
+            "epoch": 0,
+            "metrics": {},
+            "best_validation_accuracy": None,
+            "started_at": None,
+        }
+    ],
+    "recommended": None,
+}
+SEARCH_PAGE: Final = {"items": [SEARCH], "next_cursor": "AZedPG9eejGcU18vDB2OSw"}
+CANCELLED: Final = {
+    **SEARCH,
+    "status": "cancelled",
+    "reason": "cancelled_by_user",
+    "message": "Cancelled before it started.",
+    "ended_at": "2026-01-31T12:00:09.007Z",
+    "cancel_requested_at": "2026-01-31T12:00:09.005Z",
+    "waiting": None,
+    "trials": [
+        {
+            **SEARCH["trials"][0],
+            "status": "cancelled",
+            "reason": "cancelled_by_user",
+            "message": "Cancelled before it started.",
+            "ended_at": "2026-01-31T12:00:09.007Z",
+        }
+    ],
+}
+DRY_RUN: Final = {
+    "spec": _SPEC,
+    "num_trials": 3,
+    "epochs": 12,
+    "trial_epochs": 36,
+    "images_for_weights": 718,
+    "images_for_alphas": 719,
+    "batches_per_epoch": 11,
+    "cpus": 3,
+    "gpus": 0,
+}
+
+EVENT: Final = {
+    "number": 21,
+    "kind": "trial.epoch",
+    "trial_id": TRIAL_ID,
+    "data": {"epoch": 9, "epochs": 12, "metrics": METRICS, "genotype_hash": HASH},
+    "created_at": "2026-01-31T12:00:48.530Z",
+}
+EVENT_PAGE: Final = {"items": [EVENT], "last": 21}
+EVENT_STREAM: Final = (
+    'event: search.queued\ndata: {"number":1,"kind":"search.queued","trial_id":null,"data":{},'
+    '"created_at":"2026-01-31T12:00:00.412Z"}\nid: 1\n\n'
+)
+
+ARCHITECTURE: Final = {
+    "hash": HASH,
+    "kind": "cell",
+    "genotype": GENOTYPE,
+    "text": GENOTYPE_VALUE.to_text(),
+    "created_at": "2026-01-31T12:01:04.220Z",
+    "found_by": [
+        {
+            "search_id": SEARCH_ID,
+            "search_name": "three seeds",
+            "trial_id": TRIAL_ID,
+            "trial_number": 0,
+            "seed": 0,
+            "family": "darts",
+            "validation_accuracy": 0.9457,
+        }
+    ],
+}
+ARCHITECTURE_LIST: Final = {
+    "items": [
+        {
+            "architecture": HASH,
+            "trial": 0,
+            "trial_id": TRIAL_ID,
+            "seed": 0,
+            "validation_accuracy": 0.9457,
+            "recommended": True,
+            "genotype": GENOTYPE,
+        }
+    ]
+}
+
+QUEUE: Final = {
+    "counts": {"queued": 1, "running": 1, "succeeded": 4, "failed": 0, "cancelled": 1},
+    "waiting": [
+        {
+            "search_id": "01979d3d-0a7c-7b52-a0f4-6d1c2e3f4a5b",
+            "name": "wide",
+            "priority": 0,
+            "position": 1,
+            "why": "the cluster is full",
+            "created_at": "2026-01-31T12:00:31.902Z",
+        }
+    ],
+    "running": [
+        {
+            "search_id": SEARCH_ID,
+            "name": "three seeds",
+            "attempt": 1,
+            "started_at": "2026-01-31T12:00:02.744Z",
+            "holder": "gpu-box:4711",
+            "cpus": 2,
+            "gpus": 0,
+            "trials": [{"number": 0, "status": "running", "epoch": 9, "epochs": 12}],
+        }
+    ],
+    "cluster": {
+        "nodes": [{"cpus": 2.0, "gpus": 0.0}],
+        "cpus": 2.0,
+        "gpus": 0.0,
+        "reserved_cpus": 2.0,
+        "reserved_gpus": 0.0,
+    },
+    "dispatchers": [
+        {
+            "id": "gpu-box:4711",
+            "host": "gpu-box",
+            "pid": 4711,
+            "seen_at": "2026-01-31T12:00:47.001Z",
+        }
+    ],
+}
+
+PRESET_LIST: Final = {
+    "items": [
+        {
+            "name": name,
+            "summary": preset.summary,
+            "spec": SearchSpec.model_validate({"preset": name}).model_dump(mode="json"),
+        }
+        for name, preset in PRESETS.items()
+    ]
+}
+
+ALIVE: Final = {"status": "ok"}
+READY: Final = {
+    "ready": True,
+    "checks": {
+        "database": {"ok": True, "detail": "PostgreSQL answers"},
+        "schema": {"ok": True, "detail": "at revision 0001"},
+        "dispatcher": {"ok": True, "detail": "1 seen lately"},
+    },
+}
+NOT_READY: Final = {
+    "ready": False,
+    "checks": {
+        **READY["checks"],  # type: ignore[dict-item]
+        "dispatcher": {
+            "ok": False,
+            "detail": "none seen lately: start one with `python -m workers.dispatcher`",
+        },
+    },
+}
+ROOT: Final = {
+    "name": "Dartboard",
+    "version": "0.1.0",
+    "links": {"searches": "/v1/searches", "openapi": "/openapi.json"},
+}
+
+
+def _problem(slug: str, detail: str, *errors: FieldProblem) -> dict[str, Any]:
+    status, title = TITLES[slug]
+    problem = Problem(
+        type=f"urn:dartboard:problem:{slug}",
+        title=title,
+        status=status,
+        detail=detail,
+        errors=errors or None,
+    )
+    return problem.model_dump(exclude_none=True, mode="json")
+
+
+PROBLEMS: Final = {
+    HTTPStatus.BAD_REQUEST: _problem(
+        "malformed-json", "Expecting ',' delimiter: line 1 column 24 (char 23)."
+    ),
+    HTTPStatus.NOT_FOUND: _problem(
+        "not-found", f"There is no search {SEARCH_ID}. GET /v1/searches lists the searches."
+    ),
+    HTTPStatus.CONFLICT: _problem(
+        "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled."
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: _problem(
+        "body-too-large", "A spec has at most 1,048,576 bytes."
+    ),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: _problem(
+        "unsupported-media-type",
+        "The header Content-Type was 'application/x-www-form-urlencoded'; send "
+        "`Content-Type: application/json` (curl: -H 'Content-Type: application/json').",
+    ),
+    HTTPStatus.UNPROCESSABLE_ENTITY: _problem(
+        "invalid-spec",
+        "/space/channels: Input should be greater than or equal to 1",
+        FieldProblem(
+            pointer="/space/channels", message="Input should be greater than or equal to 1"
+        ),
+    ),
+    HTTPStatus.SERVICE_UNAVAILABLE: _problem(
+        "unavailable", "PostgreSQL does not answer: see that it runs, and try again."
+    ),
+}

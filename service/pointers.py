@@ -1,0 +1,124 @@
+"""From pydantic's errors about a spec to JSON pointers into the body that the user sent."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from service.problems import FieldProblem
+
+MOST_ERRORS: Final = 100
+"""A body can hold a hundred thousand unknown fields; nobody reads on after these."""
+
+_KEY_MARK = "[key]"
+
+
+def field_problems(model: type[BaseModel], error: ValidationError) -> list[FieldProblem]:
+    """What is wrong with a body, field by field.
+
+    Args:
+        model: The model that refused the body.
+        error: What it raised.
+
+    Returns:
+        A problem for each error, at most `MOST_ERRORS`.
+    """
+    details = error.errors(include_url=False, include_input=False)
+    broken = {item["loc"] for item in details}
+    problems: list[FieldProblem] = []
+    for item in details:
+        # Pydantic counts a list's valid items: [-1] is also "too short". That says nothing new.
+        if item["type"] == "too_short" and any(
+            len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"] for loc in broken
+        ):
+            continue
+        problems.append(_field_problem(model, item))
+        if len(problems) == MOST_ERRORS:
+            break
+    return problems
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """The JSON pointer (RFC 6901) of a path of keys and indices."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _field_problem(model: type[BaseModel], item: ErrorDetails) -> FieldProblem:
+    path, around = _locate(model, item["loc"])
+    context = item.get("ctx", {})
+    # A model validator's error stands at its model and names the field below it.
+    path += context.get("path", ())
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        path.append(str(context["discriminator"]).strip("'"))
+    message = _message(item, path, around)
+    if item["loc"] and item["loc"][-1] == _KEY_MARK:
+        message = f"this key: {message}"
+    return FieldProblem(pointer=pointer(path), message=message)
+
+
+def _locate(
+    model: type[BaseModel], loc: Sequence[str | int]
+) -> tuple[list[str | int], type[BaseModel] | None]:
+    """The path in the body of a place in the models, and the model around its last part.
+
+    Pydantic puts the tag of the chosen member into the place of an error below a union
+    (`space.darts.channels`) and marks keys (`labels.my key.[key]`); the body has neither.
+    """
+    path: list[str | int] = []
+    around: type[BaseModel] | None = None
+    inside: type[BaseModel] | None = model
+    members: Mapping[str, type[BaseModel]] = {}
+    for part in loc:
+        if members:
+            inside, members = members.get(str(part)), {}
+            continue
+        if part == _KEY_MARK and len(path) > 1:
+            break
+        path.append(part)
+        around = inside
+        field = None if around is None else around.model_fields.get(str(part))
+        if field is not None and field.discriminator is not None:
+            members = _members(field)
+        inside = _only_model(field)
+    return path, around
+
+
+def _members(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The models of a union by the value of its discriminator."""
+    return {
+        value: member
+        for member in get_args(field.annotation)
+        for value in get_args(member.model_fields[str(field.discriminator)].annotation)
+    }
+
+
+def _only_model(field: FieldInfo | None) -> type[BaseModel] | None:
+    annotation: Any = None if field is None else field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
+
+
+def _message(item: ErrorDetails, path: Sequence[str | int], around: type[BaseModel] | None) -> str:
+    if item["type"] == "extra_forbidden" and around is not None:
+        return _unknown_field(str(path[-1]), around)
+    if item["type"] == "missing":
+        return "this field is required"
+    if item["type"] == "union_tag_not_found":
+        return f"this field is required: one of {item['ctx']['discriminator']}"
+    if item["type"] == "union_tag_invalid":
+        return f"unknown; choose from: {item['ctx']['expected_tags']}"
+    if item["type"] == "int_type":
+        return "must be an integer, written without quotes, a point or an exponent"
+    return item["msg"].removeprefix("Value error, ")
+
+
+def _unknown_field(name: str, around: type[BaseModel]) -> str:
+    known = list(around.model_fields)
+    close = difflib.get_close_matches(name[:100], known, n=1)
+    if close:
+        return f"unknown field; did you mean {close[0]!r}?"
+    return f"unknown field; known here are: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Specs worth starting from."""

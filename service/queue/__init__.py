@@ -1,0 +1,1 @@
+"""The queue: who waits and why, who runs, what the cluster holds."""

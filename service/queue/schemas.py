@@ -1,0 +1,177 @@
+"""What the API says about the queue."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+from uuid import UUID
+
+from service.schema_base import Answer, Time
+from store.models import Dispatcher, Search, Trial
+from store.queue import Overview, Waiting
+from store.states import TRIAL_ENDED, SearchStatus, TrialStatus
+
+
+class QueuedSearch(Answer):
+    """A search in line."""
+
+    search_id: UUID
+    """The search."""
+    name: str
+    """Its name."""
+    priority: int
+    """Higher goes first."""
+    position: int
+    """Its place, from 1."""
+    why: str
+    """Why it has not started."""
+    created_at: Time
+    """When it was submitted."""
+
+    @classmethod
+    def of(cls, waiting: Waiting) -> Self:
+        """The answer about a place in the queue."""
+        search = waiting.search
+        return cls(
+            search_id=search.id,
+            name=search.name,
+            priority=search.priority,
+            position=waiting.position,
+            why=waiting.why,
+            created_at=search.created_at,
+        )
+
+
+class RunningTrial(Answer):
+    """How far a trial of a running search is."""
+
+    number: int
+    """Its number within the search."""
+    status: TrialStatus
+    """Where it is in its life."""
+    epoch: int
+    """Epochs completed."""
+    epochs: int
+    """Epochs in all."""
+
+
+class RunningSearch(Answer):
+    """A search that a runner holds."""
+
+    search_id: UUID
+    """The search."""
+    name: str
+    """Its name."""
+    attempt: int
+    """How often it was started."""
+    started_at: Time | None
+    """When it first started."""
+    holder: str | None
+    """Who runs it."""
+    cpus: int
+    """CPU cores that its open trials need together."""
+    gpus: int
+    """GPUs that its open trials need together."""
+    trials: Sequence[RunningTrial]
+    """Its trials, by number."""
+
+    @classmethod
+    def of(cls, search: Search, trials: Sequence[Trial]) -> Self:
+        """The answer about a row and its trials."""
+        num_open = sum(trial.status not in TRIAL_ENDED for trial in trials)
+        return cls(
+            search_id=search.id,
+            name=search.name,
+            attempt=search.attempt,
+            started_at=search.started_at,
+            holder=search.leased_by,
+            cpus=num_open * search.trial_cpus,
+            gpus=num_open * search.trial_gpus,
+            trials=[
+                RunningTrial(
+                    number=trial.number,
+                    status=TrialStatus(trial.status),
+                    epoch=trial.epoch,
+                    epochs=trial.epochs,
+                )
+                for trial in trials
+            ],
+        )
+
+
+class ClusterNode(Answer):
+    """A node of the cluster."""
+
+    cpus: float
+    """Its logical CPUs."""
+    gpus: float
+    """Its logical GPUs."""
+
+
+class Cluster(Answer):
+    """What the cluster holds, and how much of it the running searches need."""
+
+    nodes: Sequence[ClusterNode]
+    """Its nodes; none while no dispatcher runs."""
+    cpus: float
+    """CPUs of all nodes."""
+    gpus: float
+    """GPUs of all nodes."""
+    reserved_cpus: float
+    """CPUs that the running searches' open trials need."""
+    reserved_gpus: float
+    """GPUs that the running searches' open trials need."""
+
+
+class DispatcherAnswer(Answer):
+    """A dispatcher that was seen lately."""
+
+    id: str
+    """Its id."""
+    host: str
+    """The machine that it runs on."""
+    pid: int
+    """Its process there."""
+    seen_at: Time
+    """Its last sign of life."""
+
+    @classmethod
+    def of(cls, dispatcher: Dispatcher) -> Self:
+        """The answer about a row."""
+        return cls(
+            id=dispatcher.id,
+            host=dispatcher.host,
+            pid=dispatcher.pid,
+            seen_at=dispatcher.seen_at,
+        )
+
+
+class QueueAnswer(Answer):
+    """The whole queue at one moment."""
+
+    counts: dict[SearchStatus, int]
+    """Searches by status; every status is there."""
+    waiting: Sequence[QueuedSearch]
+    """The first 100 in line."""
+    running: Sequence[RunningSearch]
+    """The running ones, the longest first, at most 100."""
+    cluster: Cluster
+    """What there is to run on."""
+    dispatchers: Sequence[DispatcherAnswer]
+    """Who hands out the work."""
+
+    @classmethod
+    def of(cls, overview: Overview, trials: Mapping[UUID, Sequence[Trial]]) -> Self:
+        """The answer about an overview and the running searches' trials."""
+        capacity = overview.capacity
+        return cls(
+            counts=overview.counts,
+            waiting=[QueuedSearch.of(waiting) for waiting in overview.waiting],
+            running=[RunningSearch.of(search, trials[search.id]) for search in overview.running],
+            cluster=Cluster(
+                nodes=[ClusterNode(cpus=node.cpus, gpus=node.gpus) for node in capacity.nodes],
+                cpus=capacity.cpus,
+                gpus=capacity.gpus,
+                reserved_cpus=overview.reserved_cpus,
+                reserved_gpus=overview.reserved_gpus,
+            ),
+            dispatchers=[DispatcherAnswer.of(dispatcher) for dispatcher in overview.dispatchers],
+        )

@@ -1,0 +1,1 @@
+"""Searches: submit, find, cancel."""

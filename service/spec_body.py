@@ -1,0 +1,108 @@
+"""Reading a spec out of a request's body: what the body must be before the spec judges it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from search_core.spec import SearchSpec
+from service.pointers import MOST_ERRORS, field_problems
+from service.problems import FieldProblem, ProblemError
+
+LARGEST_BODY: Final = 1_048_576
+"""Bytes; a spec with everything in it has a few thousand."""
+
+
+async def read_spec(request: Request) -> SearchSpec:
+    """The spec in a request's body.
+
+    Raises:
+        ProblemError: The body is not JSON, too large, or no valid spec; says where.
+    """
+    _check_media_type(request)
+    body = await _read(request)
+    _check_json(body)
+    try:
+        return SearchSpec.model_validate_json(body)
+    except ValidationError as error:
+        problems = field_problems(SearchSpec, error)
+        if error.errors()[0]["type"] == "json_invalid":
+            raise ProblemError("malformed-json", problems[0].message) from None
+        raise _invalid_spec(problems) from None
+
+
+def _check_media_type(request: Request) -> None:
+    # Whatever a browser may send without asking (forms, plain text) is refused with the rest.
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != "application/json":
+        was = f"was {given!r}" if given else "is missing"
+        raise ProblemError(
+            "unsupported-media-type",
+            f"The header Content-Type {was}; send `Content-Type: application/json` "
+            "(curl: -H 'Content-Type: application/json').",
+            headers={"Accept-Post": "application/json"},
+        )
+
+
+async def _read(request: Request) -> bytes:
+    # FastAPI's own limit answers in plain text when Content-Length gives the size away.
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > LARGEST_BODY:
+        _refuse_size()
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            _refuse_size()
+    return bytes(body)
+
+
+def _refuse_size() -> NoReturn:
+    raise ProblemError(
+        "body-too-large",
+        f"A spec has at most {LARGEST_BODY:,} bytes.",
+        # What is left of the body is not read, so the connection cannot be used again.
+        headers={"Connection": "close"},
+    )
+
+
+def _check_json(body: bytes) -> None:
+    """Refuses what is no JSON, and JSON that two readers would read differently."""
+    if not body.strip():
+        raise ProblemError("malformed-json", 'The body is empty; the smallest spec is '
+                           '{"preset": "digits-quick"}.')  # fmt: skip
+    try:
+        json.loads(
+            body.decode(), object_pairs_hook=_without_repetition, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError as error:
+        raise ProblemError("malformed-json", f"The body is not UTF-8: {error}.") from None
+    except json.JSONDecodeError as error:
+        raise ProblemError("malformed-json", f"{error}.") from None
+    except RecursionError:
+        raise ProblemError("malformed-json", "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise ProblemError("malformed-json", f"{error}.") from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, member in pairs:
+        if key in value:
+            raise ValueError(f"The key {key[:100]!r} stands twice in one object")
+        value[key] = member
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; a number has to be finite")
+
+
+def _invalid_spec(problems: Sequence[FieldProblem]) -> ProblemError:
+    first = problems[0]
+    where = f"{first.pointer}: " if first.pointer else ""
+    count = len(problems)
+    others = {1: "", MOST_ERRORS: " (and many more)"}.get(count, f" (and {count - 1} more)")
+    return ProblemError("invalid-spec", f"{where}{first.message}{others}", errors=problems)

@@ -1,0 +1,1 @@
+"""Trials: one run of a search for each seed."""

@@ -1,0 +1,94 @@
+"""`/v1/searches/{id}/trials` and `/v1/trials/{id}`."""
+
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from service import examples
+from service.openapi import ok, problems
+from service.parameters import PlainText, SearchId, TrialId
+from service.trials.schemas import MetricSeries, TrialAnswer, TrialList
+from service.wiring import DatabaseOf
+from store import searches
+
+router = APIRouter(prefix="/v1", tags=["trials"])
+
+_CSV = "text/csv"
+_LARGEST_STEP = 2**31 - 1
+
+
+@router.get(
+    "/searches/{search_id}/trials",
+    summary="List a search's trials",
+    responses={200: ok("All of them.", examples.TRIAL_LIST), **problems(404, 422, 503)},
+)
+async def list_trials(search_id: SearchId, database: DatabaseOf) -> TrialList:
+    """Every trial of a search, by number, with the figures of its last epoch."""
+    return await database.run(partial(_list, search_id=search_id))
+
+
+@router.get(
+    "/trials/{trial_id}",
+    summary="Look at a trial",
+    responses={200: ok("The trial.", examples.TRIAL), **problems(404, 422, 503)},
+)
+async def get_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
+    """A trial, with the figures of its last epoch."""
+    return await database.run(lambda session: TrialAnswer.of(searches.get_trial(session, trial_id)))
+
+
+@router.get(
+    "/trials/{trial_id}/metrics",
+    summary="Read a trial's figures over its epochs",
+    response_model=MetricSeries,
+    responses={
+        200: {
+            "description": "The series, as JSON or with `Accept: text/csv` as CSV.",
+            "content": {
+                "application/json": {"example": examples.SERIES},
+                _CSV: {"schema": {"type": "string"}, "example": examples.SERIES_CSV},
+            },
+        },
+        **problems(404, 422, 503),
+    },
+)
+async def read_metrics(
+    request: Request,
+    trial_id: TrialId,
+    database: DatabaseOf,
+    names: Annotated[
+        list[PlainText],
+        Query(description="Only these series: repeated, or separated by commas. All if absent."),
+    ] = [],  # noqa: B006  (FastAPI copies it)
+    after_step: Annotated[
+        int, Query(ge=-1, le=_LARGEST_STEP, description="Only points with a larger step.")
+    ] = -1,
+) -> MetricSeries | Response:
+    """Losses, accuracies, learning rate, seconds, entropy of the alphas and skip connections.
+
+    A step is an epoch, from 1. A value that was not finite is null, and empty in CSV.
+    """
+    wanted = [name.strip() for text in names for name in text.split(",") if name.strip()]
+    series = await database.run(
+        partial(_series, trial_id=trial_id, names=wanted, after_step=after_step)
+    )
+    if _CSV in request.headers.get("accept", ""):
+        return Response(
+            series.to_csv(),
+            media_type=_CSV,
+            headers={"Content-Disposition": f'inline; filename="{trial_id}.csv"'},
+        )
+    return series
+
+
+def _list(session: Session, search_id: UUID) -> TrialList:
+    trials = searches.trials(session, search_id)
+    return TrialList(items=[TrialAnswer.of(trial) for trial in trials])
+
+
+def _series(session: Session, trial_id: UUID, names: list[str], after_step: int) -> MetricSeries:
+    points = searches.metrics(session, trial_id, names=names, after_step=after_step)
+    return MetricSeries.of(trial_id, points)

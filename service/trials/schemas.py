@@ -1,0 +1,110 @@
+"""What the API says about trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Self
+from uuid import UUID
+
+from service.schema_base import Answer, Time
+from store.models import Metric, Trial
+from store.states import Reason, TrialStatus
+
+
+class TrialAnswer(Answer):
+    """One run of a search: a seed, how far it is, and the architecture that it derived."""
+
+    id: UUID
+    """The trial's id."""
+    search_id: UUID
+    """The search that it belongs to."""
+    number: int
+    """Its number within the search, from 0."""
+    seed: int
+    """Seed of its split, initial weights and batch order."""
+    status: TrialStatus
+    """Where it is in its life."""
+    reason: Reason | None
+    """Why it ended or was put back."""
+    message: str
+    """The same for people, with what to do next."""
+    epoch: int
+    """Epochs completed."""
+    epochs: int
+    """Epochs in all."""
+    metrics: dict[str, float | None]
+    """Figures of the last completed epoch; null where one was not finite."""
+    best_validation_accuracy: float | None
+    """The highest validation accuracy of any epoch."""
+    architecture: str | None
+    """Hash of the derived architecture, once it succeeded."""
+    started_at: Time | None
+    """When it first trained."""
+    ended_at: Time | None
+    """When it ended."""
+
+    @classmethod
+    def of(cls, trial: Trial) -> Self:
+        """The answer about a row."""
+        return cls(
+            id=trial.id,
+            search_id=trial.search_id,
+            number=trial.number,
+            seed=trial.seed,
+            status=TrialStatus(trial.status),
+            reason=None if trial.reason is None else Reason(trial.reason),
+            message=trial.message,
+            epoch=trial.epoch,
+            epochs=trial.epochs,
+            metrics=trial.metrics,
+            best_validation_accuracy=trial.best_validation_accuracy,
+            architecture=trial.architecture_hash,
+            started_at=trial.started_at,
+            ended_at=trial.ended_at,
+        )
+
+
+class TrialList(Answer):
+    """The trials of a search, by number."""
+
+    items: Sequence[TrialAnswer]
+    """All of them."""
+
+
+class MetricPoint(Answer):
+    """A value at the end of an epoch."""
+
+    step: int
+    """The epoch, from 1."""
+    value: float | None
+    """Null where it was not finite."""
+
+
+class MetricSeries(Answer):
+    """A trial's figures over its epochs."""
+
+    trial_id: UUID
+    """The trial."""
+    series: dict[str, list[MetricPoint]]
+    """By name, each in the order of steps."""
+
+    @classmethod
+    def of(cls, trial_id: UUID, metrics: Iterable[Metric]) -> Self:
+        """The answer about rows, which come by name and step."""
+        series: dict[str, list[MetricPoint]] = {}
+        for metric in metrics:
+            point = MetricPoint(step=metric.step, value=metric.value)
+            series.setdefault(metric.name, []).append(point)
+        return cls(trial_id=trial_id, series=series)
+
+    def to_csv(self) -> str:
+        """The same as CSV with the columns name, step and value, empty where it was not finite."""
+        lines = ["name,step,value"]
+        for name, points in self.series.items():
+            for point in points:
+                finite = point.value is not None and math.isfinite(point.value)
+                lines.append(
+                    f"{name},{point.step},{point.value!r}" if finite else f"{name},{point.step},"
+                )
+        return "\n".join(lines) + "\n"
