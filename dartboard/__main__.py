@@ -1,0 +1,7 @@
+"""`python -m dartboard`: the `dartboard` command."""
+
+import sys
+
+from dartboard.cli import main
+
+sys.exit(main())

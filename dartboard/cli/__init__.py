@@ -1,0 +1,5 @@
+"""The `dartboard` command."""
+
+from dartboard.cli.app import main
+
+__all__ = ["main"]

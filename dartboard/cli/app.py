@@ -1,0 +1,93 @@
+"""The command's entry: its commands, its exit codes, and how errors are told."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from dartboard.cli import architectures, demo, local, output, queue, searches, submitting
+from dartboard.errors import DartboardError, ServerUnreachableError
+from dartboard.local.signals import Terminated
+
+EXIT_CODES = (
+    "Exit codes: 0 it worked; 1 the server said no, or the search that was followed did not "
+    "succeed, or something on this machine did not start; 2 the command line is wrong; 3 no server "
+    "answers; 130 Ctrl-C; 143 SIGTERM."
+)
+
+app = typer.Typer(
+    name="dartboard",
+    help="Architecture search as a service: submit a search, follow it, fetch what it found.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_HERE, _SEARCHES, _FOUND = "On this machine", "Searches", "Architectures"
+app.command(rich_help_panel=_HERE)(local.up)
+app.command(rich_help_panel=_HERE)(local.down)
+app.command(rich_help_panel=_HERE)(local.status)
+app.command(rich_help_panel=_HERE)(local.logs)
+app.command(rich_help_panel=_HERE)(demo.demo)
+app.command(rich_help_panel=_SEARCHES)(submitting.submit)
+app.command(rich_help_panel=_SEARCHES)(searches.follow)
+app.command(rich_help_panel=_SEARCHES)(searches.show)
+app.command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
+app.command(rich_help_panel=_SEARCHES)(searches.cancel)
+app.command(rich_help_panel=_SEARCHES)(queue.queue)
+app.command(rich_help_panel=_SEARCHES)(queue.presets)
+app.command(rich_help_panel=_FOUND)(architectures.genotype)
+app.command(rich_help_panel=_FOUND)(architectures.draw)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: The command line without the program's name; None takes this process's.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        code = get_command(app).main(given, prog_name="dartboard", standalone_mode=False)
+    except typer.TyperException as error:
+        output.tell_usage_error(error, as_json=as_json)
+        return error.exit_code
+    except ServerUnreachableError as error:
+        output.tell_error(error, as_json=as_json)
+        return 3
+    except DartboardError as error:
+        output.tell_error(error, as_json=as_json)
+        return 1
+    except typer.Abort:
+        return 130
+    except Terminated as signal:
+        return 128 + signal.number
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as in `dartboard list | head`.
+        output.silence_stdout()
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from dartboard import __version__
+
+        print(f"dartboard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    pass

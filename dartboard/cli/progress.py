@@ -1,0 +1,116 @@
+"""How far the trials of a search are, kept up to date from its events."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from dartboard.models import Event, Search, Trial
+
+_NEWEST_WEIGHT: Final = 0.4
+
+
+@dataclass
+class TrialProgress:
+    """One trial.
+
+    Attributes:
+        number: From 0 within the search.
+        seed: Its seed.
+        status: As in the API.
+        epoch: Epochs completed.
+        epochs: Epochs in all.
+        metrics: Of the last completed epoch.
+        pace: Seconds that an epoch takes, the newest counting most; None before the first.
+        heard_at: The clock when the last epoch was heard of.
+    """
+
+    number: int
+    seed: int
+    status: str
+    epoch: int
+    epochs: int
+    metrics: dict[str, float | None]
+    pace: float | None = None
+    heard_at: float | None = None
+
+    @classmethod
+    def of(cls, trial: Trial) -> "TrialProgress":
+        """A trial as the server tells it."""
+        return cls(
+            number=trial.number,
+            seed=trial.seed,
+            status=trial.status,
+            epoch=trial.epoch,
+            epochs=trial.epochs,
+            metrics=dict(trial.metrics),
+            pace=trial.metrics.get("seconds"),
+        )
+
+    def seconds_left(self, now: float) -> float | None:
+        """An estimate from the pace so far; None while there is nothing to estimate from."""
+        if self.status != "running" or self.pace is None:
+            return None
+        since = 0.0 if self.heard_at is None else min(now - self.heard_at, self.pace)
+        return max((self.epochs - self.epoch) * self.pace - since, 0.0)
+
+
+@dataclass
+class SearchProgress:
+    """A search and its trials, by number.
+
+    Attributes:
+        search: As the server told it last.
+        status: Newer than that, from the events.
+        trials: By id.
+    """
+
+    search: Search
+    status: str = ""
+    trials: dict[UUID, TrialProgress] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Takes the trials over."""
+        self.update(self.search)
+
+    def update(self, search: Search) -> None:
+        """Takes a newer state of the whole search; the measured pace of its trials is kept."""
+        self.search = search
+        self.status = search.status
+        before = self.trials
+        self.trials = {trial.id: TrialProgress.of(trial) for trial in search.trials}
+        for trial_id, trial in self.trials.items():
+            if trial_id in before and before[trial_id].pace is not None:
+                trial.pace = before[trial_id].pace
+
+    def apply(self, event: Event) -> None:
+        """Takes an event. One that the state already contains changes nothing."""
+        what, _, happened = event.kind.partition(".")
+        if what == "search":
+            self._apply_to_search(happened)
+        trial = self.trials.get(event.trial_id) if event.trial_id is not None else None
+        if trial is None:
+            return
+        if happened == "started":
+            trial.status = "running"
+        elif happened == "interrupted":
+            trial.status = "queued"
+        elif happened in ("succeeded", "failed"):
+            trial.status = happened
+        elif happened == "epoch" and event.data["epoch"] > trial.epoch:
+            self._apply_epoch(trial, event)
+
+    def _apply_to_search(self, happened: str) -> None:
+        statuses = {"requeued": "queued", "cancel_requested": "cancelling"}
+        self.status = statuses.get(happened, happened)
+
+    @staticmethod
+    def _apply_epoch(trial: TrialProgress, event: Event) -> None:
+        trial.status = "running"
+        trial.epoch = event.data["epoch"]
+        trial.metrics = dict(event.data["metrics"])
+        trial.heard_at = time.monotonic()
+        seconds = trial.metrics.get("seconds")
+        if seconds is not None:
+            old = seconds if trial.pace is None else trial.pace
+            trial.pace = _NEWEST_WEIGHT * seconds + (1 - _NEWEST_WEIGHT) * old

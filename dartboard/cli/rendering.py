@@ -1,0 +1,142 @@
+"""Searches, trials and genotypes as people read them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dartboard.cli import output
+from dartboard.models import RankedArchitecture, Search, Trial
+from search_core.genotype import CellGenotype
+
+
+def search_table(searches: Iterable[Search]) -> Table:
+    """One line for each search."""
+    made = output.table(
+        "id", "name", "status", "epochs", "best accuracy", "age", right=("epochs", "best accuracy")
+    )
+    for search in searches:
+        status = output.status_text(search.status)
+        if search.waiting is not None:
+            status.append(f" (place {search.waiting.position})")
+        elif search.cancel_requested_at is not None and not search.ended:
+            status.append(" (cancelling)")
+        made.add_row(
+            str(search.id),
+            search.name or "-",
+            status,
+            _epochs(search.trials),
+            output.fraction(search.best_validation_accuracy),
+            output.age(search.created_at),
+        )
+    return made
+
+
+def search_page(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[RenderableType]:
+    """All of a search, part by part; a string is printed without wrapping."""
+    yield Text.assemble(
+        (search.name or "(no name)", "bold"), "  ", output.status_text(search.status)
+    )
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    for label, value in _facts(search):
+        facts.add_row(Text(label, style="dim"), value)
+    yield facts
+    yield ""
+    yield trial_table(search.trials)
+    if ranked:
+        yield ""
+        yield from findings(search, ranked)
+
+
+def findings(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[RenderableType]:
+    """Each trial's genotype, by number, and the recommended one with the reason."""
+    for found in sorted(ranked, key=lambda each: each.trial):
+        yield Text.assemble(
+            (f"Trial {found.trial}", "bold"),
+            f" (seed {found.seed}): validation accuracy "
+            f"{output.fraction(found.validation_accuracy)}, architecture {found.architecture}",
+        )
+        yield genotype_lines(found.genotype)
+    if search.recommended is not None:
+        yield Text.assemble(
+            ("Recommended: ", "bold green"), f"architecture {search.recommended.architecture}"
+        )
+        yield Text(f"  {search.recommended.why}")
+
+
+def genotype_lines(genotype: CellGenotype) -> str:
+    """The published text form on several lines; it can be pasted where the one-line form can."""
+    return (
+        "  Genotype(\n"
+        f"    normal={[tuple(edge) for edge in genotype.normal]},\n"
+        f"    normal_concat={list(genotype.normal_concat)},\n"
+        f"    reduce={[tuple(edge) for edge in genotype.reduce]},\n"
+        f"    reduce_concat={list(genotype.reduce_concat)})"
+    )
+
+
+def trial_table(trials: Iterable[Trial]) -> Table:
+    """One line for each trial."""
+    numbers = ("trial", "seed", "epoch", "train loss", "val. loss", "val. accuracy", "best")
+    made = output.table(*numbers[:2], "status", *numbers[2:], "", right=numbers)
+    for trial in trials:
+        metrics = trial.metrics
+        made.add_row(
+            str(trial.number),
+            str(trial.seed),
+            output.status_text(trial.status),
+            f"{trial.epoch}/{trial.epochs}",
+            output.fraction(metrics.get("train_loss")),
+            output.fraction(metrics.get("validation_loss")),
+            output.fraction(metrics.get("validation_accuracy")),
+            output.fraction(trial.best_validation_accuracy),
+            Text(trial.message, style="red") if trial.status == "failed" else "",
+        )
+    return made
+
+
+def waiting_sentence(search: Search) -> str:
+    """Where a search is, and if it is in the queue why it waits."""
+    if search.waiting is not None:
+        return f"queued, place {search.waiting.position}: {search.waiting.why}"
+    if search.cancel_requested_at is not None and not search.ended:
+        return f"{search.status}, and ends within seconds"
+    return search.status
+
+
+def _facts(search: Search) -> Iterator[tuple[str, str]]:
+    yield "id", str(search.id)
+    yield "state", _state(search)
+    yield "space", _space(search)
+    yield "priority", str(search.priority)
+    if search.labels:
+        yield "labels", ", ".join(f"{key}={value}" for key, value in search.labels.items())
+    yield (
+        "submitted",
+        f"{search.created_at:%Y-%m-%d %H:%M:%S} UTC, {output.age(search.created_at)} ago",
+    )
+    if search.started_at is not None:
+        until = search.ended_at
+        took = output.age(search.started_at, until)
+        attempts = f", attempt {search.attempt}" if search.attempt > 1 else ""
+        yield ("took" if until else "runs for"), f"{took}{attempts}"
+
+
+def _state(search: Search) -> str:
+    state = waiting_sentence(search)
+    if search.reason is not None and search.reason != "completed":
+        state += f" ({search.reason})"
+    return f"{state}. {search.message}" if search.message else state
+
+
+def _space(search: Search) -> str:
+    space, dataset = search.spec.get("space", {}), search.spec.get("dataset", {})
+    sizes = [f"{space[key]} {key}" for key in ("channels", "cells", "nodes") if key in space]
+    if "primitives" in space:
+        sizes.append(f"{len(space['primitives'])} primitives")
+    return f"{space.get('kind', '?')} ({', '.join(sizes)}) on {dataset.get('name', '?')}"
+
+
+def _epochs(trials: Sequence[Trial]) -> str:
+    return f"{sum(trial.epoch for trial in trials)}/{sum(trial.epochs for trial in trials)}"

@@ -1,0 +1,127 @@
+"""`follow`, `show`, `list` and `cancel`."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from dartboard.cli import output
+from dartboard.cli.options import Json, SearchRef, Url, connect
+
+_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+def follow(
+    search: SearchRef,
+    after: Annotated[
+        int, typer.Option(min=0, help="With --json: only events with larger numbers.")
+    ] = 0,
+    as_json: Json = False,
+    url: Url = None,
+) -> int:
+    """Watch a search until it ends. Ctrl-C stops the watching, not the search.
+
+    With --json: one event a line, from the first one on. The exit code is 0 if it succeeded.
+    """
+    from dartboard.cli.following import follow_search
+    from dartboard.cli.references import search_id
+
+    with connect(url) as client:
+        return follow_search(client, search_id(client, search), after=after, as_json=as_json)
+
+
+def show(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
+    """Show all of a search: its state, why it waits, its trials, what it found.
+
+    With --json: the search, with its `architectures`.
+    """
+    from dartboard.cli.references import search_id
+    from dartboard.cli.rendering import search_page
+
+    with connect(url) as client:
+        identifier = search_id(client, search)
+        found = client.get(identifier)
+        ranked = client.architectures(identifier)
+    if as_json:
+        output.print_json({**output.plain(found), "architectures": output.plain(ranked)})
+        return
+    console = output.stdout()
+    for part in search_page(found, ranked):
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def list_searches(
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only with this status. Repeatable: any of them.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Only of this kind of space.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only with exactly this name.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only with this label. Repeatable: all of them."),
+    ] = None,
+    created_after: Annotated[
+        datetime | None, typer.Option(help="Only created at or after this local time.")
+    ] = None,
+    created_before: Annotated[
+        datetime | None, typer.Option(help="Only created before this local time.")
+    ] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The order.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most searches.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """List searches, the newest first.
+
+    With --json: an array of searches.
+    """
+    from itertools import islice
+
+    from dartboard.cli.rendering import search_table
+    from dartboard.cli.specs import parse_labels
+
+    for each in status or ():
+        if each not in _STATUSES:
+            raise typer.BadParameter(f"no status {each!r}; there are: {', '.join(_STATUSES)}")
+    with connect(url) as client:
+        matching = client.list(
+            status=status or (),
+            space=space,
+            name=name,
+            labels=parse_labels(label or ()),
+            created_after=created_after,
+            created_before=created_before,
+            oldest_first=oldest_first,
+            page_size=min(limit + 1, 200),
+        )
+        found = list(islice(matching, limit + 1))
+    shown = found[:limit]
+    if as_json:
+        output.print_json(shown)
+        return
+    if not shown:
+        output.stderr().print("No search matches. `dartboard submit` makes one.")
+        return
+    output.stdout().print(search_table(shown))
+    if len(found) > limit:
+        output.stderr().print(f"There are more; -n {2 * limit} shows more of them.")
+
+
+def cancel(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
+    """End a search: at once while it waits, within seconds while it runs.
+
+    With --json: the search.
+    """
+    from dartboard.cli.references import search_id
+
+    with connect(url) as client:
+        found = client.cancel(search_id(client, search))
+    if as_json:
+        output.print_json(found)
+    elif found.ended:
+        output.stdout().print(f"{found.id} is cancelled.", soft_wrap=True)
+    else:
+        output.stdout().print(
+            f"{found.id} ends within seconds; `dartboard follow {found.id}` watches it.",
+            soft_wrap=True,
+        )

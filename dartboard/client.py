@@ -1,0 +1,421 @@
+"""The Python client: every call of the HTTP API as a typed method."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+from urllib.parse import quote
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from dartboard import streams
+from dartboard.errors import (
+    InvalidSpecError,
+    ServerFailedError,
+    ServerUnreachableError,
+    UnexpectedAnswerError,
+    WaitTimeoutError,
+)
+from dartboard.models import (
+    Architecture,
+    DryRun,
+    Event,
+    EventPage,
+    Point,
+    Preset,
+    Queue,
+    RankedArchitecture,
+    Readiness,
+    Result,
+    Search,
+    Trial,
+)
+from dartboard.problems import SPEC_PROBLEM
+from dartboard.settings import Settings
+from dartboard.transport import Transport, parse_answer
+from search_core.errors import InvalidGenotypeError
+from search_core.genotype import CellGenotype, parse
+from search_core.spec import SearchSpec
+from search_core.spec.presets import merge
+
+_NOT_READY: Final = 503
+_PAGE: Final = 200
+_ASK_EVERY: Final = 1.0
+
+SearchId = UUID | str
+Cell = Literal["normal", "reduce"]
+
+
+class _Page(Result):
+    items: tuple[Search, ...]
+    next_cursor: str | None = None
+
+
+class _Trials(Result):
+    items: tuple[Trial, ...]
+
+
+class _Series(Result):
+    series: dict[str, tuple[Point, ...]]
+
+
+class _Ranking(Result):
+    items: tuple[RankedArchitecture, ...]
+
+
+class _Presets(Result):
+    items: tuple[Preset, ...]
+
+
+class Client:
+    """Talks to a Dartboard server. Usable as a context manager; safe to use from several threads.
+
+    Every method raises `ServerUnreachableError` when no server answers, and a `ProblemError` with
+    the server's words when it refuses. GETs are tried again when the connection fails; nothing
+    else is.
+
+    Args:
+        url: The server's address. None: `DARTBOARD_URL`, else the server that `dartboard up` runs
+            on this machine, else http://127.0.0.1:8000.
+        timeout: Seconds to wait for an answer.
+
+    Raises:
+        DartboardError: The address is not one.
+    """
+
+    def __init__(self, url: str | None = None, *, timeout: float = 30.0) -> None:
+        """Connects when first asked for something."""
+        self._transport = Transport(url or Settings.read().server_url(), timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def submit(self, spec: SearchSpec | Mapping[str, Any] | None = None, **fields: Any) -> Search:
+        """Submits a search.
+
+        Args:
+            spec: The spec, typed or as JSON values.
+            **fields: Fields that override the spec's, such as `preset="digits-quick"` or
+                `trials={"seeds": [0, 1]}`.
+
+        Returns:
+            The search, queued.
+
+        Raises:
+            InvalidSpecError: The spec is wrong; `errors` points at each offending field.
+        """
+        response = self._transport.post("/v1/searches", json=_body(spec, fields))
+        return parse_answer(response, Search)
+
+    def dry_run(self, spec: SearchSpec | Mapping[str, Any] | None = None, **fields: Any) -> DryRun:
+        """Checks a spec and tells what it would run, and stores nothing.
+
+        Args:
+            spec: As in `submit`.
+            **fields: As in `submit`.
+
+        Raises:
+            InvalidSpecError: The spec is wrong; `errors` points at each offending field.
+        """
+        response = self._transport.post(
+            "/v1/searches", json=_body(spec, fields), params={"dry_run": "true"}
+        )
+        return parse_answer(response, DryRun)
+
+    def get(self, search_id: SearchId) -> Search:
+        """A search as it is now.
+
+        Raises:
+            NotFoundError: There is no such search.
+        """
+        return parse_answer(self._transport.get(_search_path(search_id)), Search)
+
+    def list(
+        self,
+        *,
+        status: str | Sequence[str] = (),
+        space: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        oldest_first: bool = False,
+        page_size: int = _PAGE,
+    ) -> Iterator[Search]:
+        """Yields the searches that match all filters, the newest first, page after page.
+
+        Args:
+            status: One status or any of several.
+            space: The space's kind.
+            name: Exactly this name.
+            labels: All of these labels.
+            created_after: Created at or after this time.
+            created_before: Created before this time.
+            oldest_first: The order.
+            page_size: Searches to fetch at a time, at most 200.
+        """
+        params: dict[str, Any] = {
+            "status": [status] if isinstance(status, str) else [*status],
+            "space": space,
+            "name": name,
+            "label": [f"{key}:{value}" for key, value in (labels or {}).items()],
+            "created_after": created_after.astimezone().isoformat() if created_after else None,
+            "created_before": created_before.astimezone().isoformat() if created_before else None,
+            "sort": "created" if oldest_first else "-created",
+            "limit": page_size,
+        }
+        while True:
+            page = parse_answer(self._transport.get("/v1/searches", params=params), _Page)
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+    def cancel(self, search_id: SearchId) -> Search:
+        """Asks for a search's end: at once while it waits, within seconds while it runs.
+
+        Returns:
+            The search as it is now. Cancelling twice is no error.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: It has already succeeded or failed.
+        """
+        return parse_answer(self._transport.post(f"{_search_path(search_id)}/cancel"), Search)
+
+    def trials(self, search_id: SearchId) -> tuple[Trial, ...]:
+        """The trials of a search, by number.
+
+        Raises:
+            NotFoundError: There is no such search.
+        """
+        response = self._transport.get(f"{_search_path(search_id)}/trials")
+        return parse_answer(response, _Trials).items
+
+    def trial(self, trial_id: SearchId) -> Trial:
+        """A trial as it is now.
+
+        Raises:
+            NotFoundError: There is no such trial.
+        """
+        return parse_answer(self._transport.get(f"/v1/trials/{_segment(trial_id)}"), Trial)
+
+    def metrics(
+        self, trial_id: SearchId, names: Sequence[str] = (), *, after_step: int | None = None
+    ) -> dict[str, tuple[Point, ...]]:
+        """The series of a trial, by name; a point for each epoch.
+
+        Args:
+            trial_id: The trial.
+            names: Only these series; all when empty.
+            after_step: Only points with a larger step.
+
+        Raises:
+            NotFoundError: There is no such trial.
+        """
+        response = self._transport.get(
+            f"/v1/trials/{_segment(trial_id)}/metrics",
+            params={"names": [*names], "after_step": after_step},
+        )
+        return parse_answer(response, _Series).series
+
+    def events(self, search_id: SearchId, *, after: int = 0, limit: int = _PAGE) -> EventPage:
+        """A page of what happened to a search, oldest first.
+
+        Args:
+            search_id: The search.
+            after: Only events with larger numbers.
+            limit: Most events, at most 200.
+
+        Raises:
+            NotFoundError: There is no such search.
+        """
+        response = self._transport.get(
+            f"{_search_path(search_id)}/events", params={"after": after, "limit": limit}
+        )
+        return parse_answer(response, EventPage)
+
+    def follow(
+        self,
+        search_id: SearchId,
+        after: int = 0,
+        *,
+        patience: float = streams.PATIENCE,
+        on_trouble: streams.OnTrouble | None = None,
+    ) -> Iterator[Event]:
+        """Yields what happens to a search, as it happens, until the search ends.
+
+        A connection that breaks is made again, and no event is lost or repeated.
+
+        Args:
+            search_id: The search.
+            after: Only events with larger numbers.
+            patience: Seconds to go on trying while the server does not answer.
+            on_trouble: Told of each connection that failed.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ServerUnreachableError: The server did not come back in time.
+        """
+        return streams.follow(
+            self._transport,
+            _segment(search_id),
+            after=after,
+            patience=patience,
+            on_trouble=on_trouble,
+        )
+
+    def wait(self, search_id: SearchId, timeout: float | None = None) -> Search:
+        """Blocks until a search has ended, however it ended: look at its `status`.
+
+        Args:
+            search_id: The search.
+            timeout: Seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            The search, ended.
+
+        Raises:
+            NotFoundError: There is no such search.
+            WaitTimeoutError: It had not ended in time. It goes on.
+            ServerUnreachableError: The server was away for longer than a minute.
+        """
+        now = time.monotonic()
+        deadline = None if timeout is None else now + timeout
+        heard_at = now
+        while True:
+            try:
+                search = self.get(search_id)
+            except (ServerUnreachableError, ServerFailedError):
+                if time.monotonic() - heard_at > streams.PATIENCE:
+                    raise
+            else:
+                heard_at = time.monotonic()
+                if search.ended:
+                    return search
+            left = _ASK_EVERY if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeoutError(f"search {search_id} has not ended in {timeout:g} s")
+            time.sleep(min(_ASK_EVERY, left))
+
+    def architectures(self, search_id: SearchId) -> tuple[RankedArchitecture, ...]:
+        """What the trials of a search derived, the recommended one first.
+
+        Raises:
+            NotFoundError: There is no such search.
+        """
+        response = self._transport.get(f"{_search_path(search_id)}/architectures")
+        return parse_answer(response, _Ranking).items
+
+    def architecture(self, architecture_hash: str) -> Architecture:
+        """An architecture, and which trials found it.
+
+        Raises:
+            NotFoundError: There is none with this hash.
+        """
+        path = f"/v1/architectures/{_segment(architecture_hash)}"
+        return parse_answer(self._transport.get(path), Architecture)
+
+    def genotype(self, architecture_hash: str) -> CellGenotype:
+        """An architecture's genotype alone.
+
+        Raises:
+            NotFoundError: There is none with this hash.
+        """
+        response = self._transport.get(f"/v1/architectures/{_segment(architecture_hash)}.json")
+        try:
+            return parse(response.text)
+        except InvalidGenotypeError as error:
+            raise UnexpectedAnswerError(
+                f"the server's genotype is one that this version cannot read: {error}"
+            ) from error
+
+    def picture(
+        self,
+        architecture_hash: str,
+        cell: Cell | None = None,
+        format: Literal["svg", "dot"] = "svg",  # noqa: A002  (reads well where it is called)
+    ) -> bytes:
+        """A drawing of an architecture.
+
+        Args:
+            architecture_hash: Which one.
+            cell: One of its two cells; None draws both.
+            format: An SVG picture, or Graphviz's DOT.
+
+        Raises:
+            NotFoundError: There is none with this hash.
+        """
+        path = f"/v1/architectures/{_segment(architecture_hash)}.{format}"
+        return self._transport.get(path, params={"cell": cell}, accept="*/*").content
+
+    def queue(self) -> Queue:
+        """Who waits and why, who runs, and what the cluster holds."""
+        return parse_answer(self._transport.get("/v1/queue"), Queue)
+
+    def presets(self) -> tuple[Preset, ...]:
+        """The presets that a spec can start from."""
+        return parse_answer(self._transport.get("/v1/presets"), _Presets).items
+
+    def ready(self) -> Readiness:
+        """Whether the server can take searches and run them, and what is amiss."""
+        response = self._transport.get("/readyz", also=[_NOT_READY])
+        return parse_answer(response, Readiness)
+
+
+def _body(spec: SearchSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    base = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else dict(spec or {})
+    plain = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in fields.items()
+    }
+    body = merge(base, plain)
+    _check_is_json(body, "")
+    return body
+
+
+def _check_is_json(value: object, pointer: str) -> None:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_is_json(below, f"{pointer}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, below in enumerate(value):
+            _check_is_json(below, f"{pointer}/{index}")
+    elif not isinstance(value, str | int | float | None) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        raise InvalidSpecError(
+            status=0,
+            type=SPEC_PROBLEM,
+            title="The spec is not JSON",
+            detail=f"{pointer}: {value!r} cannot be written as JSON",
+        )
+
+
+def _search_path(search_id: SearchId) -> str:
+    return f"/v1/searches/{_segment(search_id)}"
+
+
+def _segment(key: SearchId) -> str:
+    # An id never holds a slash; what a user types may.
+    return quote(str(key), safe="") or "-"

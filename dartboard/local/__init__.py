@@ -1,0 +1,1 @@
+"""Everything on one machine: the processes behind `dartboard up`, `down` and `status`."""

@@ -1,0 +1,292 @@
+"""What the server answers, as frozen values.
+
+Fields that this version does not know are left out, so that a newer server can be talked to. Times
+are in UTC. A metric that was not finite is None.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from search_core.genotype import CellGenotype
+from search_core.spec import SearchSpec
+
+
+class Result(BaseModel):
+    """Any answer."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+class Waiting(Result):
+    """A queued search's place in the queue."""
+
+    position: int
+    """From 1."""
+    why: str
+    """What it waits for."""
+
+
+class Recommendation(Result):
+    """The architecture that a search recommends."""
+
+    architecture: str
+    """Its hash."""
+    why: str
+    """Why this one."""
+
+
+class Trial(Result):
+    """One run of a search, with one seed."""
+
+    id: UUID
+    search_id: UUID
+    number: int
+    """From 0 within the search."""
+    seed: int
+    status: str
+    """queued, running, succeeded, failed or cancelled."""
+    reason: str | None = None
+    message: str = ""
+    epoch: int
+    """Epochs completed."""
+    epochs: int
+    """Epochs in all."""
+    metrics: Mapping[str, float | None] = {}
+    """Values by name, of the last completed epoch."""
+    best_validation_accuracy: float | None = None
+    architecture: str | None = None
+    """The hash of what it derived, once it succeeded."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Search(Result):
+    """A submitted search."""
+
+    id: UUID
+    name: str
+    status: str
+    """queued, running, succeeded, failed or cancelled."""
+    reason: str | None = None
+    """Why it ended, or why it went back to the queue."""
+    message: str = ""
+    spec: Mapping[str, Any]
+    """The full spec, as JSON values; `parsed_spec` gives it typed."""
+    priority: int = 0
+    labels: Mapping[str, str] = {}
+    attempt: int = 0
+    """How often it has been started."""
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    waiting: Waiting | None = None
+    """Only while it is queued."""
+    trials: tuple[Trial, ...] = ()
+    recommended: Recommendation | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has succeeded, failed or been cancelled."""
+        return self.ended_at is not None
+
+    @property
+    def best_validation_accuracy(self) -> float | None:
+        """The best of all trials' epochs; None before the first one ended."""
+        return max(
+            (
+                trial.best_validation_accuracy
+                for trial in self.trials
+                if trial.best_validation_accuracy is not None
+            ),
+            default=None,
+        )
+
+    def parsed_spec(self) -> SearchSpec:
+        """The spec, typed.
+
+        Raises:
+            pydantic.ValidationError: The server is newer and its spec has what this version lacks.
+        """
+        return SearchSpec.model_validate(dict(self.spec))
+
+
+class Event(Result):
+    """Something that happened to a search."""
+
+    number: int
+    """From 1 within the search, without a gap."""
+    kind: str
+    """A dotted name, such as `trial.epoch`."""
+    trial_id: UUID | None = None
+    data: Mapping[str, Any] = {}
+    created_at: datetime
+
+
+class EventPage(Result):
+    """A page of a search's events, oldest first."""
+
+    items: tuple[Event, ...]
+    last: int
+    """The number of the search's newest event."""
+
+
+class Point(Result):
+    """One point of a metric's series."""
+
+    step: int
+    """The epoch, from 1."""
+    value: float | None
+
+
+class RankedArchitecture(Result):
+    """What one trial of a search derived."""
+
+    architecture: str
+    """Its hash."""
+    trial: int
+    """The trial's number."""
+    trial_id: UUID
+    seed: int
+    validation_accuracy: float | None = None
+    recommended: bool
+    genotype: CellGenotype
+
+
+class Discovery(Result):
+    """A trial that derived an architecture."""
+
+    search_id: UUID
+    search_name: str
+    trial_id: UUID
+    trial_number: int
+    seed: int
+    family: str | None = None
+    validation_accuracy: float | None = None
+
+
+class Architecture(Result):
+    """An architecture, addressed by its content."""
+
+    hash: str
+    kind: str
+    genotype: CellGenotype
+    text: str
+    """The published text form."""
+    created_at: datetime
+    found_by: tuple[Discovery, ...] = ()
+
+
+class DryRun(Result):
+    """What a submission would do."""
+
+    spec: Mapping[str, Any]
+    """The full spec, with every default."""
+    num_trials: int
+    epochs: int
+    """Epochs of each trial."""
+    trial_epochs: int
+    """Epochs of all trials together."""
+    batches_per_epoch: int
+    """Steps of the weights in an epoch."""
+    cpus: int
+    """CPU cores while all trials run at once; one trial's worth is enough to start."""
+    gpus: int
+    """GPUs while all trials run at once."""
+
+
+class Preset(Result):
+    """Settings worth starting from."""
+
+    name: str
+    summary: str
+    spec: Mapping[str, Any]
+
+
+class WaitingSearch(Result):
+    """A line of the queue's waiting list."""
+
+    search_id: UUID
+    name: str
+    priority: int
+    position: int
+    why: str
+    created_at: datetime
+
+
+class TrialProgress(Result):
+    """How far a trial of a running search is."""
+
+    number: int
+    status: str
+    epoch: int
+    epochs: int
+
+
+class RunningSearch(Result):
+    """A line of the queue's running list."""
+
+    search_id: UUID
+    name: str
+    attempt: int
+    started_at: datetime | None = None
+    holder: str | None = None
+    """Who runs it."""
+    cpus: float
+    gpus: float
+    trials: tuple[TrialProgress, ...] = ()
+
+
+class Node(Result):
+    """A node of the cluster."""
+
+    cpus: float
+    gpus: float
+
+
+class Cluster(Result):
+    """What the cluster holds and how much of it is spoken for."""
+
+    nodes: tuple[Node, ...]
+    cpus: float
+    gpus: float
+    reserved_cpus: float
+    reserved_gpus: float
+
+
+class DispatcherSeen(Result):
+    """A dispatcher that was seen lately."""
+
+    id: str
+    host: str
+    pid: int
+    seen_at: datetime
+
+
+class Queue(Result):
+    """The whole queue at one moment."""
+
+    counts: Mapping[str, int]
+    """Searches by status."""
+    waiting: tuple[WaitingSearch, ...]
+    running: tuple[RunningSearch, ...]
+    cluster: Cluster
+    dispatchers: tuple[DispatcherSeen, ...]
+
+
+class Check(Result):
+    """One thing that a server needs to be ready."""
+
+    ok: bool
+    detail: str = ""
+
+
+class Readiness(Result):
+    """Whether a server can take searches and run them."""
+
+    ready: bool
+    checks: Mapping[str, Check]

@@ -1,0 +1,76 @@
+"""What the client and the command read from the environment, once, here."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from dartboard.errors import DartboardError
+
+DEFAULT_PORT: Final = 8000
+DEFAULT_URL: Final = f"http://127.0.0.1:{DEFAULT_PORT}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment variables `DARTBOARD_*` that concern a client and `dartboard up`.
+
+    Attributes:
+        home: `DARTBOARD_HOME`: where `dartboard up` keeps its state; absolute.
+        url: `DARTBOARD_URL`: the server's address.
+        database_url: `DARTBOARD_DATABASE_URL`: a PostgreSQL to use instead of the embedded one.
+        ray_address: `DARTBOARD_RAY_ADDRESS`: a Ray cluster to use instead of a local one.
+        host: `DARTBOARD_HOST`: the address that the API listens on.
+        port: `DARTBOARD_PORT`: the port that the API listens on.
+    """
+
+    home: Path
+    url: str | None = None
+    database_url: str | None = None
+    ray_address: str | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """The settings of this process. An empty variable counts as unset.
+
+        Raises:
+            DartboardError: A variable has a value that it cannot have.
+        """
+        values = {
+            name.removeprefix("DARTBOARD_").lower(): value
+            for name, value in environment.items()
+            if name.startswith("DARTBOARD_") and value
+        }
+        return cls(
+            home=Path(values.get("home", ".dartboard")).absolute(),
+            url=values.get("url"),
+            database_url=values.get("database_url"),
+            ray_address=values.get("ray_address"),
+            host=values.get("host", "127.0.0.1"),
+            port=_port(values["port"]) if "port" in values else None,
+        )
+
+    @property
+    def server_file(self) -> Path:
+        """Where `dartboard up` writes the address of the API."""
+        return self.home / "server.json"
+
+    def server_url(self) -> str:
+        """The server to talk to: the named one, else this machine's, else the default address."""
+        if self.url is not None:
+            return self.url
+        try:
+            address = json.loads(self.server_file.read_text())["url"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return DEFAULT_URL
+        return str(address)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise DartboardError(f"DARTBOARD_PORT is {text!r}: set it to a number from 1 to 65535")
+    return int(text)
