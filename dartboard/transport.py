@@ -18,6 +18,8 @@ _RETRY_AFTER: Final = (0.1, 0.4)
 _SILENCE: Final = 60.0
 """Seconds after which a stream that carried nothing, not even a comment, counts as broken."""
 
+_NO_CONTENT: Final = 204
+
 _Answer = TypeVar("_Answer")
 Params = Mapping[str, Any]
 
@@ -107,7 +109,8 @@ class Transport:
                 if source.response.is_error:
                     source.response.read()
                     raise error_from(source.response)
-                yield iter(source)
+                # No content: the search has ended, and nothing happened after `after`.
+                yield iter(()) if source.response.status_code == _NO_CONTENT else iter(source)
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
 

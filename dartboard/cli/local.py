@@ -56,7 +56,7 @@ def up(
     for line in (
         head,
         f"  API      {result.url}",
-        f"  OpenAPI  {result.url}/docs and {result.url}/openapi.json",
+        f"  OpenAPI  {result.url}/openapi.json",
         f"  logs     {plan.layout.logs}",
         "",
         "Next:  dartboard submit --preset digits-quick --follow",

@@ -101,7 +101,10 @@ def tell_error(error: DartboardError, *, as_json: bool) -> None:
         return
     console = stderr()
     say = partial(console.print, soft_wrap=True)
-    message = (error.detail or error.title) if isinstance(error, ProblemError) else str(error)
+    message = str(error)
+    if isinstance(error, ProblemError):
+        # The fields tell the details, each on a line of its own.
+        message = error.title if errors else error.detail or error.title
     say(Text.assemble(("error: ", "bold red"), message))
     for each in errors:
         say(Text.assemble("  ", (each.pointer or "(the whole)", "bold"), f": {each.message}"))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from dartboard.cli import output
 from dartboard.models import RankedArchitecture, Search, Trial
-from search_core.genotype import CellGenotype
+from search_core.genotype import CellGenotype, Edge
 
 
 def search_table(searches: Iterable[Search]) -> Table:
@@ -55,25 +55,32 @@ def findings(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[R
         yield Text.assemble(
             (f"Trial {found.trial}", "bold"),
             f" (seed {found.seed}): validation accuracy "
-            f"{output.fraction(found.validation_accuracy)}, architecture {found.architecture}",
+            f"{output.fraction(found.validation_accuracy)}",
         )
+        yield f"  architecture {found.architecture}"
         yield genotype_lines(found.genotype)
     if search.recommended is not None:
-        yield Text.assemble(
-            ("Recommended: ", "bold green"), f"architecture {search.recommended.architecture}"
-        )
-        yield Text(f"  {search.recommended.why}")
+        yield Text.assemble(("Recommended", "bold green"), f": {search.recommended.why}")
+        yield f"  architecture {search.recommended.architecture}"
 
 
 def genotype_lines(genotype: CellGenotype) -> str:
-    """The published text form on several lines; it can be pasted where the one-line form can."""
+    """The published text form, a line for each node; it reads back as the one-line form does."""
     return (
         "  Genotype(\n"
-        f"    normal={[tuple(edge) for edge in genotype.normal]},\n"
+        f"    normal={_edges(genotype.normal)},\n"
         f"    normal_concat={list(genotype.normal_concat)},\n"
-        f"    reduce={[tuple(edge) for edge in genotype.reduce]},\n"
+        f"    reduce={_edges(genotype.reduce)},\n"
         f"    reduce_concat={list(genotype.reduce_concat)})"
     )
+
+
+def _edges(edges: Sequence[Edge]) -> str:
+    pairs = [
+        ", ".join(repr(tuple(edge)) for edge in edges[first : first + 2])
+        for first in range(0, len(edges), 2)
+    ]
+    return "[\n      " + ",\n      ".join(pairs) + "]"
 
 
 def trial_table(trials: Iterable[Trial]) -> Table:

@@ -185,7 +185,7 @@ def _reap(pid: int) -> None:
 
 def _psutil() -> ModuleType:
     try:
-        import psutil  # type: ignore[import-untyped]
+        import psutil
     except ImportError as error:
         raise LocalError(
             "running a server on this machine needs more than the client: "

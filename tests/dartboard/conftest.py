@@ -1,0 +1,161 @@
+"""A real server on a database of the test's own, and a stand-in for the workers.
+
+The stand-in writes through `store.recording`, exactly as a runner does.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from dartboard import Client
+from search_core.genotype import CellGenotype, Edge
+from service.__main__ import Server
+from service.app import create_app
+from service.settings import ServiceSettings
+from store import leases, queue, recording
+from store.leases import Capacity, Lease, Node
+from store.recording import EpochResult
+from store.sessions import transaction
+from store.states import Reason
+
+CAPACITY = Capacity((Node(cpus=2),))
+
+GENOTYPES = [
+    CellGenotype(
+        normal=(Edge("sep_conv_3x3", 0), Edge(second, 1)),
+        normal_concat=(2,),
+        reduce=(Edge("max_pool_3x3", 0), Edge("max_pool_3x3", 1)),
+        reduce_concat=(2,),
+    )
+    for second in ("skip_connect", "dil_conv_5x5")
+]
+
+SPEC = {
+    "name": "small",
+    "space": {"kind": "darts", "nodes": 1},
+    "training": {"epochs": 2},
+    "trials": {"seeds": [0, 1]},
+}
+
+
+class Served:
+    """The API in a thread, on a port that it keeps when it is started again."""
+
+    def __init__(self, database_url: str) -> None:
+        self._settings = ServiceSettings(database_url=database_url, shutdown_seconds=1)
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        self._server = Server(create_app(self._settings), self._settings)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._listener is None:
+            return
+        self._server.should_exit = True
+        self._thread.join()
+        self._listener.close()
+        self._listener = None
+
+
+class Worker:
+    """Claims searches and records what their trials would report."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def sign_on(self) -> None:
+        """Becomes a dispatcher that was seen."""
+        with transaction(self._engine) as session:
+            queue.heartbeat(session, "test", host="here", pid=1, capacity=CAPACITY)
+
+    def claim(self) -> Lease:
+        with transaction(self._engine) as session:
+            lease = leases.claim(session, CAPACITY, holder="test", duration=timedelta(minutes=1))
+        assert lease is not None
+        return lease
+
+    def train(self, lease: Lease, trial_id: UUID, *, epochs: int, genotype: CellGenotype) -> None:
+        """Runs a trial up to an epoch."""
+        with transaction(self._engine) as session:
+            recording.trial_started(session, lease, trial_id, from_epoch=0, node="here", pid=1)
+        for epoch in range(1, epochs + 1):
+            metrics = {
+                "train_loss": 1.0 / epoch,
+                "validation_loss": float("nan") if epoch == 1 else 0.5,
+                "validation_accuracy": 0.4 + 0.1 * epoch + 0.01 * (genotype is GENOTYPES[1]),
+                "seconds": 2.0,
+            }
+            with transaction(self._engine) as session:
+                recording.epoch_ended(
+                    session, lease, trial_id, EpochResult(epoch, metrics, genotype)
+                )
+
+    def succeed(self, lease: Lease, trial_id: UUID, genotype: CellGenotype) -> None:
+        with transaction(self._engine) as session:
+            recording.trial_succeeded(session, lease, trial_id, genotype)
+
+    def fail(self, lease: Lease, trial_id: UUID) -> None:
+        with transaction(self._engine) as session:
+            recording.trial_failed(
+                session, lease, trial_id, reason=Reason.DIVERGED, message="The loss diverged."
+            )
+
+    def finish(self, lease: Lease) -> None:
+        with transaction(self._engine) as session:
+            recording.finish(session, lease)
+
+    def give_back(self, lease: Lease) -> None:
+        with transaction(self._engine) as session:
+            leases.give_back(
+                session, lease, reason=Reason.SHUTDOWN, message="Stopped.", max_failures=3
+            )
+
+    def run(self) -> UUID:
+        """Runs the next search to a good end."""
+        lease = self.claim()
+        with transaction(self._engine) as session:
+            trial_ids = [trial.id for trial in recording.open_trials(session, lease)]
+        for trial_id, genotype in zip(trial_ids, GENOTYPES, strict=True):
+            self.train(lease, trial_id, epochs=2, genotype=genotype)
+            self.succeed(lease, trial_id, genotype)
+        self.finish(lease)
+        return lease.search_id
+
+
+@pytest.fixture
+def server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """The API; `DARTBOARD_URL` names it."""
+    served = Served(database_url)
+    monkeypatch.setenv("DARTBOARD_URL", served.url)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def client(server: Served) -> Iterator[Client]:
+    """A client of the server."""
+    with Client() as client:
+        yield client
+
+
+@pytest.fixture
+def worker(engine: Engine) -> Worker:
+    """What stands in for the dispatcher and its runners."""
+    return Worker(engine)
