@@ -5,18 +5,17 @@ Sources: arXiv 1806.09055, section 3.2 and appendix A.2 to A.4; arXiv 1903.09900
 Legend: n images, c channels, h height, w width, k classes.
 """
 
-from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from search_core import primitives
 from search_core.auxiliary import AuxiliaryHead
-from search_core.convolutions import FactorizedReduce, ReluConvNorm
+from search_core.derived_cells import DerivedCell
 from search_core.drop_path import DropPath
-from search_core.genotype import CellGenotype, Edge
-from search_core.primitives import Slot
+from search_core.genotype import CellGenotype
+from search_core.randomness import layers_drawn_from
 from search_core.spec.primitives import Family
 from search_core.supernet import check_image_size, reduction_positions
 
@@ -36,61 +35,6 @@ class Logits(NamedTuple):
 
     main_nk: Tensor
     auxiliary_nk: Tensor | None
-
-
-class DerivedCell(nn.Module):
-    """A cell with the chosen operations only. Its batch normalisations are affine.
-
-    Args:
-        edges: Two for each node.
-        concat: The states that make up the output.
-        family: Which operations the names stand for.
-        in_channels: Channels of the older and of the newer input.
-        channels: Channels of every node.
-        reduction: Whether the edges from the inputs have stride 2.
-        reduction_before: Whether the older input is twice as large as the newer one.
-        choke_channels: Middle channels of the `choke_conv` primitives.
-    """
-
-    def __init__(
-        self,
-        edges: Sequence[Edge],
-        concat: Sequence[int],
-        family: Family,
-        in_channels: tuple[int, int],
-        channels: int,
-        *,
-        reduction: bool,
-        reduction_before: bool,
-        choke_channels: int,
-    ) -> None:
-        super().__init__()
-        older_channels, newer_channels = in_channels
-        bring_older = FactorizedReduce if reduction_before else ReluConvNorm
-        self.older = bring_older(older_channels, channels, affine=True)
-        self.newer = ReluConvNorm(newer_channels, channels, affine=True)
-        self.sources = [edge.source for edge in edges]
-        self.concat = list(concat)
-        self.operations = nn.ModuleList()
-        for edge in edges:
-            stride = 2 if reduction and edge.source < 2 else 1
-            slot = Slot(channels, channels, stride, affine=True, choke_channels=choke_channels)
-            operation = primitives.build(family, edge.primitive, slot)
-            # An identity is never dropped: it is what is left when all else is.
-            if not isinstance(operation, nn.Identity):
-                operation = nn.Sequential(operation, DropPath())
-            self.operations.append(operation)
-
-    def forward(self, older_nchw: Tensor, newer_nchw: Tensor) -> Tensor:
-        """The concatenated states, [n, len(concat) * channels, h, w]."""
-        states_nchw: list[Tensor] = [self.older(older_nchw), self.newer(newer_nchw)]
-        for first in range(0, len(self.sources), 2):
-            one_nchw, other_nchw = (
-                self.operations[edge](states_nchw[self.sources[edge]])
-                for edge in (first, first + 1)
-            )
-            states_nchw.append(one_nchw + other_nchw)
-        return torch.cat([states_nchw[state] for state in self.concat], dim=1)
 
 
 class DerivedNetwork(nn.Module):
@@ -194,8 +138,9 @@ def build(
     image_shape: tuple[int, int, int] = (3, 32, 32),
     auxiliary: bool = False,
     choke_channels: int = 32,
+    weight_generator: torch.Generator | None = None,
 ) -> DerivedNetwork:
-    """Builds the network of a genotype, with weights drawn from PyTorch's global generator.
+    """Builds the network of a genotype.
 
     Args:
         genotype: The two cells.
@@ -207,6 +152,7 @@ def build(
         image_shape: Channels, height and width of an image.
         auxiliary: Whether to train an auxiliary head.
         choke_channels: Middle channels of the `choke_conv` primitives.
+        weight_generator: Draws the initial weights; PyTorch's global one does when None.
 
     Returns:
         The network, in training mode on the CPU.
@@ -215,17 +161,19 @@ def build(
         UnknownNameError: The family lacks one of the genotype's primitives.
         ValueError: The images are too small for the form.
     """
-    return DerivedNetwork(
-        genotype,
-        form=form,
-        family=family,
-        channels=channels,
-        cells=cells,
-        classes=classes,
-        image_shape=image_shape,
-        auxiliary=auxiliary,
-        choke_channels=choke_channels,
-    )
+    drawing = nullcontext() if weight_generator is None else layers_drawn_from(weight_generator)
+    with drawing:
+        return DerivedNetwork(
+            genotype,
+            form=form,
+            family=family,
+            channels=channels,
+            cells=cells,
+            classes=classes,
+            image_shape=image_shape,
+            auxiliary=auxiliary,
+            choke_channels=choke_channels,
+        )
 
 
 def _stem(form: Form, in_channels: int, channels: int) -> tuple[nn.Module, nn.Module, int]:

@@ -54,7 +54,7 @@ def profile(network: nn.Module, image_shape: tuple[int, int, int]) -> Profile:
 
     some = next(network.parameters())
     modes = {module: module.training for module in network.modules()}
-    leaves = (module for module in network.modules() if not any(module.children()))
+    leaves = (module for module in network.modules() if next(module.children(), None) is None)
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     try:
         network.eval()

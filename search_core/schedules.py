@@ -6,8 +6,8 @@ be a batch.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -124,7 +124,7 @@ class ListedLR(LRScheduler):
         self.rates = list(rates)
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float | Any]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rate at the present position, for every parameter group."""
         rate = self.rates[min(self.last_epoch, len(self.rates) - 1)]
         return [rate] * len(self.optimizer.param_groups)

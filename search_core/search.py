@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from search_core import data, schedules, weighting
 from search_core.bilevel import BatchResult, BilevelStep
@@ -18,6 +17,7 @@ from search_core.randomness import stream
 from search_core.reports import BatchProgress, EpochReport
 from search_core.spaces import build_supernet
 from search_core.spec.search import SearchSpec
+from search_core.states import load_optimizer, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
@@ -157,7 +157,7 @@ class SearchRun:
             "validation_batches": self._validation_batches.state_dict(),
             "position": asdict(self._position),
         }
-        return {name: _snapshot(value) for name, value in state.items()}
+        return {name: snapshot(value) for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where the run was that wrote the state, on whatever device either is.
@@ -183,8 +183,8 @@ class SearchRun:
                 f"saved was {state['settings']}"
             )
         self.network.load_state_dict(state["network"])
-        _load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
-        _load_optimizer(self._step.architecture_optimizer, state["architecture_optimizer"])
+        load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
+        load_optimizer(self._step.architecture_optimizer, state["architecture_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         for group in self._step.weight_optimizer.param_groups:
             group["lr"] = self._scheduler.get_last_lr()[0]
@@ -240,20 +240,3 @@ class SearchRun:
 def _settings(spec: SearchSpec) -> str:
     """The part of a spec that changes numbers, as JSON."""
     return spec.model_dump_json(include={"space", "dataset", "algorithm", "training"})
-
-
-def _snapshot(value: Any) -> Any:
-    """A copy that later steps do not change."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _snapshot(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_snapshot(item) for item in value]
-    return value
-
-
-def _load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
-    """Restores moments and counts; the settings stay those of the spec."""
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

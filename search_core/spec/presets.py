@@ -26,7 +26,7 @@ PRESETS: Final[dict[str, Preset]] = {
         spec={
             "space": {"kind": "darts", "channels": 4, "cells": 4, "nodes": 3},
             "dataset": {"name": "digits"},
-            "algorithm": {"architecture_learning_rate": 0.1},
+            "algorithm": {"architecture_learning_rate": 0.05},
             "training": {"epochs": 8, "batch_size": 64, "learning_rate": 0.1},
             "trials": {"seeds": [0, 1]},
         },

@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from search_core.data import LabelledImages
 from search_core.spec import SearchSpec
 from search_core.spec.presets import merge
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SpecMaker = Callable[..., SearchSpec]
 

@@ -4,9 +4,10 @@ from torch import nn
 
 from search_core import published
 from search_core.auxiliary import AuxiliaryHead
+from search_core.derived_cells import DerivedCell
 from search_core.drop_path import DropPath, drop_path_probability
 from search_core.genotype import CellGenotype
-from search_core.networks import DerivedCell, DerivedNetwork, Form, build
+from search_core.networks import DerivedNetwork, Form, build
 from search_core.spec.primitives import Family
 
 DARTS_V2 = published.get("DARTS_V2").genotype
@@ -89,6 +90,18 @@ def test_the_auxiliary_pool_is_the_published_one_at_the_published_sizes(
     x_nchw = torch.randn(2, 3, size, size)
     pool = AuxiliaryHead(3, (size, size), 10).features[1]
     torch.testing.assert_close(pool(x_nchw), nn.AvgPool2d(5, stride=stride)(x_nchw))
+
+
+def test_a_generator_decides_the_initial_weights() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        network = build(DARTS_V2, family="darts", channels=2, cells=3, weight_generator=generator)
+        return network.head.weight
+
+    before = torch.get_rng_state()
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_norms_are_affine() -> None:
