@@ -46,9 +46,17 @@ def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
 
 
 def trial_started(
-    session: Session, lease: Lease, trial_id: UUID, *, from_epoch: int, node: str
+    session: Session, lease: Lease, trial_id: UUID, *, from_epoch: int, node: str, pid: int
 ) -> None:
-    """Records that a trial trains now, from its checkpoint of `from_epoch` (0: from the start).
+    """Records that a trial trains now, in a process on a node.
+
+    Args:
+        session: The caller's session.
+        lease: The lease that guards the write.
+        trial_id: The trial.
+        from_epoch: Completed epochs of the checkpoint that it resumes from; 0 from the start.
+        node: The node's host name.
+        pid: The process there.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -64,7 +72,7 @@ def trial_started(
             started_at=func.coalesce(Trial.started_at, func.clock_timestamp()),
         )
     )
-    data = {"attempt": lease.attempt, "from_epoch": from_epoch, "node": node}
+    data = {"attempt": lease.attempt, "from_epoch": from_epoch, "node": node, "pid": pid}
     events.append(session, lease.search_id, "trial.started", data, trial_id=trial_id)
 
 

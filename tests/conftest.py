@@ -56,4 +56,4 @@ def _database(url: str, name: str) -> str:
 
 def _execute(url: str, statement: str) -> None:
     with psycopg.connect(plain_url(url), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]
+        connection.execute(statement)

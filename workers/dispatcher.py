@@ -172,7 +172,8 @@ class Dispatcher:
                 leases.give_back(
                     session,
                     runner.lease,
-                    reason=Reason.RUNNER_CRASHED,
+                    # One that is stopped before it listens for signals is none the worse.
+                    reason=Reason.SHUTDOWN if self._stopping else Reason.RUNNER_CRASHED,
                     message=f"Its runner {how}.",
                     max_failures=self._settings.max_failures,
                 )

@@ -1,5 +1,6 @@
 """Runs trials one after the other in the runner's own process: no cluster, the same results."""
 
+import os
 import platform
 import threading
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ class InlineTrials:
     def _run_one(
         self, run: TrialRun, plan: TrialPlan, sink: TrialSink, stopping: threading.Event
     ) -> None:
-        sink.started(plan.trial_id, from_epoch=run.from_epoch, node=platform.node())
+        sink.started(
+            plan.trial_id, from_epoch=run.from_epoch, node=platform.node(), pid=os.getpid()
+        )
         if run.last_result is not None:
             sink.epoch_ended(plan.trial_id, run.last_result)
         while not run.finished:

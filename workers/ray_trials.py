@@ -67,9 +67,7 @@ class RayTrials:
         ]
         recorder = _Recorder(sink)
         tuner = tune.Tuner(
-            tune.with_resources(
-                SearchTrainable, {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
-            ),
+            SearchTrainable,
             param_space={"plan": tune.grid_search(configs)},
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
@@ -136,7 +134,7 @@ class _Recorder(_NotKept, tune.Callback):
         trial_id = _trial_id(trial)
         with self._remembering():
             if started := result.get("started"):
-                self._sink.started(trial_id, from_epoch=started["from_epoch"], node=started["node"])
+                self._sink.started(trial_id, **started)
             if report := result.get("report"):
                 self._sink.epoch_ended(trial_id, from_report(report))
             if failure := result.get("failure"):

@@ -36,11 +36,11 @@ class StoreSink:
         self._lease = lease
         self._patience = patience
 
-    def started(self, trial_id: UUID, *, from_epoch: int, node: str) -> None:
+    def started(self, trial_id: UUID, *, from_epoch: int, node: str, pid: int) -> None:
         """See `TrialSink`."""
         self._write(
             lambda session: recording.trial_started(
-                session, self._lease, trial_id, from_epoch=from_epoch, node=node
+                session, self._lease, trial_id, from_epoch=from_epoch, node=node, pid=pid
             )
         )
 

@@ -1,5 +1,6 @@
 """A trial as Ray Tune sees it: a process on some node that takes steps."""
 
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ class SearchTrainable(tune.Trainable):
     atomically with a digest, and a new runner finds them without Tune's state.
     """
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What the trial occupies on its node, as its spec says."""
+        resources = SearchSpec.model_validate_json(config["plan"]["spec"]).resources
+        return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
+
     def setup(self, config: dict[str, Any]) -> None:
         """Takes Tune's configuration; the work of starting belongs to the first step.
 
@@ -42,7 +49,11 @@ class SearchTrainable(tune.Trainable):
         try:
             if self._run is None:
                 self._run = _start(self._plan)
-                started = {"from_epoch": self._run.from_epoch, "node": platform.node()}
+                started = {
+                    "from_epoch": self._run.from_epoch,
+                    "node": platform.node(),
+                    "pid": os.getpid(),
+                }
                 resumed = self._run.last_result
                 return {
                     "started": started,

@@ -37,8 +37,8 @@ class TrialSink(Protocol):
     belongs to somebody else, after which nothing more may be reported.
     """
 
-    def started(self, trial_id: UUID, *, from_epoch: int, node: str) -> None:
-        """A trial trains, from its checkpoint of `from_epoch`."""
+    def started(self, trial_id: UUID, *, from_epoch: int, node: str, pid: int) -> None:
+        """A trial trains, from its checkpoint of `from_epoch`, in a process on a node."""
 
     def epoch_ended(self, trial_id: UUID, result: EpochResult) -> None:
         """A trial completed an epoch and its checkpoint is safe."""

@@ -199,8 +199,8 @@ def test_no_order_of_steps_breaks_the_promises(engine: Engine) -> None:
             connection.exec_driver_sql("TRUNCATE searches CASCADE")
         return OnThisDatabase()
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        fresh,
+    run_state_machine_as_test(
+        fresh,  # type: ignore[arg-type]
         settings=settings(
             max_examples=25,
             stateful_step_count=20,

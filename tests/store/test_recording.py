@@ -42,7 +42,7 @@ def test_the_whole_way_of_a_search(engine: Engine, submit: Submit, claim: Claim)
     first, second = trials_of(engine, search_id)
     for trial, accuracy in ((first, 0.6), (second, 0.9)):
         with transaction(engine) as session:
-            recording.trial_started(session, lease, trial.id, from_epoch=0, node="n1")
+            recording.trial_started(session, lease, trial.id, from_epoch=0, node="n1", pid=1)
         with transaction(engine) as session:
             recording.epoch_ended(session, lease, trial.id, result(1, accuracy))
         with transaction(engine) as session:
@@ -116,7 +116,7 @@ def test_a_runner_without_its_lease_writes_nothing(
     before = kinds_of(engine, search_id)
     (trial,) = trials_of(engine, search_id)
     for write in (
-        lambda s: recording.trial_started(s, lease, trial.id, from_epoch=0, node="n"),
+        lambda s: recording.trial_started(s, lease, trial.id, from_epoch=0, node="n", pid=1),
         lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
         lambda s: recording.trial_succeeded(s, lease, trial.id, GENOTYPE),
         lambda s: recording.trial_failed(s, lease, trial.id, reason=Reason.DIVERGED, message="no"),
@@ -183,7 +183,7 @@ def test_a_requeued_search_keeps_what_its_trials_finished(
     lease = claim()
     first, second = trials_of(engine, search_id)
     with transaction(engine) as session:
-        recording.trial_started(session, lease, second.id, from_epoch=0, node="n")
+        recording.trial_started(session, lease, second.id, from_epoch=0, node="n", pid=1)
         recording.trial_succeeded(session, lease, first.id, GENOTYPE)
         leases.give_back(
             session, lease, reason=Reason.RUNNER_CRASHED, message="It died.", max_failures=3

@@ -1,0 +1,88 @@
+"""Searches on a real Ray cluster."""
+
+import subprocess
+from collections.abc import Callable
+from uuid import UUID
+
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+from store import lifecycle
+from store.sessions import transaction
+from tests.workers.conftest import RayCluster, Record, wait_until
+from tests.workers.test_dispatcher import runner_of, start, stop
+from workers.settings import WorkerSettings
+
+pytestmark = pytest.mark.ray
+
+Submit = Callable[..., UUID]
+Recorder = Callable[[UUID], Record]
+
+
+@pytest.fixture
+def dispatcher(settings: WorkerSettings, ray_cluster: RayCluster) -> object:
+    process = start(
+        settings,
+        DARTBOARD_EXECUTOR="ray",
+        DARTBOARD_RAY_ADDRESS=ray_cluster.address,
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(ray_cluster.home / "run" / "ray-token"),
+    )
+    yield process
+    stop(process)
+
+
+def trial_processes(after: Record) -> list[psutil.Process]:
+    """The living processes that a search's trials last said they train in."""
+    pids = {
+        event.trial_id: event.data["pid"] for event in after.events if event.kind == "trial.started"
+    }
+    return [psutil.Process(pid) for pid in pids.values() if psutil.pid_exists(pid)]
+
+
+def test_faults_on_the_way_change_nothing_in_the_result(
+    dispatcher: subprocess.Popen[bytes], submit: Submit, record: Recorder
+) -> None:
+    """One undisturbed search, one whose trial is killed, and one whose runner is."""
+    undisturbed = submit(training={"epochs": 12}, trials={"seeds": [0, 1]})
+    wait_until(lambda: record(undisturbed).search.status == "succeeded", seconds=90)
+    expected = [trial.architecture_hash for trial in record(undisturbed).trials]
+    assert record(undisturbed).search.attempt == 1
+
+    with_lost_trial = submit(training={"epochs": 12}, trials={"seeds": [0, 1]})
+    wait_until(lambda: record(with_lost_trial).kinds.count("trial.epoch") >= 2, seconds=60)
+    trial_processes(record(with_lost_trial))[0].kill()
+    wait_until(lambda: record(with_lost_trial).search.status == "succeeded", seconds=90)
+    after = record(with_lost_trial)
+    assert after.search.attempt == 1
+    assert "trial.interrupted" in after.kinds
+    assert [trial.architecture_hash for trial in after.trials] == expected
+
+    with_lost_runner = submit(training={"epochs": 12}, trials={"seeds": [0, 1]})
+    wait_until(lambda: record(with_lost_runner).kinds.count("trial.epoch") >= 2, seconds=60)
+    runner = runner_of(with_lost_runner)
+    assert runner is not None
+    runner.kill()
+    wait_until(lambda: record(with_lost_runner).search.status == "succeeded", seconds=90)
+    after = record(with_lost_runner)
+    assert after.search.attempt == 2
+    assert [trial.architecture_hash for trial in after.trials] == expected
+    for number in (0, 1):
+        epochs = [
+            event.data["epoch"]
+            for event in after.events
+            if event.kind == "trial.epoch" and event.trial_id == after.trials[number].id
+        ]
+        assert epochs == list(range(1, 13))
+
+
+def test_a_cancelled_search_leaves_no_trial_behind(
+    engine: Engine, dispatcher: subprocess.Popen[bytes], submit: Submit, record: Recorder
+) -> None:
+    search_id = submit(training={"epochs": 10_000}, trials={"seeds": [0, 1]})
+    wait_until(lambda: record(search_id).kinds.count("trial.epoch") >= 2, seconds=60)
+    with transaction(engine) as session:
+        lifecycle.request_cancel(session, search_id)
+    wait_until(lambda: record(search_id).search.status == "cancelled", seconds=5)
+    wait_until(lambda: not trial_processes(record(search_id)), seconds=15)

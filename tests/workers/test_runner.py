@@ -1,0 +1,114 @@
+"""A runner's whole work, with trials in its own process."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from search_core.spec import SearchSpec
+from store import leases, searches
+from store.errors import LeaseLostError
+from store.leases import Capacity, Lease, Node
+from store.sessions import transaction
+from store.states import Reason
+from tests.workers.conftest import Record
+from workers.inline_trials import InlineTrials
+from workers.runner import make_executor, run
+from workers.settings import WorkerSettings
+from workers.trials import ExecutorError, TrialPlan, TrialSink
+
+
+def claim(engine: Engine) -> Lease:
+    with transaction(engine) as session:
+        lease = leases.claim(
+            session,
+            Capacity((Node(cpus=8),)),
+            holder="test",
+            duration=timedelta(minutes=1),
+        )
+    assert lease is not None
+    return lease
+
+
+def test_a_search_runs_to_its_recommendation(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    search_id = submit(trials={"seeds": [0, 1]})
+    assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
+    after = record(search_id)
+    assert after.search.recommended_hash in {trial.architecture_hash for trial in after.trials}
+    for trial in after.trials:
+        assert (trial.status, trial.epoch) == ("succeeded", 2)
+        with transaction(engine) as session:
+            points = searches.metrics(session, trial.id)
+        assert {(point.name, point.step) for point in points} == {
+            (name, step) for name in trial.metrics for step in (1, 2)
+        }
+
+
+def test_a_trial_that_cannot_run_fails_with_a_reason(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    search_id = submit(training={"learning_rate": 10.0, "gradient_clip": 1e6, "epochs": 2})
+    # Weights that large are no longer finite after a few steps.
+    run(engine, claim(engine), settings, InlineTrials())
+    after = record(search_id)
+    if after.search.status == "failed":
+        assert after.search.reason == Reason.DIVERGED
+
+
+class _Stubborn:
+    """An executor that comes back without having ended its trials."""
+
+    def run(
+        self,
+        spec: SearchSpec,
+        plans: Sequence[TrialPlan],
+        sink: TrialSink,
+        stopping: threading.Event,
+    ) -> None:
+        """Runs nothing."""
+
+
+def test_trials_that_end_without_a_word_fail(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    search_id = submit()
+    assert run(engine, claim(engine), settings, _Stubborn()) == "failed"
+    assert record(search_id).search.reason == Reason.TRIAL_CRASHED
+
+
+def test_a_lost_lease_stops_the_runner_without_a_trace(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    search_id = submit()
+    lease = claim(engine)
+    with transaction(engine) as session:
+        leases.give_back(
+            session, lease, reason=Reason.RUNNER_CRASHED, message="It died.", max_failures=3
+        )
+    before = record(search_id).kinds
+    with pytest.raises(LeaseLostError):
+        run(engine, lease, settings, InlineTrials())
+    assert record(search_id).kinds == before
+
+
+def test_without_a_cluster_the_error_says_what_to_set(settings: WorkerSettings) -> None:
+    lease = Lease(UUID(int=0), UUID(int=1), 1)
+    with pytest.raises(ExecutorError, match="DARTBOARD_RAY_ADDRESS"):
+        make_executor(settings.model_copy(update={"executor": "ray"}), lease)

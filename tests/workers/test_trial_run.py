@@ -1,0 +1,46 @@
+"""A trial that loses its process goes on from its folder and ends the same."""
+
+from pathlib import Path
+
+import torch
+
+from tests.workers.conftest import tiny
+from workers.trial_run import TrialRun
+
+
+def test_a_trial_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    spec = tiny(training={"epochs": 3})
+    undisturbed = TrialRun(spec, 5, tmp_path / "whole")
+    assert undisturbed.from_epoch == 0
+    assert undisturbed.last_result is None
+    expected = [undisturbed.train_epoch() for _ in range(3)]
+    assert undisturbed.finished
+
+    first = TrialRun(spec, 5, tmp_path / "interrupted")
+    results = [first.train_epoch()]
+    del first
+    second = TrialRun(spec, 5, tmp_path / "interrupted")
+    assert second.from_epoch == 1
+    # Its report may not have been recorded before the process was lost.
+    assert second.last_result == results[0]
+    results += [second.train_epoch(), second.train_epoch()]
+    assert second.finished
+    for result, wanted in zip(results, expected, strict=True):
+        metrics = {name: value for name, value in result.metrics.items() if name != "seconds"}
+        assert metrics == {
+            name: value for name, value in wanted.metrics.items() if name != "seconds"
+        }
+        assert result.genotype == wanted.genotype
+    assert second.genotype() == undisturbed.genotype()
+
+
+def test_a_damaged_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    spec = tiny()
+    run = TrialRun(spec, 5, tmp_path)
+    run.train_epoch()
+    run.train_epoch()
+    newest = max(tmp_path.glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert TrialRun(spec, 5, tmp_path).from_epoch == 1
