@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from service.app import create_app
 from service.database import Database
 from service.settings import ServiceSettings
 from store.errors import DatabaseUnavailableError
 from store.sessions import database_url, make_async_engine
-
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -84,9 +84,12 @@ def _settings() -> ServiceSettings:
 def _find_database(settings: ServiceSettings) -> str:
     try:
         url = database_url(settings)
+    except DatabaseUnavailableError as error:
+        raise _StartError(str(error)) from error
+    try:
         asyncio.run(_greet(url))
     except DatabaseUnavailableError as error:
-        raise _StartError(f"{error} (set by DARTBOARD_DATABASE_URL)") from error
+        raise _StartError(f"{error}. It is {make_url(url)!r}") from error
     return url
 
 
@@ -106,8 +109,10 @@ def _listen(settings: ServiceSettings) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
+        # `socket` puts the address into strerror too.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise _StartError(
-            f"cannot listen on {place} ({error.strerror or error}): stop what has that port, or "
+            f"cannot listen on {place} ({reason}): stop what has that port, or "
             "choose another with DARTBOARD_PORT (and DARTBOARD_HOST)"
         ) from error
 

@@ -1,11 +1,11 @@
 """Examples for the OpenAPI document. A test holds each against the schema of its answer."""
 
-from http import HTTPStatus
 from typing import Any, Final
 
 from search_core.genotype import CellGenotype, Edge
 from search_core.spec import PRESETS, SearchSpec
 from service.problems import TITLES, FieldProblem, Problem
+from service.searches.schemas import DryRun
 
 SEARCH_ID: Final = "01979d3c-6f5e-7a31-9c53-5f2f0c1d8e4b"
 TRIAL_ID: Final = "01979d3c-6f61-7c0e-8d1a-2b9e4f7a6c35"
@@ -44,9 +44,14 @@ SPECS: Final[dict[str, Any]] = {
     },
 }
 
-_SPEC: Final = SearchSpec.model_validate(SPECS["preset with changes"]["value"]).model_dump(
-    mode="json"
-)
+_SPEC: Final = SearchSpec.model_validate(
+    {
+        "preset": "digits-quick",
+        "name": "three seeds",
+        "trials": {"seeds": [0, 1, 2]},
+        "labels": {"team": "vision"},
+    }
+).model_dump(mode="json")
 
 GENOTYPE_VALUE: Final = CellGenotype(
     normal=(
@@ -152,17 +157,7 @@ CANCELLED: Final = {
         }
     ],
 }
-DRY_RUN: Final = {
-    "spec": _SPEC,
-    "num_trials": 3,
-    "epochs": 12,
-    "trial_epochs": 36,
-    "images_for_weights": 718,
-    "images_for_alphas": 719,
-    "batches_per_epoch": 11,
-    "cpus": 3,
-    "gpus": 0,
-}
+DRY_RUN: Final = DryRun.of(SearchSpec.model_validate(_SPEC)).model_dump(mode="json")
 
 EVENT: Final = {
     "number": 21,
@@ -300,31 +295,32 @@ def _problem(slug: str, detail: str, *errors: FieldProblem) -> dict[str, Any]:
 
 
 PROBLEMS: Final = {
-    HTTPStatus.BAD_REQUEST: _problem(
+    "malformed-json": _problem(
         "malformed-json", "Expecting ',' delimiter: line 1 column 24 (char 23)."
     ),
-    HTTPStatus.NOT_FOUND: _problem(
+    "not-found": _problem(
         "not-found", f"There is no search {SEARCH_ID}. GET /v1/searches lists the searches."
     ),
-    HTTPStatus.CONFLICT: _problem(
+    "conflict": _problem(
         "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled."
     ),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: _problem(
-        "body-too-large", "A spec has at most 1,048,576 bytes."
-    ),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: _problem(
+    "body-too-large": _problem("body-too-large", "A spec has at most 1,048,576 bytes."),
+    "unsupported-media-type": _problem(
         "unsupported-media-type",
         "The header Content-Type was 'application/x-www-form-urlencoded'; send "
         "`Content-Type: application/json` (curl: -H 'Content-Type: application/json').",
     ),
-    HTTPStatus.UNPROCESSABLE_ENTITY: _problem(
+    "invalid-spec": _problem(
         "invalid-spec",
         "/space/channels: Input should be greater than or equal to 1",
         FieldProblem(
             pointer="/space/channels", message="Input should be greater than or equal to 1"
         ),
     ),
-    HTTPStatus.SERVICE_UNAVAILABLE: _problem(
+    "invalid-parameter": _problem(
+        "invalid-parameter", "query parameter 'limit': Input should be less than or equal to 200."
+    ),
+    "unavailable": _problem(
         "unavailable", "PostgreSQL does not answer: see that it runs, and try again."
     ),
 }

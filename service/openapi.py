@@ -4,8 +4,8 @@ There is no `/docs` page of FastAPI's: it loads its scripts from a public CDN, a
 on closed networks. `/docs` is a page of our own without scripts, see `service.reference`.
 """
 
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -16,8 +16,8 @@ from pydantic.json_schema import models_json_schema
 from search_core.genotype import CellGenotype
 from search_core.spec import SearchSpec
 from service import examples
-from service import problems as problem_documents
-from service.problems import Problem
+from service.problems import MEDIA_TYPE, TITLES, Problem
+from service.schema_base import STANDS_FOR
 
 TAGS: Final = [
     {"name": "searches", "description": "Submit a search, follow it, cancel it."},
@@ -29,6 +29,10 @@ TAGS: Final = [
     {"name": "service", "description": "The API about itself."},
 ]
 
+LOOKUP: Final = ("not-found", "invalid-parameter", "unavailable")
+"""The problems of an operation that looks up one thing."""
+
+_EXAMPLE = "x-example"
 _COMPONENT = "#/components/schemas/{model}"
 
 
@@ -49,7 +53,7 @@ def ok(
     """
     response: dict[str, Any] = {
         "description": description,
-        "content": {"application/json": {"example": example}},
+        "content": {"application/json": {"example": _kept(example)}},
     }
     if model is not None:
         response["model"] = model
@@ -60,7 +64,7 @@ def ok(
     return response
 
 
-def media(description: str, contents: Mapping[str, Any]) -> dict[str, Any]:
+def media(description: str, contents: Mapping[str, str]) -> dict[str, Any]:
     """A response in other media types, each with its example.
 
     Args:
@@ -76,9 +80,16 @@ def media(description: str, contents: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals that an operation has, each with an example."""
-    return {status: _problem(HTTPStatus(status)) for status in statuses}
+def problems(*slugs: str) -> dict[int | str, dict[str, Any]]:
+    """The refusals that an operation has, each with an example.
+
+    Args:
+        slugs: Keys of `service.problems.TITLES`.
+    """
+    by_status: dict[int | str, list[str]] = {}
+    for slug in slugs:
+        by_status.setdefault(int(TITLES[slug][0]), []).append(slug)
+    return {status: _refusals(group) for status, group in by_status.items()}
 
 
 def spec_body(specs: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,19 +130,38 @@ def _build(app: FastAPI) -> dict[str, Any]:
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components |= extra["$defs"]
     components["Genotype"] = components.pop("CellGenotype")
+    # Pydantic applies a preset before it looks for the space.
+    del components["SearchSpec"]["required"]
+    components["SearchSpec"]["anyOf"] = [{"required": ["space"]}, {"required": ["preset"]}]
     schema["components"]["schemas"] = dict(sorted(components.items()))
-    return schema
+    linked: dict[str, Any] = _link(schema)
+    return linked
 
 
-def _problem(status: HTTPStatus) -> dict[str, Any]:
-    example = examples.PROBLEMS[status]
-    titles = [title for each, title in problem_documents.TITLES.values() if each == status]
-    return {
-        "description": "; ".join(titles),
-        "content": {
-            problem_documents.MEDIA_TYPE: {
-                "schema": {"$ref": _COMPONENT.format(model="Problem")},
-                "example": example,
-            }
-        },
+def _link(value: Any) -> Any:
+    """Turns each `STANDS_FOR` into the reference that it is, and each kept example back."""
+    if isinstance(value, dict):
+        if _EXAMPLE in value:
+            return json.loads(value[_EXAMPLE])
+        if STANDS_FOR in value:
+            return {"$ref": _COMPONENT.format(model=value[STANDS_FOR])}
+        return {key: _link(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_link(member) for member in value]
+    return value
+
+
+def _refusals(slugs: Sequence[str]) -> dict[str, Any]:
+    content = {
+        "schema": {"$ref": _COMPONENT.format(model="Problem")},
+        "examples": {slug: {"value": _kept(examples.PROBLEMS[slug])} for slug in slugs},
     }
+    return {
+        "description": "; ".join(TITLES[slug][1] for slug in slugs),
+        "content": {MEDIA_TYPE: content},
+    }
+
+
+def _kept(example: Any) -> dict[str, str]:
+    # FastAPI drops every null from the document, also from examples; text it leaves alone.
+    return {_EXAMPLE: json.dumps(example)}

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from store.errors import (
     DatabaseUnavailableError,
@@ -140,8 +141,8 @@ def _problem(_: Request, error: ProblemError) -> ProblemError:
 def _invalid_parameter(_: Request, error: RequestValidationError) -> ProblemError:
     sentences = []
     for item in error.errors():
-        place, *path = item["loc"]
-        name = ".".join(str(part) for part in path)
+        # Of a repeated parameter the place in the list is in the location too.
+        place, name, *_ = item["loc"]
         message = item["msg"].removeprefix("Value error, ")
         sentences.append(f"{place} parameter {name!r}: {message}.")
     return ProblemError("invalid-parameter", " ".join(sentences))
@@ -153,13 +154,24 @@ def _http_exception(request: Request, error: HTTPException) -> ProblemError:
             "not-found", f"There is no {request.url.path}; /openapi.json lists what there is."
         )
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
+        allowed = ", ".join(_methods_of(request))
         return ProblemError(
             "method-not-allowed",
             f"{request.url.path} does not take {request.method}; it takes {allowed}.",
-            headers=error.headers,
+            headers={"Allow": allowed},
         )
     return ProblemError("bad-request", str(error.detail), headers=error.headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    # The router's own Allow names the methods of the first route with this path only.
+    methods = {
+        method.upper()
+        for template, operations in request.app.openapi()["paths"].items()
+        if compile_path(template)[0].match(request.url.path)
+        for method in operations
+    }
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _not_found(_: Request, error: NotFoundError) -> ProblemError:

@@ -1,8 +1,7 @@
 """What every answer has in common."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
@@ -25,7 +24,5 @@ def _rfc3339(moment: datetime) -> str:
 Time = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
 """A moment, in RFC 3339 with the time zone UTC, whatever the database session's is."""
 
-
-def example(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The `content` of an OpenAPI response with one example."""
-    return {"content": {"application/json": {"example": dict(value)}}}
+STANDS_FOR: Final = "x-stands-for"
+"""Key in a field's JSON schema: the component that describes its object better than we do."""

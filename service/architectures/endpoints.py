@@ -17,7 +17,7 @@ from service.architectures.schemas import (
     genotype_of,
 )
 from service.drawing import CellName, draw_svg, to_dot
-from service.openapi import media, ok, problems
+from service.openapi import LOOKUP, media, ok, problems
 from service.parameters import ArchitectureHash, SearchId
 from service.wiring import DatabaseOf
 from store import architectures, searches
@@ -34,7 +34,10 @@ _CELLS: tuple[CellName, ...] = ("normal", "reduce")
 @router.get(
     "/searches/{search_id}/architectures",
     summary="List what a search found",
-    responses={200: ok("Ranked.", examples.ARCHITECTURE_LIST), **problems(404, 422, 503)},
+    responses={
+        200: ok("Ranked.", examples.ARCHITECTURE_LIST),
+        **problems(*LOOKUP),
+    },
 )
 async def list_architectures(search_id: SearchId, database: DatabaseOf) -> ArchitectureList:
     """What each succeeded trial derived: the recommended one first, then by validation accuracy."""
@@ -58,7 +61,7 @@ async def list_architectures(search_id: SearchId, database: DatabaseOf) -> Archi
                 }
             },
         },
-        **problems(404, 422, 503),
+        **problems(*LOOKUP),
     },
 )
 async def read_json(
@@ -75,7 +78,7 @@ async def read_json(
     response_class=Response,
     responses={
         200: media("One line.", {"text/plain": examples.GENOTYPE_VALUE.to_text() + "\n"}),
-        **problems(404, 422, 503),
+        **problems(*LOOKUP),
     },
 )
 async def read_text(
@@ -92,7 +95,7 @@ async def read_text(
     response_class=Response,
     responses={
         200: media("The picture.", {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
-        **problems(404, 422, 503),
+        **problems(*LOOKUP),
     },
 )
 async def read_svg(
@@ -113,7 +116,7 @@ async def read_svg(
     response_class=Response,
     responses={
         200: media("A digraph.", {"text/vnd.graphviz": to_dot(examples.GENOTYPE_VALUE, _CELLS)}),
-        **problems(404, 422, 503),
+        **problems(*LOOKUP),
     },
 )
 async def read_dot(
@@ -131,7 +134,10 @@ async def read_dot(
 @router.get(
     "/architectures/{architecture_hash}",
     summary="Look at an architecture",
-    responses={200: ok("The architecture.", examples.ARCHITECTURE), **problems(404, 422, 503)},
+    responses={
+        200: ok("The architecture.", examples.ARCHITECTURE),
+        **problems(*LOOKUP),
+    },
 )
 async def get_architecture(
     architecture_hash: ArchitectureHash, database: DatabaseOf

@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import WithJsonSchema
 
 from search_core.genotype import CellGenotype, Genotype
-from service.schema_base import Answer, Time
+from service.schema_base import STANDS_FOR, Answer, Time
 from store.architectures import Finding
 from store.models import Architecture, Search, Trial
 
-GenotypeJson = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Genotype"})]
+GenotypeJson = Annotated[dict[str, Any], WithJsonSchema({STANDS_FOR: "Genotype"})]
 
 
 def genotype_of(architecture: Architecture) -> Genotype:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service import examples
 from service.events.schemas import EventAnswer, EventPage
 from service.events.stream import read_batch, stream
-from service.openapi import problems
+from service.openapi import LOOKUP, ok, problems
 from service.parameters import Limit, SearchId
 from service.problems import ProblemError
 from service.wiring import WiringOf
@@ -31,12 +31,12 @@ _STREAM = "text/event-stream"
         200: {
             "description": "A page, or with `Accept: text/event-stream` a live stream.",
             "content": {
-                "application/json": {"example": examples.EVENT_PAGE},
+                **ok("", examples.EVENT_PAGE)["content"],
                 _STREAM: {"schema": {"type": "string"}, "example": examples.EVENT_STREAM},
             },
         },
         204: {"description": "Only in answer to `Last-Event-ID`: the search ended with that one."},
-        **problems(404, 422, 503),
+        **problems(*LOOKUP),
     },
 )
 async def read_events(

@@ -16,7 +16,12 @@ router = APIRouter(tags=["service"])
 
 
 @router.get(
-    "/", summary="Begin here", responses={200: ok("Where to go.", examples.ROOT), **problems(422)}
+    "/",
+    summary="Begin here",
+    responses={
+        200: ok("Where to go.", examples.ROOT),
+        **problems("invalid-parameter"),
+    },
 )
 async def read_root(request: Request) -> Root:
     """Name, version and the paths worth knowing."""
@@ -38,7 +43,10 @@ async def read_root(request: Request) -> Root:
 @router.get(
     "/healthz",
     summary="Is the API alive?",
-    responses={200: ok("It is.", examples.ALIVE), **problems(422)},
+    responses={
+        200: ok("It is.", examples.ALIVE),
+        **problems("invalid-parameter"),
+    },
 )
 async def read_health() -> Alive:
     """Answers as long as the process does; looks at nothing else."""
@@ -51,7 +59,7 @@ async def read_health() -> Alive:
     responses={
         200: ok("It would.", examples.READY),
         503: ok("Something is missing; its check says what to do.", examples.NOT_READY, Readiness),
-        **problems(422),
+        **problems("invalid-parameter"),
     },
 )
 async def read_readiness(response: Response, database: DatabaseOf) -> Readiness:

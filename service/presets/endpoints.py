@@ -13,7 +13,10 @@ router = APIRouter(prefix="/v1/presets", tags=["presets"])
 @router.get(
     "",
     summary="List presets",
-    responses={200: ok("All of them.", examples.PRESET_LIST), **problems(422)},
+    responses={
+        200: ok("All of them.", examples.PRESET_LIST),
+        **problems("invalid-parameter"),
+    },
 )
 async def list_presets() -> PresetList:
     """Every preset with the full spec that it stands for."""

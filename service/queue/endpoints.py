@@ -15,7 +15,10 @@ router = APIRouter(prefix="/v1/queue", tags=["queue"])
 @router.get(
     "",
     summary="Look at the queue",
-    responses={200: ok("The queue now.", examples.QUEUE), **problems(422, 503)},
+    responses={
+        200: ok("The queue now.", examples.QUEUE),
+        **problems("invalid-parameter", "unavailable"),
+    },
 )
 async def read_queue(database: DatabaseOf) -> QueueAnswer:
     """Counts by status, who waits in which place and why, who runs where, and what there is."""

@@ -6,12 +6,13 @@ from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response, status
+from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, AwareDatetime
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec
 from service import examples
-from service.openapi import ok, problems, spec_body
+from service.openapi import LOOKUP, ok, problems, spec_body
 from service.parameters import Limit, PlainText, SearchId
 from service.searches.schemas import DryRun, SearchAnswer, SearchPageAnswer
 from service.spec_body import read_spec
@@ -46,11 +47,18 @@ def _label(value: str) -> str:
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Submit a search",
-    response_model=SearchAnswer | DryRun,
+    response_model=SearchAnswer,
     responses={
         200: ok("With `dry_run`: what the spec would run.", examples.DRY_RUN, DryRun),
-        201: ok("The search, queued.", examples.SEARCH, SearchAnswer, location=True),
-        **problems(400, 413, 415, 422, 503),
+        201: ok("The search, queued.", examples.SEARCH, location=True),
+        **problems(
+            "malformed-json",
+            "body-too-large",
+            "unsupported-media-type",
+            "invalid-spec",
+            "invalid-parameter",
+            "unavailable",
+        ),
     },
     openapi_extra=spec_body(examples.SPECS),
 )
@@ -61,7 +69,7 @@ async def submit_search(
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
-) -> SearchAnswer | DryRun:
+) -> SearchAnswer | Response:
     """Validates the spec, stores the search durably and queues it.
 
     The body is a spec; unknown fields are refused. Everything but `space` has a default, and a
@@ -69,8 +77,7 @@ async def submit_search(
     """
     spec = await read_spec(request)
     if dry_run:
-        response.status_code = status.HTTP_200_OK
-        return DryRun.of(spec)
+        return JSONResponse(DryRun.of(spec).model_dump(mode="json"))
     answer = await database.run(partial(_submit, spec=spec))
     response.headers["Location"] = f"/v1/searches/{answer.id}"
     return answer
@@ -79,7 +86,10 @@ async def submit_search(
 @router.get(
     "",
     summary="List searches",
-    responses={200: ok("A page.", examples.SEARCH_PAGE), **problems(422, 503)},
+    responses={
+        200: ok("A page.", examples.SEARCH_PAGE),
+        **problems("invalid-parameter", "unavailable"),
+    },
 )
 async def list_searches(
     database: DatabaseOf,
@@ -132,7 +142,10 @@ async def list_searches(
 @router.get(
     "/{search_id}",
     summary="Look at a search",
-    responses={200: ok("The search.", examples.SEARCH), **problems(404, 422, 503)},
+    responses={
+        200: ok("The search.", examples.SEARCH),
+        **problems(*LOOKUP),
+    },
 )
 async def get_search(search_id: SearchId, database: DatabaseOf) -> SearchAnswer:
     """A search with its trials, its place in the queue while it waits, and what it recommends."""
@@ -144,7 +157,7 @@ async def get_search(search_id: SearchId, database: DatabaseOf) -> SearchAnswer:
     summary="Cancel a search",
     responses={
         200: ok("The search: cancelled, or still running but about to stop.", examples.CANCELLED),
-        **problems(404, 409, 422, 503),
+        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
     },
 )
 async def cancel_search(search_id: SearchId, database: DatabaseOf) -> SearchAnswer:

@@ -9,13 +9,13 @@ from uuid import UUID
 from pydantic import WithJsonSchema
 
 from search_core.spec import SearchSpec
-from service.schema_base import Answer, Time
+from service.schema_base import STANDS_FOR, Answer, Time
 from service.trials.schemas import TrialAnswer
 from store import queue
 from store.models import Search, Trial
 from store.states import Reason, SearchStatus
 
-StoredSpec = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/SearchSpec"})]
+StoredSpec = Annotated[dict[str, Any], WithJsonSchema({STANDS_FOR: "SearchSpec"})]
 """A spec as it was stored: it was valid for the version that stored it."""
 
 

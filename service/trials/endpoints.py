@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service import examples
-from service.openapi import ok, problems
+from service.openapi import LOOKUP, ok, problems
 from service.parameters import PlainText, SearchId, TrialId
 from service.trials.schemas import MetricSeries, TrialAnswer, TrialList
 from service.wiring import DatabaseOf
@@ -23,7 +23,10 @@ _LARGEST_STEP = 2**31 - 1
 @router.get(
     "/searches/{search_id}/trials",
     summary="List a search's trials",
-    responses={200: ok("All of them.", examples.TRIAL_LIST), **problems(404, 422, 503)},
+    responses={
+        200: ok("All of them.", examples.TRIAL_LIST),
+        **problems(*LOOKUP),
+    },
 )
 async def list_trials(search_id: SearchId, database: DatabaseOf) -> TrialList:
     """Every trial of a search, by number, with the figures of its last epoch."""
@@ -33,7 +36,10 @@ async def list_trials(search_id: SearchId, database: DatabaseOf) -> TrialList:
 @router.get(
     "/trials/{trial_id}",
     summary="Look at a trial",
-    responses={200: ok("The trial.", examples.TRIAL), **problems(404, 422, 503)},
+    responses={
+        200: ok("The trial.", examples.TRIAL),
+        **problems(*LOOKUP),
+    },
 )
 async def get_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
     """A trial, with the figures of its last epoch."""
@@ -48,11 +54,11 @@ async def get_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
         200: {
             "description": "The series, as JSON or with `Accept: text/csv` as CSV.",
             "content": {
-                "application/json": {"example": examples.SERIES},
+                **ok("", examples.SERIES)["content"],
                 _CSV: {"schema": {"type": "string"}, "example": examples.SERIES_CSV},
             },
         },
-        **problems(404, 422, 503),
+        **problems(*LOOKUP),
     },
 )
 async def read_metrics(
