@@ -179,9 +179,7 @@ def test_a_stream_of_what_is_not_there_is_not_found(api: Api) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM)
 
 
-def test_an_unforeseen_error_is_a_problem_without_internals(
-    api: Api, engine: Engine
-) -> None:
+def test_an_unforeseen_error_is_a_problem_without_internals(api: Api, engine: Engine) -> None:
     search = api.submit()
     with engine.begin() as connection:
         connection.execute(text("UPDATE searches SET labels = '[1]'"))
