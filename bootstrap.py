@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 TOOLS = ROOT / ".tools"
 LOCK = ROOT / "requirements.lock"
+SERVICE_LOCK = ROOT / "requirements-service.lock"
 STAMP = VENV / ".dartboard-installed"
 UV_REQUIREMENT = "uv>=0.9"
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -156,17 +157,23 @@ def install(uv: list[str]) -> None:
 
 
 def write_lock(uv: list[str]) -> None:
-    """Resolves every extra for every platform; no index address gets into the file."""
-    header = "# Written by `make lock`; do not edit. Every dependency, with hashes.\n"
+    """Resolves every extra for every platform, and of that what the service alone needs."""
+    compile_lock(uv, LOCK, "dev", ["--upgrade"])
+    compile_lock(uv, SERVICE_LOCK, "service", ["--constraint", str(LOCK)])
+
+
+def compile_lock(uv: list[str], lock: Path, extra: str, options: list[str]) -> None:
+    """Writes one lock file; no index address gets into it."""
     step(
-        "resolving the newest versions",
-        [*uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--upgrade",
+        f"resolving {lock.name}",
+        [*uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
          "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-header",
-         "--no-annotate", "--extra", "dev", "--output-file", str(LOCK),
+         "--no-annotate", "--extra", extra, "--output-file", str(lock), *options,
          str(ROOT / "pyproject.toml")],
         "no set of versions satisfies pyproject.toml; the lines above say why",
     )  # fmt: skip
-    LOCK.write_text(header + LOCK.read_text())
+    header = "# Written by `make lock`; do not edit. Every dependency, with hashes.\n"
+    lock.write_text(header + lock.read_text())
 
 
 def step(title: str, command: list[str], hint: str) -> None:
