@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from service import openapi, problems
+from service import openapi, problems, reference
 from service.architectures import endpoints as architectures
 from service.database import Database
 from service.events import endpoints as events
@@ -50,6 +50,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=_lifespan,
         dependencies=[Depends(refuse_unknown_query_parameters)],
+        # Both load scripts from a public CDN; `service.reference` does not.
         docs_url=None,
         redoc_url=None,
     )
@@ -58,6 +59,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     problems.install(app)
     for domain in (searches, events, trials, architectures, queue, presets, health):
         app.include_router(domain.router)
+    app.include_router(reference.router)
     app.openapi = openapi.document(app)  # type: ignore[method-assign]
     return app
 

@@ -1,8 +1,4 @@
-"""The OpenAPI document: what FastAPI derives, with the spec, the genotype and the problems in it.
-
-There is no `/docs` page of FastAPI's: it loads its scripts from a public CDN, and Dartboard runs
-on closed networks. `/docs` is a page of our own without scripts, see `service.reference`.
-"""
+"""The OpenAPI document: what FastAPI derives, and the spec, the genotype and the problems."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """A search's events as Server-Sent Events: each once, in order, until the one that ends it."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -44,7 +44,9 @@ def read_batch(session: Session, search_id: UUID, after: int) -> Batch:
     return Batch(tuple(EventAnswer.of(event) for event in page), has_ended and len(page) < _BATCH)
 
 
-async def stream(wiring: Wiring, search_id: UUID, after: int, first: Batch) -> AsyncIterator[bytes]:
+async def stream(
+    wiring: Wiring, search_id: UUID, after: int, first: Batch
+) -> AsyncGenerator[bytes]:
     """The lines of the stream.
 
     Holds a database connection only while it reads. Ends after the event that ends the search, or

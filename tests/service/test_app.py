@@ -1,6 +1,7 @@
 """The application as a whole: what it imports, what it documents, how it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from http import HTTPStatus
@@ -87,6 +88,17 @@ def _references(value: Any) -> list[str]:
 
 def test_the_document_is_served(api: Api) -> None:
     assert api.get("/openapi.json").json()["info"]["title"] == "Dartboard"
+
+
+def test_the_reference_page_needs_nothing_from_elsewhere(
+    offline: Api, document: dict[str, Any]
+) -> None:
+    answer = offline.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    for path in document["paths"]:
+        assert f"<code>{path}</code>" in answer.text
+    assert "<script" not in answer.text
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", answer.text)
 
 
 def test_the_root_says_where_to_go(api: Api) -> None:

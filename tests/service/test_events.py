@@ -7,13 +7,20 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import psycopg
 import pytest
 
+from service.database import Database
+from service.events.feed import EventFeed
+from service.events.stream import Batch, stream
+from service.settings import ServiceSettings
+from service.wiring import Wiring
 from store.leases import Lease
 from store.notifications import plain_url
+from store.sessions import make_async_engine
 from tests.service.conftest import Api, Worker, client, serving
 
 LIVE = {"Accept": "text/event-stream"}
@@ -143,6 +150,26 @@ def test_events_arrive_as_they_are_notified(address: str, worker: Worker) -> Non
             assert rest == ["trial.succeeded", "trial.succeeded", "search.succeeded"]
 
     asyncio.run(live())
+
+
+def test_what_happens_before_a_stream_subscribes_is_not_missed(
+    database_url: str, worker: Worker
+) -> None:
+    search_id = UUID(worker.submit())
+    settings = ServiceSettings(stream_poll_seconds=600, stream_ping_seconds=600)
+
+    async def watch() -> None:
+        engine = make_async_engine(database_url)
+        # Nothing listens, and the first read came before the event: nobody will ever ring.
+        wiring = Wiring(settings, Database(engine), EventFeed(database_url))
+        lines = stream(wiring, search_id, 0, Batch((), is_last=False))
+        async with asyncio.timeout(10):
+            assert (await anext(lines)).startswith(b":")
+            assert b"event: search.queued" in await anext(lines)
+        await lines.aclose()
+        await engine.dispose()
+
+    asyncio.run(watch())
 
 
 def test_many_streams_see_every_event_once_while_writers_race(address: str, worker: Worker) -> None:
