@@ -11,12 +11,22 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy import make_url, text
+from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
 from service.database import Database
 from service.settings import ServiceSettings
 from store.errors import DatabaseUnavailableError
 from store.sessions import database_url, make_async_engine
+
+# Uvicorn sets up its own loggers only; ours go where its lines go.
+_LOGGING: Any = {
+    **LOGGING_CONFIG,
+    "loggers": {
+        **LOGGING_CONFIG["loggers"],
+        "service": {"handlers": ["default"], "level": "INFO", "propagate": False},
+    },
+}
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -35,7 +45,13 @@ class Server(uvicorn.Server):
             app: The application.
             settings: How long requests may go on at the end.
         """
-        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=settings.shutdown_seconds))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                timeout_graceful_shutdown=settings.shutdown_seconds,
+                log_config=_LOGGING,
+            )
+        )
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

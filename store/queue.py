@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -134,6 +135,35 @@ def waiting(session: Session, search: Search) -> Waiting | None:
     ).one()
     why = _why(search, capacity, num_fitting_ahead, fits=_fits(search, capacity))
     return Waiting(search, num_ahead + 1, why)
+
+
+def waiting_of(session: Session, searches: Sequence[Search]) -> dict[UUID, Waiting]:
+    """The same as `waiting` for several searches at once, without those that are not queued."""
+    queued = {search.id: search for search in searches if search.status == SearchStatus.QUEUED}
+    if not queued:
+        return {}
+    capacity = _capacity(dispatchers_seen(session))
+    order = (Search.priority.desc(), Search.queued_at, Search.id)
+    places = (
+        select(
+            Search.id,
+            func.row_number().over(order_by=order).label("position"),
+            func.count()
+            .filter(leases.fits_some_node(capacity))
+            .over(order_by=order, rows=(None, -1))
+            .label("num_fitting_ahead"),
+        )
+        .where(Search.status == SearchStatus.QUEUED)
+        .subquery()
+    )
+    found = {}
+    for search_id, position, num_ahead in session.execute(
+        select(places).where(places.c.id.in_(queued))
+    ):
+        search = queued[search_id]
+        why = _why(search, capacity, num_ahead, fits=_fits(search, capacity))
+        found[search_id] = Waiting(search, position, why)
+    return found
 
 
 def _capacity(dispatchers: Sequence[Dispatcher]) -> Capacity:

@@ -84,7 +84,8 @@ class EventFeed:
                         self._ring(UUID(notification.payload))
             except (psycopg.Error, OSError) as error:
                 if not failures:
-                    logger.warning("no longer listening for events, streams poll: %s", error)
+                    reason = str(error).partition("\n")[0]
+                    logger.warning("not listening for events, streams poll meanwhile: %s", reason)
             finally:
                 self.connected.clear()
             await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])

@@ -192,9 +192,10 @@ def _cancel(session: Session, search_id: UUID) -> SearchAnswer:
 def _page(session: Session, page: SearchPage) -> SearchPageAnswer:
     ids: Sequence[UUID] = [search.id for search in page.searches]
     trials = searches.trials_of(session, ids)
+    waiting = queue.waiting_of(session, page.searches)
     return SearchPageAnswer(
         items=[
-            SearchAnswer.of(search, trials[search.id], queue.waiting(session, search))
+            SearchAnswer.of(search, trials[search.id], waiting.get(search.id))
             for search in page.searches
         ],
         next_cursor=page.next_cursor,

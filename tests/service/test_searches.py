@@ -48,11 +48,17 @@ def test_filters_narrow_the_list(api: Api, worker: Worker) -> None:
 
 def test_the_list_says_the_same_as_the_search(api: Api, worker: Worker) -> None:
     worker.heartbeat()
-    for _ in range(2):
-        api.submit()
+    api.submit()
     worker.run_to_the_end()
-    for item in api.get("/v1/searches").json()["items"]:
+    for priority, cpus in ((0, 1), (5, 64), (5, 1), (0, 1), (9, 2)):
+        api.submit(priority=priority, resources={"cpus": cpus})
+    items = api.get("/v1/searches?sort=created").json()["items"]
+    places = [item["waiting"] and item["waiting"]["position"] for item in items]
+    assert places == [None, 4, 2, 3, 5, 1]
+    for item in items:
         assert api.get(f"/v1/searches/{item['id']}").json() == item
+    queue = {place["search_id"]: place["why"] for place in api.get("/v1/queue").json()["waiting"]}
+    assert queue == {item["id"]: item["waiting"]["why"] for item in items[1:]}
 
 
 def test_a_finished_search_recommends_its_best_architecture(api: Api, worker: Worker) -> None:
