@@ -54,7 +54,7 @@ def _field_problem(model: type[BaseModel], item: ErrorDetails) -> FieldProblem:
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append(str(context["discriminator"]).strip("'"))
     message = _message(item, path, around)
-    if item["loc"] and item["loc"][-1] == _KEY_MARK:
+    if len(item["loc"]) > len(path) and item["loc"][-1] == _KEY_MARK:
         message = f"this key: {message}"
     return FieldProblem(pointer=pointer(path), message=message)
 
@@ -107,10 +107,11 @@ def _message(item: ErrorDetails, path: Sequence[str | int], around: type[BaseMod
         return _unknown_field(str(path[-1]), around)
     if item["type"] == "missing":
         return "this field is required"
-    if item["type"] == "union_tag_not_found":
-        return f"this field is required: one of {item['ctx']['discriminator']}"
-    if item["type"] == "union_tag_invalid":
-        return f"unknown; choose from: {item['ctx']['expected_tags']}"
+    if item["type"] in ("union_tag_not_found", "union_tag_invalid") and around is not None:
+        tags = _members(around.model_fields[str(item["loc"][-1])])
+        return f"choose from: {', '.join(tags)}"
+    if item["type"] == "string_pattern_mismatch":
+        return f"has a character that is not allowed here; the pattern is {item['ctx']['pattern']}"
     if item["type"] == "int_type":
         return "must be an integer, written without quotes, a point or an exponent"
     return item["msg"].removeprefix("Value error, ")

@@ -104,7 +104,9 @@ def _examples(title: str, holder: Mapping[str, Any]) -> Iterator[str]:
         for name, example in named.items():
             value = example["value"]
             text = value if isinstance(value, str) else json.dumps(value, indent=2)
-            label = f"{title}, {media_type}" + (f": {example.get('summary', name)}" * bool(name))
+            label = f"{title.rstrip('.')}, {media_type}" + (
+                f": {example.get('summary', name)}" * bool(name)
+            )
             yield (
                 f"<details><summary>{_inline(label)}</summary><pre>{escape(text)}</pre></details>"
             )

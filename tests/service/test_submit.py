@@ -131,6 +131,22 @@ def test_a_misspelt_field_is_told_its_right_name(offline: Api) -> None:
     }
 
 
+@pytest.mark.parametrize("space", [{}, {"kind": "dart"}])
+def test_a_union_tells_its_kinds(offline: Api, space: dict[str, str]) -> None:
+    (error,) = offline.post("/v1/searches", json={"space": space}).json()["errors"]
+    assert error == {
+        "pointer": "/space/kind",
+        "message": "choose from: darts, sharp_darts, sharper_darts",
+    }
+
+
+def test_a_wrong_key_is_told_from_a_wrong_value(offline: Api) -> None:
+    body = {"space": SPACE, "labels": {"[key]": ""}}
+    key, value = offline.post("/v1/searches", json=body).json()["errors"]
+    assert key["message"].startswith("this key: has a character that is not allowed")
+    assert value["message"] == "String should have at least 1 character"
+
+
 def test_a_body_of_errors_does_not_make_an_endless_answer(offline: Api) -> None:
     body = {"space": SPACE} | {f"x{number}": 0 for number in range(5000)}
     errors = offline.post("/v1/searches", json=body).json()["errors"]
