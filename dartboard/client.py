@@ -270,12 +270,13 @@ class Client:
         Args:
             search_id: The search.
             after: Only events with larger numbers.
-            patience: Seconds to go on trying while the server does not answer.
+            patience: Seconds to go on trying while the server does not answer, once it has
+                answered.
             on_trouble: Told of each connection that failed.
 
         Raises:
             NotFoundError: There is no such search.
-            ServerUnreachableError: The server did not come back in time.
+            ServerUnreachableError: There is no server, or it did not come back in time.
         """
         return streams.follow(
             self._transport,

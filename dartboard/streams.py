@@ -40,19 +40,21 @@ def follow(
         transport: The server.
         search_id: The search.
         after: Skip events up to this number.
-        patience: Seconds to go on trying while the server does not answer.
+        patience: Seconds to go on trying while the server does not answer, once it has answered.
         on_trouble: Told of each failed connection, for display.
 
     Raises:
         NotFoundError: There is no such search.
-        ServerUnreachableError: The server did not come back.
+        ServerUnreachableError: There is no server, or it did not come back.
     """
     path = f"/v1/searches/{search_id}"
     silent_since: float | None = None
     num_failures = 0
+    reached = False
     while True:
         try:
             with transport.events(f"{path}/events", after=after) as stream:
+                reached = True
                 for message in stream:
                     silent_since, num_failures = None, 0
                     event = _event(message.data)
@@ -66,6 +68,8 @@ def follow(
             if _is_over(transport, path, after):
                 return
         except (ServerUnreachableError, ServerFailedError) as error:
+            if not reached:
+                raise
             now = time.monotonic()
             silent_since = silent_since or now
             if now - silent_since > patience:

@@ -91,8 +91,9 @@ def down(as_json: Json = False) -> None:
         console.print("Searches that have not ended go on at the next `dartboard up`.")
     elif any(open_searches.values()):
         console.print(
-            f"{open_searches['queued']} queued and {open_searches['running']} running searches are "
-            "kept; they go on at the next `dartboard up`, from their last checkpoints.",
+            f"Searches that have not ended ({open_searches['queued']} queued, "
+            f"{open_searches['running']} running) go on at the next `dartboard up`, from their "
+            "last checkpoints.",
             soft_wrap=True,
         )
 

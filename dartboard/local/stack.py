@@ -102,7 +102,7 @@ class Stack:
             self._start_cluster()
         database_url = self._plan.database_url or self._start_postgres(begun)
         api, dispatcher = self._running("api"), self._running("dispatcher")
-        if api is None or dispatcher is None:
+        if api is None:
             self._migrate(database_url)
         if api is None:
             begun.append("api")

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,6 @@ class State:
     def put(self, name: str, record: Record) -> None:
         """Adds or replaces a record."""
         self._write({**self.read(), name: record})
-
-    def set_address(self, name: str, address: str) -> None:
-        """Writes down where a part is reached."""
-        records = self.read()
-        self._write({**records, name: replace(records[name], address=address)})
 
     def forget(self, name: str) -> None:
         """Removes a record; the file goes with the last one."""

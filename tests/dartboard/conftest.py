@@ -3,6 +3,7 @@
 The stand-in writes through `store.recording`, exactly as a runner does.
 """
 
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,9 @@ class Served:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
         self._server = Server(create_app(self._settings), self._settings)
+        # Its log goes where pytest's does, not to streams that end with the test.
+        for name in ("uvicorn", "uvicorn.access"):
+            logging.getLogger(name).handlers.clear()
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}
         )

@@ -1,0 +1,388 @@
+"""The command against a real server, as a user types it."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dartboard import Client
+from dartboard.cli import main
+from search_core.genotype import parse
+from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
+
+
+class Said(NamedTuple):
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Dartboard = Callable[..., Said]
+
+
+@pytest.fixture
+def dartboard(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> Dartboard:
+    """Runs the command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DARTBOARD_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: object) -> Said:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def found(client: Client, worker: Worker) -> str:
+    """The id of a search that succeeded."""
+    client.submit(SPEC)
+    return str(worker.run())
+
+
+def test_help_and_version_need_no_server_and_load_no_http_client() -> None:
+    code = (
+        "import sys; from dartboard.cli import main; status = main(['--help']);"
+        "assert not {'httpx2', 'torch', 'psutil', 'pydantic'} & set(sys.modules), 'loads too much';"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "submit" in done.stdout
+    version = subprocess.run(
+        [sys.executable, "-m", "dartboard", "--version"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.startswith("dartboard 0.")
+
+
+def test_submitting_a_file_with_options_over_it(
+    dartboard: Dartboard, server: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps({**SPEC, "labels": {"a": "1"}}))
+    said = dartboard(
+        *("submit", "spec.json", "--name", "mine", "--label", "team=vision", "--priority", 7),
+        *("--set", "training.epochs=4", "--set", "algorithm.order=second", "--json"),
+    )
+    assert said.code == 0
+    assert said.err == ""
+    search = said.json
+    assert search["name"] == "mine"
+    assert search["labels"] == {"a": "1", "team": "vision"}
+    assert search["priority"] == 7
+    assert search["spec"]["training"]["epochs"] == 4
+    assert search["spec"]["algorithm"]["order"] == "second"
+
+
+def test_submitting_from_stdin(
+    dartboard: Dartboard, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(SPEC)))
+    said = dartboard("submit", "-")
+    assert said.code == 0
+    identifier = said.out.split()[1]
+    assert f"dartboard follow {identifier}" in said.out
+    assert "no dispatcher is running" in said.out
+
+
+def test_a_dry_run_stores_nothing(dartboard: Dartboard, server: Served) -> None:
+    said = dartboard("submit", "--preset", "digits-quick", "--dry-run")
+    assert said.code == 0
+    assert "2 trials" in said.out
+    assert "Nothing was submitted" in said.out
+    assert dartboard("submit", "--preset=digits-quick", "--dry-run", "--json").json["num_trials"]
+    assert dartboard("list", "--json").json == []
+
+
+def test_a_bad_spec_gets_a_line_for_each_pointer(dartboard: Dartboard, server: Served) -> None:
+    bad = ("--set", "space.channels=0", "--set", "training.epohcs=2")
+    said = dartboard("submit", "--preset", "digits-quick", *bad)
+    assert (said.code, said.out) == (1, "")
+    assert [line.split(":")[0].strip() for line in said.err.splitlines()] == [
+        "error",
+        "/space/channels",
+        "/training/epohcs",
+    ]
+    as_json = dartboard("submit", "--preset", "digits-quick", *bad, "--json")
+    assert (as_json.code, as_json.out) == (1, "")
+    error = json.loads(as_json.err)
+    assert error["error"] == "invalid_spec"
+    assert {each["pointer"] for each in error["errors"]} == {"/space/channels", "/training/epohcs"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["submit"], "say what to search"),
+        (["submit", "missing.json"], "cannot be read"),
+        (["submit", "text.json"], "not JSON"),
+        (["submit", "array.json"], "no JSON object"),
+        (["submit", "--set", "training"], "write it like"),
+        (["submit", "--set", ".=1"], "write it like"),
+        (["submit", "--set", "name=x", "--set", "name.first=1"], "no object"),
+        (["submit", "--preset", "digits-quick", "--label", "team"], "write it like"),
+        (["list", "--status", "asleep"], "no status"),
+        (["list", "-n", "0"], "greater than or equal to 1"),
+        (["show", "zz"], "no id of a search"),
+        (["show"], "Missing argument"),
+        (["draw", "0" * 64, "--trial", "1"], "goes with a search"),
+        (["draw", "0" * 64, "--json", "-o", "-"], "both write to stdout"),
+        (["up", "--port", "70000"], "less than or equal to 65535"),
+        (["logs", "nothing"], "nothing"),
+        (["nothing"], "No such command"),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    dartboard: Dartboard, server: Served, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "text.json").write_text("hello")
+    (tmp_path / "array.json").write_text("[]")
+    said = dartboard(*arguments, "--json")
+    assert (said.code, said.out) == (2, "")
+    error = json.loads(said.err)
+    assert error["error"] == "usage"
+    assert message in error["message"]
+    if "--json" not in arguments:
+        for_people = dartboard(*arguments)
+        assert (for_people.code, for_people.out) == (2, "")
+        assert "Error" in for_people.err
+
+
+def test_without_a_server_every_command_exits_with_3(dartboard: Dartboard, server: Served) -> None:
+    server.stop()
+    identifier = "01900000-0000-7000-8000-000000000000"
+    for command in (
+        ("submit", "--preset", "digits-quick"),
+        ("follow", identifier),
+        ("show", identifier),
+        ("cancel", identifier),
+        ("list",),
+    ):
+        said = dartboard(*command, "--json")
+        assert (said.code, said.out) == (3, ""), command
+        assert json.loads(said.err)["error"] == "server_unreachable"
+        if command[0] == "list":
+            assert "dartboard up" in dartboard(*command).err
+
+
+def test_following_prints_each_event_and_then_what_was_found(
+    dartboard: Dartboard, found: str
+) -> None:
+    said = dartboard("follow", found)
+    assert said.code == 0
+    assert "trial 1 (seed 1): epoch 2/2, train loss 0.5000" in said.out
+    assert "trial 0 (seed 0): epoch 1/2, train loss 1.0000, validation loss -" in said.out
+    for genotype in GENOTYPES:
+        assert genotype.hash in said.out
+        assert any(parse(text) == genotype for text in genotypes_in(said.out))
+    assert "Recommended: Trial 1 (seed 1) has the highest validation accuracy" in said.out
+
+
+def test_following_with_json_prints_an_event_a_line(
+    dartboard: Dartboard, client: Client, worker: Worker
+) -> None:
+    runs = threading.Timer(0.2, worker.run)
+    search = client.submit(SPEC)
+    runs.start()
+    said = dartboard("follow", search.id, "--json")
+    runs.join()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    assert said.code == 0
+    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["kind"] == "search.succeeded"
+    after = dartboard("follow", search.id, "--json", "--after", len(events) - 1)
+    assert len(after.out.splitlines()) == 1
+
+
+def test_submitting_and_following_in_one(
+    dartboard: Dartboard, server: Served, worker: Worker
+) -> None:
+    runs = threading.Timer(0.5, worker.run)
+    runs.start()
+    said = dartboard("submit", "--preset", "digits-quick", "--follow", "--json")
+    runs.join()
+    search, *events = [json.loads(line) for line in said.out.splitlines()]
+    assert search["status"] == "queued"
+    assert events[-1]["kind"] == "search.succeeded"
+    assert said.code == 0
+
+
+def test_following_a_search_that_fails_or_is_cancelled_exits_with_1(
+    dartboard: Dartboard, client: Client, worker: Worker
+) -> None:
+    failed = client.submit(SPEC)
+    lease = worker.claim()
+    for trial in failed.trials:
+        worker.fail(lease, trial.id)
+    worker.finish(lease)
+    said = dartboard("follow", failed.id)
+    assert said.code == 1
+    assert "trial 0 (seed 0): failed: The loss diverged." in said.out
+    assert "The search failed (diverged). The loss diverged." in said.out
+    cancelled = client.cancel(client.submit(SPEC).id)
+    assert dartboard("follow", cancelled.id).code == 1
+    assert "diverged" in dartboard("show", failed.id).out
+
+
+def test_ctrl_c_while_following_leaves_the_search_running(client: Client, server: Served) -> None:
+    search = client.submit(SPEC)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dartboard", "follow", str(search.id)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DARTBOARD_URL": server.url},
+    )
+    with process:
+        assert process.stdout is not None
+        assert "no dispatcher is running" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert f"dartboard follow {search.id}" in err
+    assert f"dartboard cancel {search.id}" in err
+    assert client.get(search.id).status == "queued"
+
+
+def test_showing_a_search(dartboard: Dartboard, client: Client, found: str) -> None:
+    said = dartboard("show", found)
+    assert said.code == 0
+    assert "small  succeeded" in said.out
+    assert "darts (16 channels, 8 cells, 1 nodes, 8 primitives) on digits" in said.out
+    assert "0.6100" in said.out
+    assert GENOTYPES[1].hash in said.out
+    document = dartboard("show", found, "--json").json
+    assert document["id"] == found
+    assert document["architectures"][0]["recommended"]
+    waiting = client.submit(SPEC)
+    assert "place 1: no dispatcher is running" in dartboard("show", waiting.id).out
+
+
+def test_an_id_may_be_shortened_or_the_last(
+    dartboard: Dartboard, client: Client, server: Served
+) -> None:
+    assert "no search yet" in dartboard("show", "last").err
+    first, second = client.submit(SPEC, name="first"), client.submit(SPEC, name="second")
+    assert dartboard("show", "last", "--json").json["name"] == "second"
+    # These two differ at the end only; the start until there is the same but for milliseconds.
+    pairs = list(zip(str(first.id), str(second.id), strict=True))
+    short = str(first.id)[: [one == other for one, other in pairs].index(False)]
+    ambiguous = dartboard("show", short, "--json")
+    assert ambiguous.code == 2
+    assert str(first.id) in json.loads(ambiguous.err)["message"]
+    longer = str(first.id)[: len(short) + 1]
+    assert dartboard("show", longer, "--json").json["name"] == "first"
+    none = dartboard("show", "0123abcd", "--json")
+    assert none.code == 1
+    assert "dartboard list" in json.loads(none.err)["message"]
+    assert dartboard("show", "01900000-0000-7000-8000-000000000000").code == 1
+
+
+def test_listing(dartboard: Dartboard, client: Client, found: str) -> None:
+    client.submit(SPEC, name="waits", labels={"team": "vision"})
+    said = dartboard("list")
+    assert said.code == 0
+    newest, oldest = said.out.splitlines()[1:]
+    assert "waits" in newest
+    assert "queued (place 1)" in newest
+    assert found in oldest
+    assert "4/4" in oldest
+    assert "0.6100" in oldest
+    assert len(dartboard("list", "--json").json) == 2
+    assert len(dartboard("list", "--label", "team=vision", "--json").json) == 1
+    assert dartboard("list", "--status", "failed", "--json").json == []
+    assert "No search matches" in dartboard("list", "--name", "other").err
+    assert "There are more" in dartboard("list", "-n", "1").err
+    assert dartboard("list", "--created-before", "2000-01-01", "--json").json == []
+    assert dartboard("list", "--oldest-first", "--json").json[0]["id"] == found
+
+
+def test_cancelling(dartboard: Dartboard, client: Client, worker: Worker, found: str) -> None:
+    waiting = client.submit(SPEC)
+    assert "is cancelled" in dartboard("cancel", waiting.id).out
+    assert dartboard("cancel", waiting.id, "--json").json["status"] == "cancelled"
+    running = client.submit(SPEC)
+    worker.claim()
+    assert "within seconds" in dartboard("cancel", running.id).out
+    assert "(cancelling)" in dartboard("list").out
+    refused = dartboard("cancel", found, "--json")
+    assert (refused.code, json.loads(refused.err)["error"]) == (1, "conflict")
+
+
+def test_the_queue(dartboard: Dartboard, client: Client, worker: Worker) -> None:
+    assert "no dispatcher is running" in dartboard("queue").out
+    worker.sign_on()
+    running, waiting = client.submit(SPEC), client.submit(SPEC)
+    worker.claim()
+    said = dartboard("queue")
+    assert "2 of 2 CPUs" in said.out
+    assert str(running.id) in said.out
+    assert str(waiting.id) in said.out
+    assert dartboard("queue", "--json").json["counts"]["running"] == 1
+
+
+def test_presets(dartboard: Dartboard, server: Served) -> None:
+    assert "digits-quick" in dartboard("presets").out
+    assert dartboard("presets", "--json").json[0]["spec"]["space"]["kind"] == "darts"
+
+
+def test_genotypes(dartboard: Dartboard, client: Client, found: str) -> None:
+    assert dartboard("genotype", found).out == GENOTYPES[1].to_text() + "\n"
+    assert parse(dartboard("genotype", GENOTYPES[0].hash, "--json").out) == GENOTYPES[0]
+    assert parse(dartboard("genotype", "last", "--trial", "0").out) == GENOTYPES[0]
+    assert "those that have: 0, 1" in dartboard("genotype", found, "--trial", "7").err
+    waiting = client.submit(SPEC)
+    assert f"dartboard follow {waiting.id}" in dartboard("genotype", waiting.id).err
+
+
+def test_drawing(dartboard: Dartboard, found: str, tmp_path: Path) -> None:
+    said = dartboard("draw", found, "--json").json
+    assert said["architecture"] == GENOTYPES[1].hash
+    assert (tmp_path / said["path"]).read_text().count("</svg>") == 1
+    assert dartboard("draw", found, "--cell", "reduce", "-o", "sub/cell.dot").code == 0
+    assert "digraph" in (tmp_path / "sub" / "cell.dot").read_text()
+    assert {file.name for file in tmp_path.glob("**/*") if file.is_file()} == {
+        said["path"],
+        "cell.dot",
+    }
+    (tmp_path / "folder.svg").mkdir()
+    refused = dartboard("draw", found, "-o", "folder.svg")
+    assert refused.code == 1
+    assert "cannot be written" in refused.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(client: Client, server: Served) -> None:
+    for _ in range(3):
+        client.submit(SPEC)
+    done = subprocess.run(
+        f"'{sys.executable}' -m dartboard list --json | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DARTBOARD_URL": server.url},
+    )
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
+def genotypes_in(text: str) -> list[str]:
+    """Every published text form in a command's output."""
+    found = []
+    for piece in text.split("  Genotype(")[1:]:
+        end = piece.index("])") + 2
+        found.append("Genotype(" + piece[:end])
+    return found
