@@ -1,6 +1,7 @@
 """What a search run tells its caller: progress by batch, a report by epoch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from search_core.genotype import Genotype
 
@@ -23,6 +24,20 @@ class BatchProgress:
 
 
 @dataclass(frozen=True)
+class SearchWarning:
+    """Something about an epoch that its reader should know. It is no error.
+
+    Attributes:
+        kind: What it is, for programs: `collapse` is told of every collapsed epoch, and
+            `stopped_on_collapse` besides of the epoch after which the run ended early for it.
+        message: The same in a sentence.
+    """
+
+    kind: Literal["collapse", "stopped_on_collapse"]
+    message: str
+
+
+@dataclass(frozen=True)
 class EpochReport:
     """What an epoch measured.
 
@@ -33,6 +48,7 @@ class EpochReport:
             rate is the one that the epoch was trained with.
         genotype: The architecture that the alphas stand for after the epoch.
         alphas: The softmaxed alphas by group, as rows of candidates.
+        warnings: What its reader should know, if anything; see `search_core.collapse`.
     """
 
     epoch: int
@@ -40,3 +56,4 @@ class EpochReport:
     metrics: dict[str, float]
     genotype: Genotype
     alphas: dict[str, list[list[float]]]
+    warnings: tuple[SearchWarning, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from search_core import data, schedules, weighting
+from search_core import collapse, data, schedules, weighting
 from search_core.bilevel import BatchResult, BilevelStep
 from search_core.errors import CheckpointError, DivergedError
 from search_core.evaluation import evaluate
@@ -29,6 +29,8 @@ class _Position:
     """How far a run is, and the running sums of the present epoch."""
 
     epoch: int = 0
+    collapsed_epochs: int = 0
+    """In a row, up to the last completed epoch."""
     batch: int = 0
     loss_sum: float = 0.0
     num_correct: int = 0
@@ -99,8 +101,10 @@ class SearchRun:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch >= self._spec.training.epochs
+        """Whether all epochs are done, or the run has ended early because it collapsed."""
+        return self.epoch >= self._spec.training.epochs or collapse.stops(
+            self._position.collapsed_epochs, self._spec.algorithm.stop_on_collapse_epochs
+        )
 
     def genotype(self) -> Genotype:
         """The architecture that the alphas stand for now."""
@@ -121,7 +125,7 @@ class SearchRun:
             RuntimeError: The run is finished.
         """
         if self.finished:
-            raise RuntimeError(f"all {self.epoch} epochs are done")
+            raise RuntimeError(f"the run is finished: {self.epoch} epochs are done")
         position = self._position
         batches = self._train_batches.batches
         while position.batch < batches:
@@ -208,6 +212,8 @@ class SearchRun:
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()
+        collapsed = collapse.is_collapsed(genotype)
+        collapsed_epochs = position.collapsed_epochs + 1 if collapsed else 0
         batches = self._train_batches.batches
         metrics = {
             "train_loss": position.loss_sum / batches,
@@ -217,15 +223,23 @@ class SearchRun:
             "learning_rate": self._rates[self.epoch],
             "seconds": position.seconds + self._clock() - started,
             **self.network.statistics(genotype),
+            "collapsed": float(collapsed),
         }
-        self._position = _Position(epoch=self.epoch + 1)
+        self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
+        epochs = self._spec.training.epochs
         weights = self.network.architecture_weights()
         return EpochReport(
             epoch=self.epoch,
-            epochs=self._spec.training.epochs,
+            epochs=epochs,
             metrics=metrics,
             genotype=genotype,
             alphas={name: values.tolist() for name, values in weights.items()},
+            warnings=collapse.warnings(
+                collapsed_epochs,
+                epoch=self.epoch,
+                epochs=epochs,
+                stop_after=self._spec.algorithm.stop_on_collapse_epochs,
+            ),
         )
 
     def _diverged(self, place: str, what: object) -> DivergedError:

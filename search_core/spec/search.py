@@ -29,6 +29,9 @@ class AlgorithmSpec(SpecModel):
     """Adam's weight decay for the alphas."""
     exclude_none: bool = True
     """Never derive the primitive `none`, as published; false gives the variant without the rule."""
+    stop_on_collapse_epochs: int = Field(default=0, ge=0, le=10_000)
+    """End a trial early once this many epochs in a row have derived a collapsed normal cell, one
+    whose edges are all `skip_connect` or `none`. 0 only warns."""
 
     @model_validator(mode="after")
     def _check_detach_max(self) -> Self:

@@ -23,6 +23,7 @@ METRICS = {
     "alpha_entropy_normal",
     "alpha_entropy_reduce",
     "skip_connects",
+    "collapsed",
 }
 
 
@@ -102,7 +103,7 @@ def test_reports_of_a_run(make_spec: SpecMaker) -> None:
             assert all(sum(row) == pytest.approx(1) for row in rows)
     assert [first.metrics["learning_rate"], second.metrics["learning_rate"]] == [0.1, 0.001]
     assert second.genotype == run.genotype()
-    with pytest.raises(RuntimeError, match="all 2 epochs are done"):
+    with pytest.raises(RuntimeError, match="finished: 2 epochs are done"):
         run.run_epoch()
 
 
