@@ -132,8 +132,9 @@ def install(uv: list[str]) -> None:
     STAMP.unlink(missing_ok=True)
     pip = [*uv, "pip"]
     hint = (
-        "the lines above say what failed. Often it is the network or a full disk (about 7 GB are "
-        "needed); `make clean` and another try start afresh"
+        "the lines above say what failed. Often it is the network (behind a proxy with a "
+        "certificate of its own: UV_SYSTEM_CERTS=1 make install) or a full disk (about 7 GB are "
+        "needed). `make clean` and another try start afresh"
     )
     step(
         "making .venv",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -99,57 +99,42 @@ def overview(session: Session, *, limit: int = 100) -> Overview:
         .order_by(Search.started_at)
         .limit(limit)
     ).all()
-    dispatchers = dispatchers_seen(session)
-    capacity = _capacity(dispatchers)
-    reserved_cpus, reserved_gpus = leases.reserved(session)
+    cluster = _see(session)
     waiting = []
     num_ahead = 0
     for position, search in enumerate(queued, start=1):
-        fits = _fits(search, capacity)
-        waiting.append(Waiting(search, position, _why(search, capacity, num_ahead, fits=fits)))
+        waiting.append(Waiting(search, position, cluster.why(search, num_ahead)))
         # A search that no node can hold keeps nobody waiting.
-        num_ahead += fits
-    return Overview(counts, waiting, running, dispatchers, capacity, reserved_cpus, reserved_gpus)
+        num_ahead += cluster.could_hold(search)
+    return Overview(
+        counts,
+        waiting,
+        running,
+        cluster.dispatchers,
+        cluster.capacity,
+        cluster.reserved_cpus,
+        cluster.reserved_gpus,
+    )
 
 
 def waiting(session: Session, search: Search) -> Waiting | None:
     """A search's place in the queue and why it waits; None when it is not queued."""
-    if search.status != SearchStatus.QUEUED:
-        return None
-    is_ahead = and_(
-        Search.status == SearchStatus.QUEUED,
-        or_(
-            Search.priority > search.priority,
-            and_(
-                Search.priority == search.priority,
-                or_(
-                    Search.queued_at < search.queued_at,
-                    and_(Search.queued_at == search.queued_at, Search.id < search.id),
-                ),
-            ),
-        ),
-    )
-    capacity = _capacity(dispatchers_seen(session))
-    num_ahead, num_fitting_ahead = session.execute(
-        select(func.count(), func.count().filter(leases.fits_some_node(capacity))).where(is_ahead)
-    ).one()
-    why = _why(search, capacity, num_fitting_ahead, fits=_fits(search, capacity))
-    return Waiting(search, num_ahead + 1, why)
+    return waiting_of(session, [search]).get(search.id)
 
 
 def waiting_of(session: Session, searches: Sequence[Search]) -> dict[UUID, Waiting]:
-    """The same as `waiting` for several searches at once, without those that are not queued."""
+    """The places of several searches, by id, without those that are not queued."""
     queued = {search.id: search for search in searches if search.status == SearchStatus.QUEUED}
     if not queued:
         return {}
-    capacity = _capacity(dispatchers_seen(session))
+    cluster = _see(session)
     order = (Search.priority.desc(), Search.queued_at, Search.id)
     places = (
         select(
             Search.id,
             func.row_number().over(order_by=order).label("position"),
             func.count()
-            .filter(leases.fits_some_node(capacity))
+            .filter(leases.fits_some_node(cluster.capacity))
             .over(order_by=order, rows=(None, -1))
             .label("num_fitting_ahead"),
         )
@@ -161,33 +146,52 @@ def waiting_of(session: Session, searches: Sequence[Search]) -> dict[UUID, Waiti
         select(places).where(places.c.id.in_(queued))
     ):
         search = queued[search_id]
-        why = _why(search, capacity, num_ahead, fits=_fits(search, capacity))
-        found[search_id] = Waiting(search, position, why)
+        found[search_id] = Waiting(search, position, cluster.why(search, num_ahead))
     return found
 
 
-def _capacity(dispatchers: Sequence[Dispatcher]) -> Capacity:
-    # Dispatchers of one deployment share one cluster; the latest report stands for all.
-    if not dispatchers:
-        return Capacity(nodes=())
-    latest = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at)
-    return Capacity(tuple(Node(node["cpus"], node["gpus"]) for node in latest.nodes))
+@dataclass(frozen=True)
+class _Cluster:
+    """What a waiting search has to do with: who dispatches, what there is, what is taken."""
 
+    dispatchers: Sequence[Dispatcher]
+    capacity: Capacity
+    reserved_cpus: int
+    reserved_gpus: int
 
-def _fits(search: Search, capacity: Capacity) -> bool:
-    return any(
-        search.trial_cpus <= node.cpus and search.trial_gpus <= node.gpus for node in capacity.nodes
-    )
-
-
-def _why(search: Search, capacity: Capacity, num_ahead: int, *, fits: bool) -> str:
-    if not capacity.nodes:
-        return "no dispatcher is running"
-    if not fits:
-        return (
-            f"no node has {search.trial_cpus} CPUs and {search.trial_gpus} GPUs, "
-            "which each of its trials needs"
+    def could_hold(self, search: Search) -> bool:
+        """Whether some node is large enough for one of the search's trials."""
+        return any(
+            search.trial_cpus <= node.cpus and search.trial_gpus <= node.gpus
+            for node in self.capacity.nodes
         )
-    if num_ahead:
-        return "1 search is ahead of it" if num_ahead == 1 else f"{num_ahead} are ahead of it"
-    return "the cluster is full"
+
+    def why(self, search: Search, num_ahead: int) -> str:
+        """Why a search with so many before it has not started."""
+        if not self.dispatchers:
+            return "no dispatcher is running"
+        if not self.capacity.nodes:
+            return "the cluster has no node yet"
+        if not self.could_hold(search):
+            return (
+                f"no node has {search.trial_cpus} CPUs and {search.trial_gpus} GPUs, "
+                "which each of its trials needs"
+            )
+        if num_ahead:
+            return "1 search is ahead of it" if num_ahead == 1 else f"{num_ahead} are ahead of it"
+        if (
+            self.reserved_cpus + search.trial_cpus > self.capacity.cpus
+            or self.reserved_gpus + search.trial_gpus > self.capacity.gpus
+        ):
+            return "the cluster is full"
+        return "it is about to start"
+
+
+def _see(session: Session) -> _Cluster:
+    dispatchers = dispatchers_seen(session)
+    nodes: list[dict[str, float]] = []
+    if dispatchers:
+        # Dispatchers of one deployment share one cluster; the latest report stands for all.
+        nodes = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at).nodes
+    capacity = Capacity(tuple(Node(node["cpus"], node["gpus"]) for node in nodes))
+    return _Cluster(dispatchers, capacity, *leases.reserved(session))

@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from store import leases, queue
 from store.errors import DatabaseUnavailableError, LeaseLostError
 from store.events import QUEUE_CHANNEL
-from store.leases import Lease
+from store.leases import Capacity, Lease
 from store.notifications import Listener, listening
 from store.sessions import database_url, make_engine, transaction
 from store.states import Reason
@@ -69,6 +69,7 @@ class Dispatcher:
         self._runners: dict[UUID, _Runner] = {}
         self._stopping = False
         self._next_heartbeat = 0.0
+        self._shown: Capacity | None = None
 
     def stop(self) -> None:
         """Makes `run` return soon. Safe to call from a signal handler."""
@@ -97,30 +98,29 @@ class Dispatcher:
     def tick(self) -> None:
         """One round: reaps runners, shows itself, takes back lost searches, claims new ones."""
         self._reap()
-        if time.monotonic() >= self._next_heartbeat:
-            self._beat()
+        capacity = self._capacity.now()
+        if time.monotonic() >= self._next_heartbeat or capacity != self._shown:
+            self._beat(capacity)
+            self._shown = capacity
             self._next_heartbeat = time.monotonic() + _HEARTBEAT_SECONDS
         with transaction(self._engine) as session:
             expired = leases.expire(session, max_failures=self._settings.max_failures)
         for search_id in expired:
             _LOG.warning("the lease of search %s ran out", search_id)
-        while not self._stopping and self._claim_one():
+        while capacity.nodes and not self._stopping and self._claim_one(capacity):
             pass
 
-    def _beat(self) -> None:
+    def _beat(self, capacity: Capacity) -> None:
         with transaction(self._engine) as session:
             queue.heartbeat(
                 session,
                 self._id,
                 host=platform.node(),
                 pid=os.getpid(),
-                capacity=self._capacity.now(),
+                capacity=capacity,
             )
 
-    def _claim_one(self) -> bool:
-        capacity = self._capacity.now()
-        if not capacity.nodes:
-            return False
+    def _claim_one(self, capacity: Capacity) -> bool:
         with transaction(self._engine) as session:
             lease = leases.claim(session, capacity, holder=self._id, duration=self._settings.lease)
         if lease is None:

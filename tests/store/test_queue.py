@@ -38,7 +38,13 @@ def test_why_a_search_waits(engine: Engine, submit: Submit, claim: Claim) -> Non
     submit()
     assert whys(engine) == ["no dispatcher is running"]
     beat(engine)
+    assert whys(engine) == ["it is about to start"]
+    beat(engine, Capacity(nodes=()))
+    assert whys(engine) == ["the cluster has no node yet"]
+    beat(engine)
+    claim()
     submit(resources={"cpus": 4}, priority=1)
+    submit(resources={"cpus": 2})
     submit()
     submit()
     assert whys(engine) == [
