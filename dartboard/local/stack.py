@@ -211,7 +211,7 @@ class Stack:
             )
             self._say("api", begun, f"the API listens at {api.address}")
             wait_for(
-                lambda: _is_served_by(client, dispatcher.started.pid),
+                lambda: self._is_served_by(client, dispatcher.started.pid),
                 part="dispatcher",
                 started=dispatcher.started,
                 log=self._layout.log("dispatcher"),
@@ -219,6 +219,19 @@ class Stack:
                 timeout=_READY_TIMEOUT,
             )
         self._say("dispatcher", begun, "the dispatcher takes searches")
+
+    def _is_served_by(self, client: Client, dispatcher_pid: int) -> bool | None:
+        """True once the server is ready and this very dispatcher knows what its cluster holds."""
+        try:
+            if not client.ready().ready:
+                return None
+            queue = client.queue()
+        except DartboardError:
+            return None
+        signed_on = any(seen.pid == dispatcher_pid for seen in queue.dispatchers)
+        # Somebody else's cluster may hold no node until there is something to run.
+        has_nodes = bool(queue.cluster.nodes) or self._plan.ray_address is not None
+        return True if signed_on and has_nodes else None
 
     def _stop_all(self, names: list[PartName]) -> tuple[PartName, ...]:
         stopped = tuple(name for name in reversed(PARTS) if name in names and self._stop(name))
@@ -279,14 +292,3 @@ def _answers(client: Client) -> bool | None:
     except DartboardError:
         return None
     return True
-
-
-def _is_served_by(client: Client, dispatcher_pid: int) -> bool | None:
-    """True once the server is ready and this very dispatcher has signed on."""
-    try:
-        if not client.ready().ready:
-            return None
-        seen = client.queue().dispatchers
-    except DartboardError:
-        return None
-    return True if any(dispatcher.pid == dispatcher_pid for dispatcher in seen) else None
