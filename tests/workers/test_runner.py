@@ -52,18 +52,21 @@ def test_a_search_runs_to_its_recommendation(
         }
 
 
-def test_a_trial_that_cannot_run_fails_with_a_reason(
+def test_a_trial_that_diverges_fails_and_says_so(
     engine: Engine,
     settings: WorkerSettings,
     submit: Callable[..., UUID],
     record: Callable[[UUID], Record],
 ) -> None:
-    search_id = submit(training={"learning_rate": 10.0, "gradient_clip": 1e6, "epochs": 2})
-    # Weights that large are no longer finite after a few steps.
-    run(engine, claim(engine), settings, InlineTrials())
+    # Each step multiplies the weights by 1 - learning rate * weight decay = -99.
+    search_id = submit(
+        training={"learning_rate": 10.0, "weight_decay": 10.0, "batch_size": 64, "epochs": 4}
+    )
+    assert run(engine, claim(engine), settings, InlineTrials()) == "failed"
     after = record(search_id)
-    if after.search.status == "failed":
-        assert after.search.reason == Reason.DIVERGED
+    assert after.search.reason == Reason.DIVERGED
+    assert "epoch" in after.search.message
+    assert after.kinds[-2:] == ["trial.failed", "search.failed"]
 
 
 class _Stubborn:
