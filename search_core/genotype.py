@@ -8,14 +8,15 @@ import ast
 import hashlib
 import json
 from collections import namedtuple
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from search_core.errors import InvalidGenotypeError
-from search_core.spec.primitives import ALL_PRIMITIVES, NONE
+from search_core.spec.primitives import ALL_PRIMITIVES
 
 _TEXT_LIMIT = 100_000
+_SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Edge(NamedTuple):
@@ -26,8 +27,10 @@ class Edge(NamedTuple):
         source: The state it reads: 0 and 1 are the cell's inputs, 2 + i is node i.
     """
 
-    primitive: str
-    source: int
+    # The validation of a cell says more of what is wrong than a type could; these are for readers
+    # of the schema.
+    primitive: Annotated[str, Field(json_schema_extra={"enum": sorted(ALL_PRIMITIVES)})]
+    source: Annotated[int, Field(json_schema_extra={"minimum": 0})]
 
 
 class CellGenotype(BaseModel):
@@ -102,6 +105,18 @@ class CellGenotype(BaseModel):
 
 Genotype = CellGenotype
 """Any architecture; a union told apart by `kind` once there is a second kind."""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a genotype's JSON form.
+
+    What a schema cannot say, `parse` checks besides: that every node has two edges, that it reads
+    earlier states only, and that a concatenation repeats none.
+
+    Returns:
+        A JSON schema, draft 2020-12.
+    """
+    return {"$schema": _SCHEMA_DIALECT, **CellGenotype.model_json_schema()}
 
 
 def parse(text_or_json: str) -> Genotype:
@@ -183,7 +198,7 @@ def _check_cell(name: str, edges: tuple[Edge, ...], concat: tuple[int, ...]) -> 
     num_nodes = len(edges) // 2
     for index, edge in enumerate(edges):
         if edge.primitive not in ALL_PRIMITIVES:
-            known = ", ".join(sorted(ALL_PRIMITIVES - {NONE}))
+            known = ", ".join(sorted(ALL_PRIMITIVES))
             raise ValueError(
                 f"{name}[{index}]: unknown primitive {edge.primitive!r}; known are: {known}"
             )

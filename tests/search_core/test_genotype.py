@@ -1,11 +1,12 @@
 import json
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search_core.errors import InvalidGenotypeError
-from search_core.genotype import CellGenotype, Edge, parse
+from search_core.genotype import CellGenotype, Edge, json_schema, parse
 from search_core.spec.primitives import ALL_PRIMITIVES
 
 _PRIMITIVE = st.sampled_from(sorted(ALL_PRIMITIVES))
@@ -91,6 +92,14 @@ def test_any_text_is_a_genotype_or_a_clear_error(text: str) -> None:
         ("other(normal=[])", "expected JSON"),
         ('{"kind": "cell"}', "normal: Field required"),
         ("Genotype(normal=range(10**9))", "expected a list of literal values"),
+        ("Genotype(normal=[('skip_connect', 0)])", "normal: Tuple should have at least 2 items"),
+        (
+            "Genotype(normal=[('none', 0), ('none', 'x')])",
+            "normal.1.1: Input should be a valid int",
+        ),
+        ('{"kind": "path"}', "kind: Input should be 'cell'"),
+        ('{"kind": "cell", "version": 2}', "version: Input should be 1"),
+        ('{"kind": "cell", "normal": [["skip_connect", 0]', "Invalid JSON: EOF"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, message: str) -> None:
@@ -102,9 +111,16 @@ def test_what_is_wrong_is_said(text: str, message: str) -> None:
     ("normal", "concat", "message"),
     [
         ([("skip_connect", 0)] * 3, [2], "3 edges, but every node has exactly two"),
-        ([("skip", 0)] * 2, [2], "unknown primitive 'skip'"),
-        ([("skip_connect", 2)] * 2, [2], "node 0 cannot read state 2"),
-        ([("skip_connect", 0)] * 2, [3], "no state 3"),
+        ([("skip", 0)] * 2, [2], r"normal\[0\]: unknown primitive 'skip'; known are: .*none, "),
+        ([("skip_connect", 2)] * 2, [2], r"normal\[0\]: node 0 cannot read state 2; .* 0 to 1"),
+        ([("skip_connect", -1)] * 2, [2], "node 0 cannot read state -1"),
+        (
+            [("skip_connect", 0)] * 3 + [("none", 3)],
+            [2],
+            r"normal\[3\]: node 1 cannot read state 3",
+        ),
+        ([("skip_connect", 0)] * 2, [3], "normal_concat: no state 3 in a cell with states 0 to 2"),
+        ([("skip_connect", 0)] * 2, [], "normal_concat: Tuple should have at least 1 item"),
         ([("skip_connect", 0)] * 2, [2, 2], "a state repeats"),
     ],
 )
@@ -114,3 +130,37 @@ def test_what_is_no_cell_is_refused(
     fields = {"normal": normal, "normal_concat": concat, "reduce": normal, "reduce_concat": concat}
     with pytest.raises(InvalidGenotypeError, match=message):
         parse(json.dumps({"kind": "cell", **fields}))
+
+
+def test_an_unknown_field_is_refused() -> None:
+    edges = [["none", 0], ["none", 1]]
+    fields = {"normal": edges, "normal_concat": [2], "reduce": edges, "reduce_concat": [2]}
+    with pytest.raises(InvalidGenotypeError, match="cells: Extra inputs are not permitted"):
+        parse(json.dumps({**fields, "cells": 3}))
+
+
+@pytest.mark.parametrize("concat", [[2, 3, 4], [4, 3, 2]])
+def test_the_reduction_cell_is_checked_like_the_normal_one(concat: list[int]) -> None:
+    edges = [("skip_connect", 0)] * 4
+    fields = {"normal": edges, "normal_concat": [2], "reduce": edges, "reduce_concat": concat}
+    with pytest.raises(InvalidGenotypeError, match="reduce_concat: no state 4"):
+        parse(json.dumps({"kind": "cell", **fields}))
+
+
+@given(genotypes())
+def test_every_genotype_is_valid_by_the_published_schema(genotype: CellGenotype) -> None:
+    jsonschema.validate(json.loads(genotype.to_json()), json_schema())
+
+
+def test_the_published_schema_describes_the_json_form() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["properties"]["kind"]["const"] == "cell"
+    assert schema["properties"]["version"]["const"] == 1
+    assert not schema["additionalProperties"]
+    primitive, source = schema["$defs"]["Edge"]["prefixItems"]
+    assert set(primitive["enum"]) == ALL_PRIMITIVES
+    assert (source["type"], source["minimum"]) == ("integer", 0)
+    assert all(field["description"] for field in schema["properties"].values())
+    json.dumps(schema)
