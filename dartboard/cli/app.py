@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from dartboard.cli import architectures, demo, local, output, queue, searches, submitting
+from dartboard.cli import (
+    architectures,
+    demo,
+    local,
+    output,
+    profile,
+    queue,
+    searches,
+    submitting,
+)
 from dartboard.errors import DartboardError, ServerUnreachableError
 from dartboard.local.signals import Terminated
 
@@ -40,6 +49,7 @@ app.command(rich_help_panel=_SEARCHES)(queue.queue)
 app.command(rich_help_panel=_SEARCHES)(queue.presets)
 app.command(rich_help_panel=_FOUND)(architectures.genotype)
 app.command(rich_help_panel=_FOUND)(architectures.draw)
+app.command(rich_help_panel=_FOUND)(profile.profile)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
