@@ -7,29 +7,28 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from search_core.data import LabelledImages
+from search_core.data import Images, LabelledImages
 
 _BATCH = 512
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: LabelledImages) -> tuple[float, float]:
+def evaluate(network: nn.Module, images: Images | LabelledImages) -> tuple[float, float]:
     """Loss and accuracy in eval mode, in which batch normalisations use their running statistics.
 
     The network is left in eval mode.
 
     Args:
         network: From images to logits [n, k].
-        images: On the network's device.
+        images: On the network's device; they are not augmented.
 
     Returns:
         The mean cross-entropy in nats, and the fraction classified right.
     """
     network.eval()
     loss_sum, num_correct = 0.0, 0
-    for start in range(0, len(images), _BATCH):
-        labels_n = images.labels_n[start : start + _BATCH]
-        logits_nk = network(images.images_nchw[start : start + _BATCH])
-        loss_sum += float(functional.cross_entropy(logits_nk, labels_n, reduction="sum"))
-        num_correct += int((logits_nk.argmax(dim=1) == labels_n).sum())
+    for batch in images.in_order(_BATCH):
+        logits_nk = network(batch.images_nchw)
+        loss_sum += float(functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum"))
+        num_correct += int((logits_nk.argmax(dim=1) == batch.labels_n).sum())
     return loss_sum / len(images), num_correct / len(images)

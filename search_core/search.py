@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from search_core.states import load_optimizer, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 @dataclass
@@ -47,11 +48,12 @@ class SearchRun:
         spec: What to search.
         seed: The trial's seed: split, initial weights and batch order.
         device: Where to train.
+        data_root: The data folder: `dataset.root` is relative to it. It may differ when resumed.
         clock: Seconds since any fixed moment, for the durations in reports.
 
     Raises:
         ValueError: The space does not fit the data set's images.
-        DataNotFoundError: The data set is not there.
+        DataNotFoundError: The data set is not in its folder, or is not what the spec says.
 
     Attributes:
         network: The supernet.
@@ -64,6 +66,7 @@ class SearchRun:
         seed: int,
         *,
         device: torch.device | str = "cpu",
+        data_root: Path | str = data.DEFAULT_DATA_ROOT,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._spec = spec
@@ -78,17 +81,16 @@ class SearchRun:
             weight_generator=stream(seed, "weights"),
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
+        # One core trains; the others of the trial read ahead, where images come from files.
+        dataset = data.load(spec.dataset, data_root, num_workers=spec.resources.cpus - 1)
         train, validation = data.halves(
-            data.load(spec.dataset.name).train, spec.dataset.train_portion, stream(seed, "halves")
+            dataset.train, spec.dataset.train_portion, stream(seed, "halves")
         )
         self._train, self._validation = train.to(device), validation.to(device)
-        batch_size = spec.training.batch_size
-        self._train_batches = data.BatchSampler(
-            len(train), batch_size, stream(seed, "training batches")
-        )
-        self._validation_batches = data.BatchSampler(
-            len(validation), batch_size, stream(seed, "validation batches")
-        )
+        self._train_batches = self._batches(self._train, "training")
+        # The alphas' batches are augmented like the weights', as in DARTS: else the alphas would
+        # choose for easier images than the network is trained on. Accuracy is measured without.
+        self._validation_batches = self._batches(self._validation, "validation")
         self._step = BilevelStep(self.network, spec.algorithm, spec.training)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
@@ -171,7 +173,8 @@ class SearchRun:
 
         Raises:
             CheckpointError: The state is of another version, spec or seed. The name, labels,
-                priority, trials and resources of a spec may differ: they change no number.
+                priority, trials, resources and the dataset's folder may differ: they change no
+                number.
         """
         if state.get("version") != _STATE_VERSION:
             raise CheckpointError(
@@ -183,8 +186,8 @@ class SearchRun:
             )
         if state["settings"] != _settings(self._spec):
             raise CheckpointError(
-                "the state of another spec: its space, dataset, algorithm or training differ; "
-                f"saved was {state['settings']}"
+                "the state of another spec: its space, dataset, augmentation, algorithm or "
+                f"training differ; saved was {state['settings']}"
             )
         self.network.load_state_dict(state["network"])
         load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
@@ -196,9 +199,16 @@ class SearchRun:
         self._validation_batches.load_state_dict(state["validation_batches"])
         self._position = _Position(**state["position"])
 
+    def _batches(self, half: data.Images, purpose: str) -> data.Batches:
+        return half.batches(
+            self._spec.training.batch_size,
+            self._spec.augmentation,
+            order_generator=stream(self._seed, f"{purpose} batches"),
+            augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
+        )
+
     def _train_batch(self) -> BatchResult:
-        train = self._train.take(self._train_batches.next())
-        validation = self._validation.take(self._validation_batches.next())
+        train, validation = self._train_batches.next(), self._validation_batches.next()
         try:
             return self._step(train, validation)
         except DivergedError as error:
@@ -253,4 +263,8 @@ class SearchRun:
 
 def _settings(spec: SearchSpec) -> str:
     """The part of a spec that changes numbers, as JSON."""
-    return spec.model_dump_json(include={"space", "dataset", "algorithm", "training"})
+    return spec.model_dump_json(
+        include={"space", "dataset", "augmentation", "algorithm", "training"},
+        # Where the images lie changes none of them.
+        exclude={"dataset": {"root", "download"}},
+    )

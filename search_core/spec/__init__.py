@@ -1,7 +1,9 @@
 """The typed description of a search. Free of torch."""
 
+from search_core.spec.augmentation import AugmentationSpec
 from search_core.spec.base import SpecModel
-from search_core.spec.datasets import FACTS, DatasetFacts, DatasetName, DatasetSpec
+from search_core.spec.dataset_facts import FACTS, DatasetFacts
+from search_core.spec.datasets import DatasetSpec
 from search_core.spec.presets import PRESETS, Preset
 from search_core.spec.schedules import (
     ConstantSchedule,
@@ -28,13 +30,13 @@ __all__ = [
     "FACTS",
     "PRESETS",
     "AlgorithmSpec",
+    "AugmentationSpec",
     "CellSpace",
     "ConstantSchedule",
     "CosinePowerSchedule",
     "CosineSchedule",
     "DartsSpace",
     "DatasetFacts",
-    "DatasetName",
     "DatasetSpec",
     "Preset",
     "ResourcesSpec",

@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
-from search_core.spec.datasets import DatasetSpec
+from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
 from search_core.spec.presets import PRESETS, merge
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
-from search_core.spec.spaces import Space
+from search_core.spec.spaces import REDUCTIONS, Space
 
 _SEED_LIMIT = 2**32
 
@@ -120,8 +121,10 @@ class SearchSpec(SpecModel):
     """For people; need not be unique."""
     space: Space
     """What is searched. The one field without a default."""
-    dataset: DatasetSpec = DatasetSpec()
+    dataset: DatasetSpec = DigitsDataset()
     """The images."""
+    augmentation: AugmentationSpec = AugmentationSpec()
+    """How training images are varied."""
     algorithm: AlgorithmSpec = AlgorithmSpec()
     """How the alphas are searched."""
     training: TrainingSpec = TrainingSpec()
@@ -149,6 +152,8 @@ class SearchSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check_data_suffices(self) -> Self:
+        check_large_enough(self.dataset, REDUCTIONS)
+        check_augmentation(self.augmentation, self.dataset)
         facts = self.dataset.facts
         num_weight_images = int(facts.num_train * self.dataset.train_portion)
         num_alpha_images = facts.num_train - num_weight_images

@@ -1,21 +1,36 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from search_core import data
-from search_core.data import BatchSampler, LabelledImages, halves, stratified
-from search_core.errors import UnknownNameError
+from search_core.data import BatchSampler, LabelledImages, StoredImages, halves, stratified
 from search_core.randomness import stream
-from search_core.spec import FACTS, DatasetName
+from search_core.spec.datasets import BaseDataset, DigitsDataset, SyntheticDataset
+
+NO_FILES = (
+    DigitsDataset(),
+    SyntheticDataset(name="synthetic"),
+    SyntheticDataset(
+        name="synthetic", seed=3, num_train=70, num_test=30, image_shape=(2, 5, 9), num_classes=7
+    ),
+)
 
 
-def rows(*splits: LabelledImages) -> list[tuple[float, ...]]:
+def stored(dataset: BaseDataset) -> tuple[StoredImages, StoredImages]:
+    loaded = data.load(dataset)
+    assert isinstance(loaded.train, StoredImages)
+    assert isinstance(loaded.test, StoredImages)
+    return loaded.train, loaded.test
+
+
+def rows(*splits: StoredImages) -> list[tuple[int, ...]]:
     """Every image with its label, in an order that only the content decides."""
     images = [
         (int(label), *image.flatten().tolist())
         for split in splits
-        for image, label in zip(split.images_nchw, split.labels_n, strict=True)
+        for image, label in zip(split.pixels_nchw, split.labels_n, strict=True)
     ]
     return sorted(images)
 
@@ -25,51 +40,83 @@ def numbered(num_images: int) -> LabelledImages:
     return LabelledImages(numbers_n.float().reshape(-1, 1, 1, 1), numbers_n)
 
 
-@pytest.mark.parametrize("name", FACTS)
-def test_a_data_set_is_as_the_facts_say(name: DatasetName) -> None:
-    facts, dataset = FACTS[name], data.load(name)
-    for split, num_images in ((dataset.train, facts.num_train), (dataset.test, facts.num_test)):
-        assert split.images_nchw.shape == (num_images, *facts.image_shape)
-        assert split.images_nchw.dtype == torch.float32
-        assert split.labels_n.shape == (num_images,) == (len(split),)
-        assert set(split.labels_n.tolist()) == set(range(facts.num_classes))
+@pytest.mark.parametrize("dataset", NO_FILES)
+def test_a_data_set_is_as_the_facts_say(dataset: BaseDataset) -> None:
+    facts, loaded = dataset.facts, data.load(dataset)
+    for split, num_images in ((loaded.train, facts.num_train), (loaded.test, facts.num_test)):
+        assert len(split) == num_images
+        (everything,) = split.in_order(num_images)
+        assert everything.images_nchw.shape == (num_images, *facts.image_shape)
+        assert everything.images_nchw.dtype == torch.float32
+        assert everything.labels_n.shape == (num_images,)
+        assert set(everything.labels_n.tolist()) == set(range(facts.num_classes))
+
+
+@pytest.mark.parametrize("dataset", NO_FILES)
+def test_no_image_is_in_two_splits(dataset: BaseDataset) -> None:
+    train, test = stored(dataset)
+    weights, alphas = halves(train, 0.5, stream(0, "halves"))
+    assert rows(weights, alphas) == rows(train)
+    assert len(weights) + len(alphas) == len(train)
+    everything = rows(weights, alphas, test)
+    assert len(set(everything)) == len(everything)
 
 
 def test_every_digit_is_in_exactly_one_split() -> None:
-    dataset = data.load("digits")
-    weights, alphas = halves(dataset.train, 0.5, stream(0, "halves"))
+    train, test = stored(DigitsDataset())
     bunch = load_digits()
-    train_nchw = dataset.train.images_nchw
-    raw_nchw = torch.from_numpy(bunch.images).float().unsqueeze(1)
-    # Normalisation is increasing, so ranks of the grey levels identify the raw images.
-    levels = torch.unique(train_nchw)
-    assert len(levels) == 17
-    everything = LabelledImages(levels[raw_nchw.long()], torch.from_numpy(bunch.target))
-    parts = [
-        LabelledImages(
-            levels[torch.searchsorted(levels, part.images_nchw)],
-            part.labels_n,
-        )
-        for part in (weights, alphas, dataset.test)
-    ]
-    assert rows(*parts) == rows(everything)
-    assert rows(weights, alphas) == rows(dataset.train)
+    everything = StoredImages(
+        torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1),
+        torch.from_numpy(bunch.target),
+        train.normalisation,
+    )
+    assert rows(train, test) == rows(everything)
 
 
-def test_normalised_by_the_training_split() -> None:
-    dataset = data.load("digits")
-    assert float(dataset.train.images_nchw.mean()) == pytest.approx(0, abs=1e-5)
-    assert float(dataset.train.images_nchw.std()) == pytest.approx(1, abs=1e-5)
-    assert float(dataset.test.images_nchw.mean()) != pytest.approx(0, abs=1e-5)
+@pytest.mark.parametrize("dataset", NO_FILES[:2])
+def test_normalised_by_the_training_split(dataset: BaseDataset) -> None:
+    train, _ = stored(dataset)
+    (everything,) = train.in_order(len(train))
+    exactly = dataset.name == "digits"
+    assert float(everything.images_nchw.mean()) == pytest.approx(0, abs=1e-5 if exactly else 0.02)
+    assert float(everything.images_nchw.std()) == pytest.approx(1, abs=1e-5 if exactly else 0.02)
+
+
+def test_measuring_sees_every_image_in_its_place() -> None:
+    train, _ = stored(DigitsDataset())
+    parts = list(train.in_order(500))
+    assert [len(part) for part in parts] == [500, 500, 437]
+    (everything,) = train.in_order(len(train))
+    assert torch.equal(torch.cat([part.images_nchw for part in parts]), everything.images_nchw)
+    assert torch.equal(torch.cat([part.labels_n for part in parts]), train.labels_n)
 
 
 def test_the_test_split_is_fixed_and_stratified() -> None:
     torch.manual_seed(5)
-    once, again = data.load("digits"), data.load("digits")
-    assert torch.equal(once.test.images_nchw, again.test.images_nchw)
-    counts = torch.bincount(once.test.labels_n)
-    share = counts / (counts + torch.bincount(once.train.labels_n))
+    (_, once), (train, again) = stored(DigitsDataset()), stored(DigitsDataset())
+    assert torch.equal(once.pixels_nchw, again.pixels_nchw)
+    counts = torch.bincount(once.labels_n)
+    share = counts / (counts + torch.bincount(train.labels_n))
     assert float((share - 360 / 1797).abs().max()) < 1 / 174
+
+
+def test_synthetic_images_come_from_the_seed_alone() -> None:
+    def pixels(seed: int) -> Tensor:
+        return stored(SyntheticDataset(name="synthetic", seed=seed))[0].pixels_nchw
+
+    before = torch.get_rng_state()
+    assert torch.equal(pixels(1), pixels(1))
+    assert not torch.equal(pixels(1), pixels(2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_no_linear_model_solves_synthetic_images() -> None:
+    # A search does: see test_search_data.py.
+    train, test = stored(SyntheticDataset(name="synthetic", image_shape=(1, 8, 8), noise=0.2))
+    linear = LogisticRegression(max_iter=2000).fit(
+        train.pixels_nchw.flatten(1) / 255, train.labels_n
+    )
+    assert linear.score(test.pixels_nchw.flatten(1) / 255, test.labels_n) < 0.25
 
 
 def test_stratified_draws_exactly_as_many_as_asked() -> None:
@@ -80,11 +127,6 @@ def test_stratified_draws_exactly_as_many_as_asked() -> None:
         per_class = torch.bincount(labels_n[chosen], minlength=3).tolist()
         exact = [num_chosen * count / 11 for count in (5, 3, 3)]
         assert all(abs(a - b) < 1 for a, b in zip(per_class, exact, strict=True))
-
-
-def test_an_unknown_data_set() -> None:
-    with pytest.raises(UnknownNameError, match="known are: digits"):
-        data.load("cifar")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("portion", "num_weight_images"), [(0.5, 5), (0.7, 7), (0.1, 1)])
@@ -125,6 +167,14 @@ def test_a_sampler_resumes_where_it_was(position: int) -> None:
     resumed = BatchSampler(10, 3, stream(1, "batches"))
     resumed.load_state_dict(state)
     assert take(resumed, 7) == expected
+
+
+def test_the_rest_of_a_pass_is_what_comes_next() -> None:
+    sampler = BatchSampler(10, 3, stream(0, "batches"))
+    take(sampler, 1)
+    rest = [batch.tolist() for batch in sampler.rest_of_pass()]
+    assert rest == take(sampler, 2)
+    assert sampler.rest_of_pass() == []
 
 
 def test_a_batch_must_fit() -> None:
