@@ -1,6 +1,5 @@
 """The Python client: every call of the HTTP API as a typed method."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -9,11 +8,9 @@ from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import BaseModel
-
 from dartboard import streams
+from dartboard.bodies import submission
 from dartboard.errors import (
-    InvalidSpecError,
     ServerFailedError,
     ServerUnreachableError,
     UnexpectedAnswerError,
@@ -33,13 +30,11 @@ from dartboard.models import (
     Search,
     Trial,
 )
-from dartboard.problems import SPEC_PROBLEM
 from dartboard.settings import Settings
 from dartboard.transport import Transport, parse_answer
 from search_core.errors import InvalidGenotypeError
 from search_core.genotype import CellGenotype, parse
 from search_core.spec import SearchSpec
-from search_core.spec.presets import merge
 
 _NOT_READY: Final = 503
 _PAGE: Final = 200
@@ -124,7 +119,7 @@ class Client:
         Raises:
             InvalidSpecError: The spec is wrong; `errors` points at each offending field.
         """
-        response = self._transport.post("/v1/searches", json=_body(spec, fields))
+        response = self._transport.post("/v1/searches", json=submission(spec, fields))
         return parse_answer(response, Search)
 
     def dry_run(self, spec: SearchSpec | Mapping[str, Any] | None = None, **fields: Any) -> DryRun:
@@ -138,7 +133,7 @@ class Client:
             InvalidSpecError: The spec is wrong; `errors` points at each offending field.
         """
         response = self._transport.post(
-            "/v1/searches", json=_body(spec, fields), params={"dry_run": "true"}
+            "/v1/searches", json=submission(spec, fields), params={"dry_run": "true"}
         )
         return parse_answer(response, DryRun)
 
@@ -382,35 +377,6 @@ class Client:
         """Whether the server can take searches and run them, and what is amiss."""
         response = self._transport.get("/readyz", also=[_NOT_READY])
         return parse_answer(response, Readiness)
-
-
-def _body(spec: SearchSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
-    base = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else dict(spec or {})
-    plain = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in fields.items()
-    }
-    body = merge(base, plain)
-    _check_is_json(body, "")
-    return body
-
-
-def _check_is_json(value: object, pointer: str) -> None:
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            _check_is_json(below, f"{pointer}/{key}")
-    elif isinstance(value, list | tuple):
-        for index, below in enumerate(value):
-            _check_is_json(below, f"{pointer}/{index}")
-    elif not isinstance(value, str | int | float | None) or (
-        isinstance(value, float) and not math.isfinite(value)
-    ):
-        raise InvalidSpecError(
-            status=0,
-            type=SPEC_PROBLEM,
-            title="The spec is not JSON",
-            detail=f"{pointer}: {value!r} cannot be written as JSON",
-        )
 
 
 def _search_path(search_id: SearchId) -> str:

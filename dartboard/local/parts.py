@@ -126,8 +126,11 @@ class Plan:
         """The API's address."""
         return f"http://{self.client_host}:{port}"
 
-    def choose_port(self) -> int:
+    def choose_port(self, last: int | None = None) -> int:
         """The port for the API.
+
+        Args:
+            last: Where the API was until it crashed: whoever follows a search looks for it there.
 
         Raises:
             LocalError: The user named one, and it is taken.
@@ -139,6 +142,8 @@ class Plan:
                     "one with --port, or none and a free one is chosen"
                 )
             return self.port
+        if last is not None and _is_free(self.host, last):
+            return last
         if not self.any_port and _is_free(self.host, DEFAULT_PORT):
             return DEFAULT_PORT
         with _bindable(self.host) as listener:

@@ -9,8 +9,7 @@ from typing import Final
 from uuid import uuid4
 
 from dartboard.client import Client
-from dartboard.errors import DartboardError
-from dartboard.local import postgres
+from dartboard.local import postgres, readiness
 from dartboard.local.parts import PARTS, SECONDS_TO_STOP, PartName, Plan, Service, python
 from dartboard.local.processes import is_alive, start, stop
 from dartboard.local.signals import termination_raises, undisturbed
@@ -147,8 +146,9 @@ class Stack:
         self._report("migrations", f"the schema is up to date {self._elapsed()}")
 
     def _start_api(self, database_url: str) -> Record:
-        port = self._plan.choose_port()
-        if self._plan.port is None and not self._plan.any_port and port != DEFAULT_PORT:
+        last = readiness.port_in(self._layout.server)
+        port = self._plan.choose_port(last)
+        if self._plan.port is None and not self._plan.any_port and port not in (DEFAULT_PORT, last):
             self._report("api", f"port {DEFAULT_PORT} is taken by somebody else: it gets {port}")
         return self._start_service(
             "api",
@@ -179,15 +179,8 @@ class Stack:
     def _wait_for_cluster(self, begun: list[PartName]) -> str:
         record = self._state.read()["cluster"]
 
-        def look() -> str | None:
-            try:
-                document = json.loads(self._layout.ray_address.read_text())
-            except (OSError, ValueError):
-                return None
-            return str(document["address"])
-
         address = wait_for(
-            look,
+            lambda: readiness.ray_address_in(self._layout.ray_address),
             part="cluster",
             started=record.started,
             log=self._layout.log("cluster"),
@@ -202,7 +195,7 @@ class Stack:
         assert api.address is not None
         with Client(api.address, timeout=_ASK_TIMEOUT) as client:
             wait_for(
-                lambda: _answers(client),
+                lambda: readiness.answers(client),
                 part="api",
                 started=api.started,
                 log=self._layout.log("api"),
@@ -211,7 +204,12 @@ class Stack:
             )
             self._say("api", begun, f"the API listens at {api.address}")
             wait_for(
-                lambda: self._is_served_by(client, dispatcher.started.pid),
+                lambda: readiness.is_served_by(
+                    client,
+                    dispatcher.started.pid,
+                    # Somebody else's cluster may hold no node until there is something to run.
+                    has_nodes=self._plan.ray_address is None,
+                ),
                 part="dispatcher",
                 started=dispatcher.started,
                 log=self._layout.log("dispatcher"),
@@ -219,19 +217,6 @@ class Stack:
                 timeout=_READY_TIMEOUT,
             )
         self._say("dispatcher", begun, "the dispatcher takes searches")
-
-    def _is_served_by(self, client: Client, dispatcher_pid: int) -> bool | None:
-        """True once the server is ready and this very dispatcher knows what its cluster holds."""
-        try:
-            if not client.ready().ready:
-                return None
-            queue = client.queue()
-        except DartboardError:
-            return None
-        signed_on = any(seen.pid == dispatcher_pid for seen in queue.dispatchers)
-        # Somebody else's cluster may hold no node until there is something to run.
-        has_nodes = bool(queue.cluster.nodes) or self._plan.ray_address is not None
-        return True if signed_on and has_nodes else None
 
     def _stop_all(self, names: list[PartName]) -> tuple[PartName, ...]:
         stopped = tuple(name for name in reversed(PARTS) if name in names and self._stop(name))
@@ -284,11 +269,3 @@ class Stack:
             self._layout.home,
             lambda: self._report("lock", "another up or down is at work in this home; waiting"),
         )
-
-
-def _answers(client: Client) -> bool | None:
-    try:
-        client.ready()
-    except DartboardError:
-        return None
-    return True

@@ -167,11 +167,11 @@ def test_a_step_gives_its_output_or_its_log(tmp_path: Path) -> None:
 
 def test_an_interrupted_step_ends_first(tmp_path: Path) -> None:
     done = tmp_path / "done"
-    code = f"import pathlib, time; time.sleep(0.5); pathlib.Path({str(done)!r}).touch()"
-    interrupt = subprocess.Popen(
-        [sys.executable, "-c", f"import os; os.kill({os.getpid()}, {int(signal.SIGTERM)})"]
+    code = (
+        f"import os, pathlib, time; os.kill(os.getppid(), {int(signal.SIGTERM)});"
+        f"time.sleep(0.3); pathlib.Path({str(done)!r}).touch()"
     )
-    with interrupt, termination_raises(), pytest.raises(Terminated):
+    with termination_raises(), pytest.raises(Terminated):
         run_to_end(
             "step",
             [sys.executable, "-c", code],
