@@ -133,11 +133,12 @@ def _read_by(images: Images, num_workers: int) -> Images:
 
 
 def _not_found(dataset: FileDataset, folder: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())
     message = f"no usable data set {dataset.name!r} in {folder.absolute()}: "
     if isinstance(dataset, DownloadableDataset):
         if dataset.download:
-            return f"{message}it could not be downloaded there ({error}); put its files there"
+            return f"{message}it could not be downloaded there ({reason}); put its files there"
         # torchvision ends on an argument that nobody here can pass.
-        reason = str(error).partition(" You can use download=True")[0].rstrip(".")
+        reason = reason.partition(" You can use download=True")[0].rstrip(".")
         return f"{message}{reason}; put its files there, or set dataset.download to true"
-    return f"{message}{error}; put its files there, or name its folder in dataset.root"
+    return f"{message}{reason}; put its files there, or name its folder in dataset.root"

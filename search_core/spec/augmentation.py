@@ -39,15 +39,6 @@ class AugmentationSpec(SpecModel):
         return self
 
 
-DARTS_AUGMENTATION: Final = AugmentationSpec(crop_padding=4, horizontal_flip=True)
-"""What DARTS searches CIFAR-10 with (arXiv 1806.09055, appendix A.1)."""
-
-SHARP_DARTS_AUGMENTATION: Final = AugmentationSpec(
-    crop_padding=4, horizontal_flip=True, auto_augment="cifar10", cutout=16
-)
-"""What sharpDARTS searches and trains on CIFAR-10 with (arXiv 1903.09900, section 4)."""
-
-
 def check_augmentation(augmentation: AugmentationSpec, dataset: BaseDataset) -> None:
     """Refuses an augmentation that cannot work on a data set, or would leave nothing of it.
 
