@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from search_core.spec import presets
 from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
-from search_core.spec.presets import PRESETS, merge
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
 from search_core.spec.spaces import REDUCTIONS, Space
 
@@ -141,14 +141,7 @@ class SearchSpec(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
-            return values
-        preset = PRESETS.get(values["preset"])
-        if preset is None:
-            raise field_error(
-                f"unknown preset {values['preset']!r}; choose from: {', '.join(PRESETS)}", "preset"
-            )
-        return merge(preset.spec, values)
+        return presets.apply(values, "search")
 
     @model_validator(mode="after")
     def _check_data_suffices(self) -> Self:

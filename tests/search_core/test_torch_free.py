@@ -10,7 +10,18 @@ ROOT = Path(search_core.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "module", ["spec", "spec.presets", "genotype", "published", "errors", "spec.primitives"]
+    "module",
+    [
+        "spec",
+        "spec.presets",
+        "spec.primitives",
+        "spec.retraining",
+        "genotype",
+        "genotype_diff",
+        "published",
+        "collapse",
+        "errors",
+    ],
 )
 def test_what_a_service_imports_needs_no_torch(module: str) -> None:
     code = (
