@@ -115,14 +115,16 @@ def run(
     ]
     if plans:
         executor.run(spec, plans, sink, threading.Event())
+    # Listed first: the sink writes in transactions of its own, under the lock that this one takes.
     with transaction(engine) as session:
-        for trial in recording.open_trials(session, lease):
-            _LOG.error("trial %d ended without a word", trial.number)
-            sink.failed(
-                trial.id,
-                Reason.TRIAL_CRASHED,
-                "It ended without a result. The log of the search's runner says more.",
-            )
+        speechless = recording.open_trials(session, lease)
+    for trial in speechless:
+        _LOG.error("trial %d ended without a word", trial.number)
+        sink.failed(
+            trial.id,
+            Reason.TRIAL_CRASHED,
+            "It ended without a result. The log of the search's runner says more.",
+        )
     return sink.finish()
 
 
