@@ -11,14 +11,14 @@ import torch
 
 from search_core import collapse, data, schedules, weighting
 from search_core.bilevel import BatchResult, BilevelStep
-from search_core.errors import CheckpointError, DivergedError
+from search_core.errors import DivergedError
 from search_core.evaluation import evaluate
 from search_core.genotype import Genotype
 from search_core.randomness import stream
 from search_core.reports import BatchProgress, EpochReport
 from search_core.spaces import build_supernet
 from search_core.spec.search import SearchSpec
-from search_core.states import load_optimizer, snapshot
+from search_core.states import check_origin, load_optimizer, origin, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
@@ -152,9 +152,7 @@ class SearchRun:
             `torch.load(weights_only=True)` reads what `torch.save` wrote.
         """
         state = {
-            "version": _STATE_VERSION,
-            "settings": _settings(self._spec),
-            "seed": self._seed,
+            **origin(_STATE_VERSION, _settings(self._spec), self._seed),
             "network": dict(self.network.state_dict()),
             "weight_optimizer": self._step.weight_optimizer.state_dict()["state"],
             "architecture_optimizer": self._step.architecture_optimizer.state_dict()["state"],
@@ -176,19 +174,7 @@ class SearchRun:
                 priority, trials, resources and the dataset's folder may differ: they change no
                 number.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise CheckpointError(
-                f"a state of version {state.get('version')}; this release reads {_STATE_VERSION}"
-            )
-        if state["seed"] != self._seed:
-            raise CheckpointError(
-                f"the state of a trial with seed {state['seed']}, but this one has {self._seed}"
-            )
-        if state["settings"] != _settings(self._spec):
-            raise CheckpointError(
-                "the state of another spec: its space, dataset, augmentation, algorithm or "
-                f"training differ; saved was {state['settings']}"
-            )
+        check_origin(state, _STATE_VERSION, _settings(self._spec), self._seed)
         self.network.load_state_dict(state["network"])
         load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
         load_optimizer(self._step.architecture_optimizer, state["architecture_optimizer"])

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from search_core.errors import CheckpointError
+
 
 def snapshot(value: Any) -> Any:
     """Copies a state, so that later steps do not change it.
@@ -33,3 +35,40 @@ def load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def origin(version: int, settings: str, seed: int) -> dict[str, Any]:
+    """The part of a state that says whose it is.
+
+    Args:
+        version: Of the state's form.
+        settings: All of the spec that changes numbers.
+        seed: The trial's seed.
+    """
+    return {"version": version, "settings": settings, "seed": seed}
+
+
+def check_origin(state: dict[str, Any], version: int, settings: str, seed: int) -> None:
+    """Refuses a state that another run wrote.
+
+    Args:
+        state: The state, with what `origin` put into it.
+        version: The version that this release writes.
+        settings: What the run that is to go on has.
+        seed: Its seed.
+
+    Raises:
+        CheckpointError: They are not the same.
+    """
+    if state.get("version") != version:
+        raise CheckpointError(
+            f"a state of version {state.get('version')}; this release reads {version}"
+        )
+    if state["seed"] != seed:
+        raise CheckpointError(
+            f"the state of a trial with seed {state['seed']}, but this one has {seed}"
+        )
+    if state["settings"] != settings:
+        raise CheckpointError(
+            f"the state of another spec: saved was {state['settings']}, and this one has {settings}"
+        )
