@@ -3,6 +3,9 @@
 Legend: n images, k classes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -67,8 +70,7 @@ class TrainingStep:
             DivergedError: The loss or the gradient is not finite. Nothing has been trained on it.
         """
         self.network.train()
-        mixed = self._dtype != torch.float32
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=mixed):
+        with self._lower_precision():
             logits = self.network(batch.images_nchw)
         main_nk = logits.main_nk.float()
         loss = main_loss = self._cross_entropy(main_nk, batch)
@@ -80,6 +82,11 @@ class TrainingStep:
         self._descend(loss)
         num_correct = int((main_nk.argmax(dim=1) == batch.labels_n).sum())
         return BatchResult(float(main_loss.detach()), num_correct)
+
+    def _lower_precision(self) -> AbstractContextManager[Any]:
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._dtype)
 
     def _cross_entropy(self, logits_nk: torch.Tensor, batch: LabelledImages) -> torch.Tensor:
         return functional.cross_entropy(

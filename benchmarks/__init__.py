@@ -1,0 +1,1 @@
+"""Every figure that the docs quote, each from one command."""
