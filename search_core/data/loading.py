@@ -4,7 +4,9 @@ A loader is registered for each `name`; all of them return both splits, and noth
 looks at whether the sizes, shapes and classes are right.
 """
 
-from collections.abc import Callable
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from search_core.spec.datasets import BaseDataset, DownloadableDataset, FileData
 
 DEFAULT_DATA_ROOT = Path("data")
 """The data folder where the caller names none: `data` in the working directory."""
+
+_LOCK = ".download.lock"
 
 Loader = Callable[[Any, Path], Dataset]
 """Loads the data set of a spec out of its folder; data sets that need no file ignore it."""
@@ -67,7 +71,8 @@ def load(
     """
     folder = folder_of(dataset, data_root)
     try:
-        loaded = REGISTRY[dataset.name](dataset, folder)
+        with _alone_in(folder) if _downloads(dataset) else nullcontext():
+            loaded = REGISTRY[dataset.name](dataset, folder)
     except (RuntimeError, OSError, ValueError) as error:
         if not isinstance(dataset, FileDataset):
             raise
@@ -124,6 +129,19 @@ def check_is_as_told(images: Images, facts: DatasetFacts, num_images: int, what:
             f"{what} has labels from {int(images.labels_n.min())} to {int(images.labels_n.max())} "
             f"instead of 0 to {facts.num_classes - 1}; replace the files"
         )
+
+
+def _downloads(dataset: BaseDataset) -> bool:
+    return isinstance(dataset, DownloadableDataset) and dataset.download
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Lets one process at a time download into a folder: a search's trials start together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+        yield
 
 
 def _read_by(images: Images, num_workers: int) -> Images:

@@ -4,6 +4,8 @@ import gzip
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +33,7 @@ from tests.search_core.formats import (
     WRITERS,
     Split,
     Writer,
+    Written,
     md5,
     write_cifar10,
     write_cifar10_1,
@@ -195,13 +198,23 @@ def test_missing_and_foreign_files_of_cifar10_1(
         data.load_extra_test("cifar10_1", tmp_path)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A web server, and what it was asked for."""
+
+    address: str
+    folder: Path
+    requests: list[str]
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A server's address, and the folder that it serves."""
+def server(tmp_path: Path) -> Iterator[Server]:
+    requests: list[str] = []
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
-            pass
+            if self.command == "GET":
+                requests.append(self.path)
 
     folder = tmp_path / "served"
     folder.mkdir()
@@ -209,32 +222,48 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     thread = threading.Thread(target=http.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{http.server_port}/", folder
+        yield Server(f"http://127.0.0.1:{http.server_port}/", folder, requests)
     finally:
         http.shutdown()
         thread.join()
         http.server_close()
 
 
-def test_a_download_where_the_spec_asks_for_it(
-    tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, served = server
-    written = write_mnist(tmp_path / "origin", monkeypatch)
+def serve_mnist(server: Server, origin: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
+    written = write_mnist(origin, monkeypatch)
     resources = []
-    for file in sorted((tmp_path / "origin" / "MNIST" / "raw").iterdir()):
+    for file in sorted((origin / "MNIST" / "raw").iterdir()):
         content = gzip.compress(file.read_bytes())
-        (served / f"{file.name}.gz").write_bytes(content)
+        (server.folder / f"{file.name}.gz").write_bytes(content)
         resources.append((f"{file.name}.gz", md5(content)))
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [server.address])
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    return written
+
+
+def test_a_download_where_the_spec_asks_for_it(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = serve_mnist(server, tmp_path / "origin", monkeypatch)
     wanted = MnistDataset(name="mnist", download=True)
     assert_reads(data.load(wanted, tmp_path / "data").train, written.train)
+    assert len(server.requests) == 4
     # What is there is not fetched again, and needs no leave to be used.
-    for file in served.iterdir():
-        file.unlink()
     for dataset in (wanted, MnistDataset(name="mnist")):
         assert_reads(data.load(dataset, tmp_path / "data").test, written.test)
+    assert len(server.requests) == 4
+
+
+def test_trials_that_start_together_download_once(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = serve_mnist(server, tmp_path / "origin", monkeypatch)
+    wanted = MnistDataset(name="mnist", download=True)
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: data.load(wanted, tmp_path / "data"), range(4)))
+    for each in loaded:
+        assert_reads(each.train, written.train)
+    assert len(server.requests) == 4
 
 
 def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
