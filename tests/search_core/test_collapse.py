@@ -45,6 +45,21 @@ def test_only_a_normal_cell_that_computes_nothing_is_collapsed(
     assert collapse.is_collapsed(cell(*normal)) == collapsed
 
 
+@pytest.fixture
+def make_small_spec(make_spec: SpecMaker) -> SpecMaker:
+    """Makes a spec of two batches an epoch."""
+    small = {"name": "synthetic", "num_train": 40, "num_test": 10, "image_shape": [1, 8, 8]}
+
+    def make(*, epochs: int, stop: int = 0) -> SearchSpec:
+        return make_spec(
+            dataset=small,
+            algorithm={"stop_on_collapse_epochs": stop},
+            training={"epochs": epochs, "batch_size": 10},
+        )
+
+    return make
+
+
 def choose(run: SearchRun, column: int) -> None:
     """Makes the alphas stand for one primitive on every edge, more than an epoch can undo."""
     assert isinstance(run.network, CellSupernet)
@@ -66,8 +81,10 @@ def kinds(reports: list[EpochReport]) -> list[tuple[str, ...]]:
     return [tuple(warning.kind for warning in report.warnings) for report in reports]
 
 
-def test_collapsed_epochs_are_told_and_by_default_change_nothing(make_spec: SpecMaker) -> None:
-    run = SearchRun(make_spec(training={"epochs": 4}), 0)
+def test_collapsed_epochs_are_told_and_by_default_change_nothing(
+    make_small_spec: SpecMaker,
+) -> None:
+    run = SearchRun(make_small_spec(epochs=4), 0)
     reports = run_epochs(run, [CONV_COLUMN, SKIP_COLUMN, SKIP_COLUMN, CONV_COLUMN])
     assert kinds(reports) == [(), ("collapse",), ("collapse",), ()]
     assert [report.metrics["collapsed"] for report in reports] == [0, 1, 1, 0]
@@ -75,8 +92,8 @@ def test_collapsed_epochs_are_told_and_by_default_change_nothing(make_spec: Spec
     assert run.finished
 
 
-def test_a_run_stops_after_so_many_collapsed_epochs_in_a_row(make_spec: SpecMaker) -> None:
-    spec = make_spec(algorithm={"stop_on_collapse_epochs": 2}, training={"epochs": 50})
+def test_a_run_stops_after_so_many_collapsed_epochs_in_a_row(make_small_spec: SpecMaker) -> None:
+    spec = make_small_spec(epochs=50, stop=2)
     run = SearchRun(spec, 0)
     reports = run_epochs(run, [SKIP_COLUMN, CONV_COLUMN, SKIP_COLUMN, SKIP_COLUMN])
     assert kinds(reports)[-1] == ("collapse", "stopped_on_collapse")
@@ -89,8 +106,8 @@ def test_a_run_stops_after_so_many_collapsed_epochs_in_a_row(make_spec: SpecMake
     assert again.finished
 
 
-def test_a_resumed_run_stops_at_the_same_epoch(make_spec: SpecMaker) -> None:
-    spec = make_spec(algorithm={"stop_on_collapse_epochs": 2}, training={"epochs": 50})
+def test_a_resumed_run_stops_at_the_same_epoch(make_small_spec: SpecMaker) -> None:
+    spec = make_small_spec(epochs=50, stop=2)
     run = SearchRun(spec, 0)
     run_epochs(run, [SKIP_COLUMN])
     resumed = SearchRun(spec, 0)
@@ -100,8 +117,8 @@ def test_a_resumed_run_stops_at_the_same_epoch(make_spec: SpecMaker) -> None:
     assert resumed.finished
 
 
-def test_a_collapse_at_the_last_epoch_stops_nothing_early(make_spec: SpecMaker) -> None:
-    spec = make_spec(algorithm={"stop_on_collapse_epochs": 1}, training={"epochs": 1})
+def test_a_collapse_at_the_last_epoch_stops_nothing_early(make_small_spec: SpecMaker) -> None:
+    spec = make_small_spec(epochs=1, stop=1)
     run = SearchRun(spec, 0)
     assert kinds(run_epochs(run, [SKIP_COLUMN])) == [("collapse",)]
 

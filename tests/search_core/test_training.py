@@ -27,6 +27,7 @@ GENOTYPE = CellGenotype(
     reduce=(Edge("max_pool_3x3", 0), Edge("sep_conv_3x3", 1)),
     reduce_concat=(2,),
 )
+SMALL = {"name": "synthetic", "num_train": 100, "num_test": 40, "image_shape": [1, 8, 8]}
 NUM_BATCHES = 4
 
 
@@ -39,11 +40,12 @@ def make_spec(**sections: Any) -> RetrainingSpec:
     base = {
         "architecture": json.loads(GENOTYPE.to_json()),
         "network": {"channels": 2, "cells": 3, "drop_path": 0.3},
+        "dataset": SMALL,
         "augmentation": {"crop_padding": 1, "cutout": 2},
         "validation_portion": 0.4,
         "training": {
             "epochs": 3,
-            "batch_size": 200,
+            "batch_size": 15,
             "learning_rate": 0.1,
             "label_smoothing": 0.1,
             "schedule": {"kind": "cosine_power", "warmup_epochs": 1},
@@ -145,8 +147,9 @@ def test_a_training_learns() -> None:
     spec = make_spec(
         network={"channels": 4, "drop_path": 0.0},
         augmentation={"cutout": 0},
+        dataset={"name": "synthetic", "num_train": 500, "num_classes": 4, "noise": 0.1},
         validation_portion=0.1,
-        training={"epochs": 6, "batch_size": 64},
+        training={"epochs": 6, "batch_size": 32},
     )
     run = TrainingRun(spec, 0)
     reports = finish(run)
@@ -277,7 +280,7 @@ def test_test_images_influence_nothing_and_are_looked_at_once(
     loaded = data.load(spec.dataset)
     test = watched(loaded.test)
     # Other images under other labels: whoever looked at them would train or choose otherwise.
-    poisoned = replace(test, pixels_nchw=16 - test.pixels_nchw, labels_n=9 - test.labels_n)
+    poisoned = replace(test, pixels_nchw=255 - test.pixels_nchw, labels_n=9 - test.labels_n)
     monkeypatch.setattr(data, "load", lambda *_, **__: Dataset(loaded.train, poisoned))
     run = TrainingRun(spec, 0)
     with pytest.raises(RuntimeError, match="0 of 4 epochs are done; the test split is for after"):
