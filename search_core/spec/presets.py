@@ -101,7 +101,7 @@ PRESETS: Final[dict[str, Preset]] = {
 TRAINING_PRESETS: Final[dict[str, Preset]] = {
     "retrain-digits": Preset(
         kind="training",
-        summary="A small network on the bundled digits, trained in about half a minute on a CPU core",
+        summary="A small network on the bundled digits: about half a minute on a CPU core",
         spec={
             "network": {"channels": 8, "cells": 4, "drop_path": 0.1},
             "dataset": {"name": "digits"},
