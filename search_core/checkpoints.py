@@ -1,7 +1,9 @@
 """Checkpoints of one trial in a folder: written whole or not at all, checked when read.
 
-A checkpoint is two files, `epoch-000007.pt` and `epoch-000007.pt.sha256`. The digest is written
-first: a state without one, or one that does not match it, is not intact.
+A checkpoint is one file whose name holds its epoch and its own SHA-256 digest, so that one rename
+publishes both. A file that does not match its name is not intact. Two processes that write to the
+same folder, as an old attempt of a trial and its successor may for a moment, do not disturb each
+other.
 """
 
 import hashlib
@@ -9,6 +11,8 @@ import logging
 import os
 import pickle
 import re
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,13 +20,13 @@ from typing import Any
 import torch
 
 _LOG = logging.getLogger(__name__)
-_NAME = re.compile(r"epoch-(\d{6,})\.pt")
-_TEMPORARY = ".partial"
-_DIGEST = ".sha256"
+_NAME = re.compile(r"epoch-(\d{6,})\.([0-9a-f]{64})\.pt")
+_PARTIAL = ".partial"
+_ABANDONED_SECONDS = 24 * 60 * 60
 
 
 class CheckpointFolder:
-    """The newest checkpoints of one trial. One process writes to a folder at a time.
+    """The newest checkpoints of one trial.
 
     Args:
         path: The folder; made on the first save.
@@ -47,7 +51,7 @@ class CheckpointFolder:
         earlier ones are still there.
 
         Args:
-            epoch: Completed epochs; a checkpoint of the same epoch is replaced.
+            epoch: Completed epochs; an earlier checkpoint of the same epoch is replaced.
             state: Tensors, numbers, strings, lists and dicts.
 
         Returns:
@@ -57,16 +61,18 @@ class CheckpointFolder:
             OSError: The disk is full, or the folder cannot be written to.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        target = self.path / f"epoch-{epoch:06d}.pt"
-        partial = target.with_name(target.name + _TEMPORARY)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f"epoch-{epoch:06d}.", suffix=_PARTIAL, dir=self.path
+        )
+        os.close(descriptor)
+        partial = Path(name)
         try:
             try:
                 torch.save(state, partial)
             except RuntimeError as error:  # PyTorch's writer reports a full disk so
                 raise OSError(f"cannot write {partial}: {error}") from error
             _flush(partial)
-            digest = _sha256(partial)
-            self._write_digest(target, digest)
+            target = self.path / f"epoch-{epoch:06d}.{_sha256(partial)}.pt"
             partial.replace(target)
             _flush(self.path)
         finally:
@@ -83,60 +89,61 @@ class CheckpointFolder:
             The completed epochs and the state, or None where there is no intact checkpoint.
         """
         self.skipped = {}
-        for epoch, file in reversed(self._files()):
+        for epoch, digest, file in reversed(self._files()):
             try:
-                return epoch, _read(file)
+                return epoch, _read(file, digest)
             except _DamagedError as error:
                 self.skipped[file.name] = str(error)
                 _LOG.warning("passed over the checkpoint %s: %s", file, error)
         return None
 
-    def _files(self) -> list[tuple[int, Path]]:
-        """Epoch and file of every checkpoint, oldest first."""
+    def _files(self) -> list[tuple[int, str, Path]]:
+        """Epoch, digest and file of every checkpoint, oldest first."""
         if not self.path.is_dir():
             return []
-        matches = ((_NAME.fullmatch(file.name), file) for file in self.path.iterdir())
-        return sorted((int(match[1]), file) for match, file in matches if match)
-
-    def _write_digest(self, target: Path, digest: str) -> None:
-        file = _digest_of(target)
-        partial = file.with_name(file.name + _TEMPORARY)
-        try:
-            partial.write_text(f"{digest}  {target.name}\n")
-            _flush(partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        found = []
+        for file in self.path.iterdir():
+            match = _NAME.fullmatch(file.name)
+            try:
+                if match:
+                    found.append((int(match[1]), file.stat().st_mtime_ns, match[2], file))
+            except FileNotFoundError:  # another process has just pruned it
+                continue
+        return [(epoch, digest, file) for epoch, _, digest, file in sorted(found)]
 
     def _prune(self) -> None:
-        kept = {file.name for _, file in self._files()[-self.keep :]}
-        for file in self.path.iterdir():
-            name = file.name.removesuffix(_TEMPORARY).removesuffix(_DIGEST)
-            if _NAME.fullmatch(name) and (name not in kept or file.name.endswith(_TEMPORARY)):
+        files = self._files()
+        # The last one of each epoch, in an order that two writers agree on.
+        last_of_epoch = {epoch: file for epoch, _, file in files}
+        kept = {last_of_epoch[epoch] for epoch in sorted(last_of_epoch)[-self.keep :]}
+        for _, _, file in files:
+            if file not in kept:
                 file.unlink(missing_ok=True)
+        for file in self.path.glob(f"*{_PARTIAL}"):
+            try:
+                # A young one may be another process's checkpoint in the making.
+                if file.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    file.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue
 
 
 class _DamagedError(Exception):
     """A checkpoint is not what was written."""
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, digest: str) -> dict[str, Any]:
     try:
-        expected = _digest_of(file).read_text().split(maxsplit=1)[:1]
         actual = _sha256(file)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise _DamagedError(f"cannot be read: {error}") from error
-    if expected != [actual]:
+    if actual != digest:
         raise _DamagedError("its SHA-256 digest does not match; the file is cut short or damaged")
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise _DamagedError(f"cannot be loaded: {error}") from error
     return state
-
-
-def _digest_of(file: Path) -> Path:
-    return file.with_name(file.name + _DIGEST)
 
 
 def _sha256(file: Path) -> str:

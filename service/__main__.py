@@ -14,7 +14,7 @@ from sqlalchemy import make_url, text
 from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
-from service.database import Database, impatient
+from service.database import Database
 from service.settings import ServiceSettings
 from store.errors import DatabaseUnavailableError
 from store.sessions import database_url, make_async_engine
@@ -103,7 +103,7 @@ def _find_database(settings: ServiceSettings) -> str:
     except DatabaseUnavailableError as error:
         raise _StartError(str(error)) from error
     try:
-        asyncio.run(_greet(impatient(url)))
+        asyncio.run(_greet(url))
     except DatabaseUnavailableError as error:
         raise _StartError(f"{error}. It is {make_url(url)!r}") from error
     return url

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 
 from service import openapi, problems, reference
 from service.architectures import endpoints as architectures
-from service.database import Database, impatient
+from service.database import Database
 from service.events import endpoints as events
 from service.events.feed import EventFeed
 from service.head import HeadMiddleware
@@ -67,7 +67,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
-    url = impatient(await asyncio.to_thread(database_url, settings))
+    url = await asyncio.to_thread(database_url, settings)
     engine = make_async_engine(url, pool_size=settings.database_connections)
     feed = EventFeed(url)
     listening = asyncio.create_task(feed.run())

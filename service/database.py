@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import make_url
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
@@ -17,22 +16,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import DatabaseUnavailableError
 
-_CONNECT_SECONDS = 5
-
 Result = TypeVar("Result")
-
-
-def impatient(url: str) -> str:
-    """The URL with a limit on connecting, unless it has one: a silent host is away, too.
-
-    Args:
-        url: The database, as `store.sessions.database_url` gives it.
-    """
-    parsed = make_url(url)
-    if "connect_timeout" in parsed.query:
-        return url
-    limited = parsed.update_query_dict({"connect_timeout": str(_CONNECT_SECONDS)})
-    return limited.render_as_string(hide_password=False)
 
 
 class Database:

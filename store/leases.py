@@ -7,6 +7,7 @@ and so fails once somebody else holds the search. All times are the database's.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, and_, false, func, or_, select, update
@@ -15,7 +16,12 @@ from sqlalchemy.orm import Session
 from store import lifecycle
 from store.errors import LeaseLostError
 from store.models import Search, Trial
-from store.states import TRIAL_ENDED, Reason, SearchStatus
+from store.states import TRIAL_ENDED, UNCOUNTED, Reason, SearchStatus
+
+_CLAIMS: Final = 7_230_180_991
+"""Key of the advisory lock that a claim holds until it commits."""
+
+_LONGEST_PAUSE_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -69,20 +75,23 @@ def claim(
     Returns:
         The lease, or None when nothing can start now.
     """
+    # One claim at a time: two that count the same free room would both take it, and a claim that
+    # skips the head of the queue because another looks at it would let a small search overtake.
+    session.execute(select(func.pg_advisory_xact_lock(_CLAIMS)))
     search = session.scalars(
         select(Search)
-        .where(Search.status == SearchStatus.QUEUED, fits_some_node(capacity))
+        .where(
+            Search.status == SearchStatus.QUEUED,
+            fits_some_node(capacity),
+            or_(Search.not_before.is_(None), Search.not_before <= func.clock_timestamp()),
+        )
         .order_by(Search.priority.desc(), Search.queued_at, Search.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).one_or_none()
     if search is None:
         return None
-    used_cpus, used_gpus = reserved(session)
-    if (
-        used_cpus + search.trial_cpus > capacity.cpus
-        or used_gpus + search.trial_gpus > capacity.gpus
-    ):
+    if not has_room(capacity, open_trials(session), Node(search.trial_cpus, search.trial_gpus)):
         return None
     token = uuid4()
     now = session.scalar(select(func.clock_timestamp()))
@@ -92,6 +101,7 @@ def claim(
     search.leased_by = holder
     search.started_at = search.started_at or now
     search.attempt += 1
+    search.not_before = None
     lifecycle.transition(session, search, SearchStatus.RUNNING, data={"holder": holder})
     return Lease(search.id, token, search.attempt)
 
@@ -108,23 +118,36 @@ def fits_some_node(capacity: Capacity) -> ColumnElement[bool]:
     )
 
 
-def reserved(session: Session) -> tuple[int, int]:
-    """CPUs and GPUs of all the trials that the running searches still have to run."""
-    open_trials = (
-        select(Trial.search_id, func.count().label("count"))
-        .where(Trial.status.not_in(TRIAL_ENDED))
-        .group_by(Trial.search_id)
-        .subquery()
+def open_trials(session: Session) -> list[Node]:
+    """What each trial that the running searches still have to run needs of a node."""
+    rows = session.execute(
+        select(Search.trial_cpus, Search.trial_gpus)
+        .join(Trial, Trial.search_id == Search.id)
+        .where(Search.status == SearchStatus.RUNNING, Trial.status.not_in(TRIAL_ENDED))
     )
-    cpus, gpus = session.execute(
-        select(
-            func.coalesce(func.sum(Search.trial_cpus * open_trials.c.count), 0),
-            func.coalesce(func.sum(Search.trial_gpus * open_trials.c.count), 0),
-        )
-        .join(open_trials, open_trials.c.search_id == Search.id)
-        .where(Search.status == SearchStatus.RUNNING)
-    ).one()
-    return int(cpus), int(gpus)
+    return [Node(cpus, gpus) for cpus, gpus in rows]
+
+
+def has_room(capacity: Capacity, held: Sequence[Node], wanted: Node) -> bool:
+    """Whether a trial finds room on one node beside the trials that the cluster already owes.
+
+    Places the largest first, each on the first node that holds it, as a cluster would roughly do.
+    Where one of them finds no room, it comes before any new trial.
+
+    Args:
+        capacity: What the cluster holds.
+        held: What the open trials need, each on one node.
+        wanted: What the next one needs.
+    """
+    free = [(node.cpus, node.gpus) for node in capacity.nodes]
+    for need in sorted(held, key=lambda node: (node.gpus, node.cpus), reverse=True):
+        for index, (cpus, gpus) in enumerate(free):
+            if need.cpus <= cpus and need.gpus <= gpus:
+                free[index] = (cpus - need.cpus, gpus - need.gpus)
+                break
+        else:
+            return False
+    return any(wanted.cpus <= cpus and wanted.gpus <= gpus for cpus, gpus in free)
 
 
 def renew(session: Session, lease: Lease, *, duration: timedelta) -> bool:
@@ -173,7 +196,7 @@ def give_back(
     Args:
         session: The caller's session.
         lease: The lease it held.
-        reason: `shutdown` when it was asked to stop, which counts as no failure; else a crash.
+        reason: Why; the ones in `store.states.UNCOUNTED` count as no failure.
         message: What is known about it.
         max_failures: A search that failed more often than this ends.
 
@@ -232,7 +255,7 @@ def _take_back(
             message="Cancelled while it ran.",
         )
         return SearchStatus.CANCELLED
-    if reason is not Reason.SHUTDOWN:
+    if reason not in UNCOUNTED:
         search.failures += 1
     if search.failures > max_failures:
         lifecycle.transition(
@@ -240,9 +263,14 @@ def _take_back(
             search,
             SearchStatus.FAILED,
             reason=Reason.ATTEMPTS_EXHAUSTED,
-            message=f"Stopped {search.failures} times before its end, the last time with: "
-            f"{message} The logs of its runner say more.",
+            message=f"Crashed {search.failures} times without completing an epoch in between, "
+            f"the last time like this: {message} The logs of its runners say more.",
         )
         return SearchStatus.FAILED
+    if reason not in UNCOUNTED:
+        # Whatever made it crash may take a while to go; others can run meanwhile.
+        pause = timedelta(seconds=min(2**search.failures, _LONGEST_PAUSE_SECONDS))
+        with session.no_autoflush:
+            search.not_before = session.scalar(select(func.clock_timestamp() + pause))
     lifecycle.transition(session, search, SearchStatus.QUEUED, reason=reason, message=message)
     return SearchStatus.QUEUED

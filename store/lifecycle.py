@@ -110,15 +110,17 @@ def request_cancel(session: Session, search_id: UUID) -> Search:
     if search.status in ENDED:
         raise IllegalTransitionError(search_id, SearchStatus(search.status), SearchStatus.CANCELLED)
     if search.cancel_requested_at is None:
-        search.cancel_requested_at = session.scalar(select(func.clock_timestamp()))
+        search.cancel_requested_at = session.scalars(select(func.clock_timestamp())).one()
         session.flush()
-        if search.status == SearchStatus.QUEUED:
+        expires = search.lease_expires_at
+        if expires is None or expires < search.cancel_requested_at:
+            # Nobody runs it, or whoever did was not heard of for a whole lease.
             transition(
                 session,
                 search,
                 SearchStatus.CANCELLED,
                 reason=Reason.CANCELLED_BY_USER,
-                message="Cancelled before it started.",
+                message="Cancelled while nobody ran it.",
             )
         else:
             events.append(session, search_id, "search.cancel_requested")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -112,8 +112,8 @@ def overview(session: Session, *, limit: int = 100) -> Overview:
         running,
         cluster.dispatchers,
         cluster.capacity,
-        cluster.reserved_cpus,
-        cluster.reserved_gpus,
+        int(sum(trial.cpus for trial in cluster.open_trials)),
+        int(sum(trial.gpus for trial in cluster.open_trials)),
     )
 
 
@@ -156,8 +156,8 @@ class _Cluster:
 
     dispatchers: Sequence[Dispatcher]
     capacity: Capacity
-    reserved_cpus: int
-    reserved_gpus: int
+    open_trials: Sequence[Node]
+    now: datetime
 
     def could_hold(self, search: Search) -> bool:
         """Whether some node is large enough for one of the search's trials."""
@@ -179,10 +179,11 @@ class _Cluster:
             )
         if num_ahead:
             return "1 search is ahead of it" if num_ahead == 1 else f"{num_ahead} are ahead of it"
-        if (
-            self.reserved_cpus + search.trial_cpus > self.capacity.cpus
-            or self.reserved_gpus + search.trial_gpus > self.capacity.gpus
-        ):
+        if search.not_before is not None and search.not_before > self.now:
+            moment = search.not_before.astimezone(UTC).strftime("%H:%M:%S")
+            return f"it crashed and is tried again after {moment} UTC"
+        wanted = Node(search.trial_cpus, search.trial_gpus)
+        if not leases.has_room(self.capacity, self.open_trials, wanted):
             return "the cluster is full"
         return "it is about to start"
 
@@ -194,4 +195,6 @@ def _see(session: Session) -> _Cluster:
         # Dispatchers of one deployment share one cluster; the latest report stands for all.
         nodes = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at).nodes
     capacity = Capacity(tuple(Node(node["cpus"], node["gpus"]) for node in nodes))
-    return _Cluster(dispatchers, capacity, *leases.reserved(session))
+    now = session.scalar(select(func.clock_timestamp()))
+    assert isinstance(now, datetime)
+    return _Cluster(dispatchers, capacity, leases.open_trials(session), now)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,14 @@ from store.states import TRIAL_ENDED, Reason, SearchStatus, TrialStatus
 
 
 @dataclass(frozen=True)
+class EpochWarning:
+    """Something to know about an epoch that is no error: a name for programs, and a sentence."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
 class EpochResult:
     """What a trial reports at the end of an epoch.
 
@@ -24,11 +32,13 @@ class EpochResult:
         epoch: Epochs completed, from 1.
         metrics: Values by name; `validation_accuracy` ranks the trials of a search.
         genotype: The architecture that the alphas would derive now.
+        warnings: What a reader of the search should know about the epoch.
     """
 
     epoch: int
     metrics: Mapping[str, float]
     genotype: Genotype
+    warnings: tuple[EpochWarning, ...] = ()
 
 
 def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
@@ -62,16 +72,19 @@ def trial_started(
         LeaseLostError: Somebody else holds the search, or nobody.
     """
     leases.guard(session, lease)
-    session.execute(
+    started = session.execute(
         update(Trial)
-        .where(Trial.id == trial_id)
+        .where(_is_open(lease, trial_id))
         .values(
             status=TrialStatus.RUNNING,
             reason=None,
             message="",
             started_at=func.coalesce(Trial.started_at, func.clock_timestamp()),
         )
-    )
+        .returning(Trial.id)
+    ).scalar_one_or_none()
+    if started is None:
+        return
     data = {"attempt": lease.attempt, "from_epoch": from_epoch, "node": node, "pid": pid}
     events.append(session, lease.search_id, "trial.started", data, trial_id=trial_id)
 
@@ -82,21 +95,17 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
     """
-    leases.guard(session, lease)
-    session.execute(
-        insert(Metric)
-        .values(
-            [
-                {"trial_id": trial_id, "name": name, "step": result.epoch, "value": value}
-                for name, value in result.metrics.items()
-            ]
-        )
-        .on_conflict_do_nothing()
-    )
+    search = leases.guard(session, lease)
+    points = [
+        {"trial_id": trial_id, "name": name, "step": result.epoch, "value": value}
+        for name, value in result.metrics.items()
+    ]
+    if points:
+        session.execute(insert(Metric).values(points).on_conflict_do_nothing())
     accuracy = result.metrics.get("validation_accuracy")
     epochs = session.execute(
         update(Trial)
-        .where(Trial.id == trial_id, Trial.epoch < result.epoch)
+        .where(_is_open(lease, trial_id), Trial.epoch < result.epoch)
         .values(
             epoch=result.epoch,
             metrics=events.finite(result.metrics),
@@ -106,13 +115,19 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
     ).scalar_one_or_none()
     if epochs is None:
         return
+    # It got further than before: what made it crash on the way is not what keeps it from its end.
+    search.failures = 0
     data: dict[str, Any] = {
         "epoch": result.epoch,
         "epochs": epochs,
         "metrics": dict(result.metrics),
-        "genotype_hash": result.genotype.hash,
+        # Stored as well, so that the history of what the search would have derived can be read.
+        "genotype_hash": architectures.put(session, result.genotype),
     }
     events.append(session, lease.search_id, "trial.epoch", data, trial_id=trial_id)
+    for warning in result.warnings:
+        data = {"epoch": result.epoch, "kind": warning.kind, "message": warning.message}
+        events.append(session, lease.search_id, "trial.warning", data, trial_id=trial_id)
 
 
 def trial_succeeded(session: Session, lease: Lease, trial_id: UUID, genotype: Genotype) -> None:
@@ -125,7 +140,7 @@ def trial_succeeded(session: Session, lease: Lease, trial_id: UUID, genotype: Ge
     architecture_hash = architectures.put(session, genotype)
     ended = session.execute(
         update(Trial)
-        .where(Trial.id == trial_id, Trial.status.not_in(TRIAL_ENDED))
+        .where(_is_open(lease, trial_id))
         .values(
             status=TrialStatus.SUCCEEDED,
             reason=Reason.COMPLETED,
@@ -150,7 +165,7 @@ def trial_failed(
     leases.guard(session, lease)
     ended = session.execute(
         update(Trial)
-        .where(Trial.id == trial_id, Trial.status.not_in(TRIAL_ENDED))
+        .where(_is_open(lease, trial_id))
         .values(
             status=TrialStatus.FAILED,
             reason=reason,
@@ -214,7 +229,11 @@ def finish(session: Session, lease: Lease) -> SearchStatus:
         status = SearchStatus.FAILED
         reasons = {Reason(trial.reason) for trial in trials if trial.reason is not None}
         reason = reasons.pop() if len(reasons) == 1 else Reason.TRIALS_FAILED
-        message = trials[0].message
+        message = "\n".join(
+            dict.fromkeys(f"Trial {trial.number}: {trial.message}" for trial in trials)
+            if len({trial.message for trial in trials}) > 1
+            else [trials[0].message]
+        )
     lifecycle.transition(
         session,
         search,
@@ -238,4 +257,13 @@ def cancelled(session: Session, lease: Lease) -> None:
         SearchStatus.CANCELLED,
         reason=Reason.CANCELLED_BY_USER,
         message="Cancelled while it ran.",
+    )
+
+
+def _is_open(lease: Lease, trial_id: UUID) -> ColumnElement[bool]:
+    """That the trial is one of the leased search's and has not ended."""
+    return and_(
+        Trial.id == trial_id,
+        Trial.search_id == lease.search_id,
+        Trial.status.not_in(TRIAL_ENDED),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.engine import make_url
@@ -11,6 +12,15 @@ from sqlalchemy.orm import Session
 from store import embedded
 from store.errors import DatabaseUnavailableError
 from store.settings import StoreSettings
+
+_CONNECTING: Final = {
+    # A host that went silent is given up after seconds, not after the kernel's quarter of an hour.
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 
 def database_url(settings: StoreSettings) -> str:
@@ -23,7 +33,7 @@ def database_url(settings: StoreSettings) -> str:
 
 
 def driver_url(url: str) -> str:
-    """A PostgreSQL URL with psycopg 3 as its driver.
+    """A PostgreSQL URL with psycopg 3 as its driver, and time limits where it names none.
 
     Raises:
         DatabaseUnavailableError: It is not a PostgreSQL URL.
@@ -40,17 +50,22 @@ def driver_url(url: str) -> str:
             f"DARTBOARD_DATABASE_URL names {parsed.get_backend_name()!r}: "
             "Dartboard keeps its queue in PostgreSQL only"
         )
-    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    patient = {name: value for name, value in _CONNECTING.items() if name not in parsed.query}
+    return (
+        parsed.set(drivername="postgresql+psycopg")
+        .update_query_dict(patient)
+        .render_as_string(hide_password=False)
+    )
 
 
 def make_engine(url: str) -> Engine:
     """A synchronous engine that checks a connection before it hands it out."""
-    return create_engine(url, pool_pre_ping=True, pool_size=4)
+    return create_engine(url, pool_pre_ping=True, pool_size=4, hide_parameters=True)
 
 
 def make_async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
     """An asynchronous engine that checks a connection before it hands it out."""
-    return create_async_engine(url, pool_pre_ping=True, pool_size=pool_size)
+    return create_async_engine(url, pool_pre_ping=True, pool_size=pool_size, hide_parameters=True)
 
 
 @contextmanager

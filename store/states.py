@@ -57,6 +57,10 @@ class Reason(StrEnum):
     """The runner was not heard of for a whole lease."""
     SHUTDOWN = "shutdown"
     """The dispatcher was asked to stop; the search goes on with the next one."""
+    NO_CLUSTER = "no_cluster"
+    """No Ray cluster answered its runner."""
+    RUNNER_NOT_STARTED = "runner_not_started"
+    """The dispatcher's host could not start its runner."""
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     """Crashed once more than is retried."""
     TRIALS_FAILED = "trials_failed"
@@ -83,6 +87,9 @@ ENDED: Final = frozenset(
     status for status, following in SEARCH_TRANSITIONS.items() if not following
 )
 """The statuses that nothing follows."""
+
+UNCOUNTED: Final = frozenset({Reason.SHUTDOWN, Reason.NO_CLUSTER, Reason.RUNNER_NOT_STARTED})
+"""Returns to the queue that are not the search's doing, and never make it fail."""
 
 TRIAL_ENDED: Final = frozenset({TrialStatus.SUCCEEDED, TrialStatus.FAILED, TrialStatus.CANCELLED})
 """The trial statuses that nothing follows."""

@@ -19,6 +19,7 @@ from workers.settings import WorkerSettings
 
 _ASK_SECONDS = 2.0
 _PAUSE_SECONDS = 2.0
+_STALE_SECONDS = 15.0
 _NOTHING = Capacity(nodes=())
 
 
@@ -67,13 +68,15 @@ class RayCapacity:
     def __init__(self, address: str) -> None:
         self._address = address
         self._latest = _NOTHING
+        self._heard_at = 0.0
         self._closed = threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._follow, name="capacity", daemon=True)
 
     def now(self) -> Capacity:
-        """What the cluster said last."""
-        return self._latest
+        """What the cluster said last, if that was lately: a head that hangs has no room."""
+        silent = time.monotonic() - self._heard_at
+        return self._latest if silent < _STALE_SECONDS else _NOTHING
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -103,7 +106,11 @@ class RayCapacity:
                     _dismiss(process)
                 assert process.stdout is not None
                 for line in process.stdout:
-                    self._latest = _read(line)
+                    try:
+                        self._latest = _read(line)
+                    except ValueError:  # somebody else's words, such as a library's
+                        continue
+                    self._heard_at = time.monotonic()
             self._latest = _NOTHING
             self._closed.wait(_PAUSE_SECONDS)
 

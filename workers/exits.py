@@ -10,9 +10,7 @@ class Exit(IntEnum):
     """The search ended and its end is recorded."""
     CANCELLED = 10
     """The search was cancelled and that is recorded."""
-    SHUTDOWN = 11
-    """Asked to stop; the search is back in the queue."""
+    REQUEUED = 11
+    """The search is back in the queue, with the reason."""
     LEASE_LOST = 12
     """The search belongs to somebody else, or to nobody."""
-    NO_CLUSTER = 13
-    """No Ray cluster answered; the dispatcher puts the search back."""

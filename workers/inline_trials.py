@@ -2,7 +2,6 @@
 
 import os
 import platform
-import threading
 from collections.abc import Sequence
 
 from search_core.spec import SearchSpec
@@ -14,37 +13,25 @@ from workers.trials import TrialPlan, TrialSink
 class InlineTrials:
     """An executor for one machine without Ray, and for tests that take seconds."""
 
-    def run(
-        self,
-        spec: SearchSpec,
-        plans: Sequence[TrialPlan],
-        sink: TrialSink,
-        stopping: threading.Event,
-    ) -> None:
+    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs the trials in order; see `TrialExecutor.run`."""
         use_threads(spec.resources.cpus)
         for plan in plans:
-            if stopping.is_set():
-                return
             try:
                 run = TrialRun(spec, plan.seed, plan.folder)
             except Exception as error:
                 failure = explain(error)
                 sink.failed(plan.trial_id, failure.reason, failure.message)
                 continue
-            self._run_one(run, plan, sink, stopping)
+            self._run_one(run, plan, sink)
 
-    def _run_one(
-        self, run: TrialRun, plan: TrialPlan, sink: TrialSink, stopping: threading.Event
-    ) -> None:
+    def _run_one(self, run: TrialRun, plan: TrialPlan, sink: TrialSink) -> None:
         sink.started(
             plan.trial_id, from_epoch=run.from_epoch, node=platform.node(), pid=os.getpid()
         )
         if run.last_result is not None:
             sink.epoch_ended(plan.trial_id, run.last_result)
         while not run.finished:
-            if stopping.is_set():
-                return
             try:
                 result = run.train_epoch()
             except Exception as error:

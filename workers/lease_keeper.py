@@ -1,4 +1,8 @@
-"""Keeps a runner's lease, and tells it when to stop."""
+"""Keeps a runner's lease, and tells it when to stop.
+
+Two threads: one renews, and may be stuck in a connection that went silent; the other never touches
+the database, and speaks up when no renewal has come through for a whole lease.
+"""
 
 import threading
 import time
@@ -28,14 +32,14 @@ class Verdict(Enum):
 
 
 class LeaseKeeper:
-    """A thread that renews a lease every third of its duration, and at every notification.
+    """Renews a lease every third of its duration, and at every notification about its search.
 
     Args:
         engine: The database.
         url: Its URL, for the listening connection.
         lease: The lease to keep.
         duration: How long each renewal holds.
-        on_verdict: Called once, from the thread, when the runner has to stop.
+        on_verdict: Called once, from another thread, when the runner has to stop.
     """
 
     def __init__(
@@ -52,21 +56,23 @@ class LeaseKeeper:
         self._duration = duration
         self._on_verdict = on_verdict
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+        self._speaking = threading.Lock()
+        self._pause = duration.total_seconds() / 3
+        self._held_until = 0.0
 
     def start(self) -> None:
         """Starts renewing."""
-        self._thread.start()
+        # This process's own clock, which only measures how long ago a renewal was asked for: a
+        # lease that was not renewed for its whole length may belong to another runner by now.
+        self._held_until = time.monotonic() + self._duration.total_seconds()
+        for work in (self._keep, self._watch):
+            threading.Thread(target=work, name=f"lease{work.__name__}", daemon=True).start()
 
     def close(self) -> None:
         """Stops renewing; the lease then ends by itself."""
         self._closed.set()
 
     def _keep(self) -> None:
-        pause = self._duration.total_seconds() / 3
-        # This process's own clock, which only measures how long ago a renewal was: a lease that
-        # could not be renewed for its whole length may belong to another runner by now.
-        held_until = time.monotonic() + self._duration.total_seconds()
         while not self._closed.is_set():
             try:
                 with listening(self._url, [QUEUE_CHANNEL]) as listener:
@@ -74,20 +80,28 @@ class LeaseKeeper:
                         asked = time.monotonic()
                         with transaction(self._engine) as session:
                             cancel = leases.renew(session, self._lease, duration=self._duration)
-                        held_until = asked + self._duration.total_seconds()
+                        self._held_until = asked + self._duration.total_seconds()
                         if cancel:
-                            self._on_verdict(Verdict.CANCELLED)
+                            self._say(Verdict.CANCELLED)
                             return
-                        self._wait_for_word(listener, asked + pause)
+                        self._wait_for_word(listener, asked + self._pause)
             except LeaseLostError:
-                if not self._closed.is_set():
-                    self._on_verdict(Verdict.LOST)
+                self._say(Verdict.LOST)
                 return
             except (DBAPIError, psycopg.Error):
-                if time.monotonic() > held_until:
-                    self._on_verdict(Verdict.LOST)
-                    return
-                self._closed.wait(min(1.0, pause))
+                self._closed.wait(min(1.0, self._pause))
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._pause)):
+            if time.monotonic() > self._held_until:
+                self._say(Verdict.LOST)
+
+    def _say(self, verdict: Verdict) -> None:
+        with self._speaking:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+        self._on_verdict(verdict)
 
     def _wait_for_word(self, listener: Listener, until: float) -> None:
         """Returns when it is time to renew, or when something happened to this search."""

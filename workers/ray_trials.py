@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,23 +36,21 @@ class RayTrials:
         self._results = results
         self._max_failures = max_failures
 
-    def run(
-        self,
-        spec: SearchSpec,
-        plans: Sequence[TrialPlan],
-        sink: TrialSink,
-        stopping: threading.Event,
-    ) -> None:
+    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs the trials side by side as the cluster has room; see `TrialExecutor.run`."""
         # Results reach the database through the callback; Tune's own loggers would write them
         # to files that nobody reads. Its console reporter repeats the configuration.
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        # Ctrl-C is the dispatcher's; Tune would take it as a wish to end the search.
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=self._address, log_to_driver=True)
         except ConnectionError as error:
-            raise ExecutorError(f"no Ray cluster answers at {self._address}: {error}") from error
+            raise ExecutorError(
+                f"No Ray cluster answers at {self._address}: {error}", Reason.NO_CLUSTER
+            ) from error
         # Ray puts a handler of its own there, which ends the process without our last word.
         signal.signal(signal.SIGTERM, on_sigterm)
         configs = [
@@ -80,7 +77,6 @@ class RayTrials:
                 # The trials keep their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=self._max_failures),
-                stop=_StopWhen(stopping),
                 verbose=0,
             ),
         )
@@ -93,35 +89,17 @@ class RayTrials:
             raise
 
 
-class _NotKept:
-    """Leaves nothing of itself in the copy of its settings that Tune keeps for its own resuming.
-
-    A search is resumed by a new Tune run over the open trials instead, which needs no such copy.
-    """
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return (object, ())
-
-
-class _StopWhen(_NotKept, tune.Stopper):
-    """Ends the Tune run at the next result once the event is set."""
-
-    def __init__(self, stopping: threading.Event) -> None:
-        self._stopping = stopping
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._stopping.is_set()
-
-    def stop_all(self) -> bool:
-        return self._stopping.is_set()
-
-
-class _Recorder(_NotKept, tune.Callback):
+class _Recorder(tune.Callback):
     """Hands on what the trials report: the single writer of a search."""
 
     def __init__(self, sink: TrialSink) -> None:
         self._sink = sink
         self.error: Exception | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        # Tune pickles its settings for a resuming of its own. A search is resumed by a new Tune run
+        # over the open trials instead, which needs nothing of this one.
+        return (object, ())
 
     def on_trial_result(
         self,
@@ -139,8 +117,8 @@ class _Recorder(_NotKept, tune.Callback):
                 self._sink.epoch_ended(trial_id, from_report(report))
             if failure := result.get("failure"):
                 self._sink.failed(trial_id, Reason(failure["reason"]), failure["message"])
-            elif result["done"]:
-                self._sink.succeeded(trial_id, parse(result["report"]["genotype"]))
+            if derived := result.get("derived"):
+                self._sink.succeeded(trial_id, parse(derived))
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any

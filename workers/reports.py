@@ -3,7 +3,7 @@
 from typing import Any
 
 from search_core.genotype import parse
-from store.recording import EpochResult
+from store.recording import EpochResult, EpochWarning
 
 
 def to_report(result: EpochResult) -> dict[str, Any]:
@@ -12,9 +12,11 @@ def to_report(result: EpochResult) -> dict[str, Any]:
         "epoch": result.epoch,
         "metrics": dict(result.metrics),
         "genotype": result.genotype.to_json(),
+        "warnings": [[warning.kind, warning.message] for warning in result.warnings],
     }
 
 
 def from_report(report: dict[str, Any]) -> EpochResult:
     """The result that `to_report` made plain."""
-    return EpochResult(report["epoch"], report["metrics"], parse(report["genotype"]))
+    warnings = tuple(EpochWarning(kind, message) for kind, message in report["warnings"])
+    return EpochResult(report["epoch"], report["metrics"], parse(report["genotype"]), warnings)

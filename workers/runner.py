@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from search_core.spec import SearchSpec
@@ -23,6 +24,7 @@ from store.sessions import database_url, make_engine, transaction
 from store.states import Reason, SearchStatus
 from workers import ray_token
 from workers.exits import Exit
+from workers.failures import explain
 from workers.lease_keeper import LeaseKeeper, Verdict
 from workers.recording import StoreSink
 from workers.settings import WorkerSettings
@@ -55,9 +57,20 @@ def main() -> int:
         _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
         _end_with(None, Exit.LEASE_LOST)
 
+    def give_back(reason: Reason, message: str) -> None:
+        with transaction(engine) as session:
+            leases.give_back(
+                session,
+                lease,
+                reason=reason,
+                message=message,
+                max_failures=settings.max_failures,
+            )
+
     def requeue_and_end() -> None:
         _LOG.info("asked to stop; search %s goes back to the queue", lease.search_id)
-        _end_with(lambda: _requeue(engine, lease, settings), Exit.SHUTDOWN)
+        message = "Its dispatcher was asked to stop; it goes on from its last checkpoint."
+        _end_with(lambda: give_back(Reason.SHUTDOWN, message), Exit.REQUEUED)
 
     def shut_down(signum: int, frame: FrameType | None) -> None:
         # Not here: the main thread may have been interrupted inside a statement of its own.
@@ -68,13 +81,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, shut_down)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        status = run(engine, lease, settings, make_executor(settings, lease))
+        status = run(engine, lease, settings)
     except LeaseLostError as error:
         _LOG.error("%s; stopping without a word", error)
         return Exit.LEASE_LOST
     except ExecutorError as error:
         _LOG.error("%s", error)
-        return Exit.NO_CLUSTER
+        give_back(error.reason, f"{error}.")
+        return Exit.REQUEUED
+    except Exception as error:
+        _LOG.exception("search %s cannot go on", lease.search_id)
+        give_back(Reason.RUNNER_CRASHED, explain(error).message)
+        return Exit.REQUEUED
     finally:
         keeper.close()
     _LOG.info("search %s %s", lease.search_id, status)
@@ -82,7 +100,10 @@ def main() -> int:
 
 
 def run(
-    engine: Engine, lease: Lease, settings: WorkerSettings, executor: TrialExecutor
+    engine: Engine,
+    lease: Lease,
+    settings: WorkerSettings,
+    executor: TrialExecutor | None = None,
 ) -> SearchStatus:
     """Runs the open trials of a leased search and ends it.
 
@@ -90,41 +111,37 @@ def run(
         engine: The database.
         lease: The lease, kept by somebody else meanwhile.
         settings: Where checkpoints go, and how patient to be.
-        executor: What runs the trials.
+        executor: What runs the trials; the one that the settings name when None.
 
     Returns:
         How the search ended.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
-        ExecutorError: The trials cannot be run at all.
+        ExecutorError: The trials cannot be run now; they may be later.
     """
     with transaction(engine) as session:
         open_trials = recording.open_trials(session, lease)
         stored = searches.get(session, lease.search_id).spec
-    spec = SearchSpec.model_validate(stored, strict=False)
     sink = StoreSink(engine, lease, patience=settings.lease_seconds)
+    try:
+        spec = SearchSpec.model_validate(stored, strict=False)
+    except ValidationError as error:
+        message = f"This version does not understand its spec; submit it again. {error}"
+        for trial in open_trials:
+            sink.failed(trial.id, Reason.INVALID_INPUT, message)
+        return sink.finish()
+    folder = settings.checkpoints / str(lease.search_id)
     plans = [
-        TrialPlan(
-            trial.id,
-            trial.number,
-            trial.seed,
-            settings.checkpoints / str(lease.search_id) / f"trial-{trial.number}",
-        )
+        TrialPlan(trial.id, trial.number, trial.seed, folder / f"trial-{trial.number}")
         for trial in open_trials
     ]
     if plans:
-        executor.run(spec, plans, sink, threading.Event())
-    # Listed first: the sink writes in transactions of its own, under the lock that this one takes.
-    with transaction(engine) as session:
-        speechless = recording.open_trials(session, lease)
-    for trial in speechless:
-        _LOG.error("trial %d ended without a word", trial.number)
-        sink.failed(
-            trial.id,
-            Reason.TRIAL_CRASHED,
-            "It ended without a result. The log of the search's runner says more.",
-        )
+        executor = executor or make_executor(settings, lease)
+        executor.run(spec, plans, sink)
+        with transaction(engine) as session:
+            if recording.open_trials(session, lease):
+                raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
     return sink.finish()
 
 
@@ -138,10 +155,11 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
         from workers.inline_trials import InlineTrials
 
         return InlineTrials()
-    if settings.ray_address is None:
+    if not settings.ray_address:
         raise ExecutorError(
-            "no Ray cluster: set DARTBOARD_RAY_ADDRESS to its head's address, "
-            "or run `dartboard up`, which starts one"
+            "No Ray cluster: set DARTBOARD_RAY_ADDRESS to its head's address, "
+            "or run `dartboard up`, which starts one",
+            Reason.NO_CLUSTER,
         )
     ray_token.prepare(settings.home)
     from workers.ray_trials import RayTrials
@@ -156,17 +174,6 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
 def _cancel(engine: Engine, lease: Lease) -> None:
     with transaction(engine) as session:
         recording.cancelled(session, lease)
-
-
-def _requeue(engine: Engine, lease: Lease, settings: WorkerSettings) -> None:
-    with transaction(engine) as session:
-        leases.give_back(
-            session,
-            lease,
-            reason=Reason.SHUTDOWN,
-            message="Its dispatcher was asked to stop; it goes on from its last checkpoint.",
-            max_failures=settings.max_failures,
-        )
 
 
 def _end_with(last_word: Callable[[], None] | None, status: Exit) -> None:

@@ -43,7 +43,8 @@ class SearchTrainable(tune.Trainable):
 
         Returns:
             `started` with the epoch and node, and the epoch that was resumed from, if any; then
-            `report` for every epoch; `failure` in place of either when the trial cannot go on.
+            `report` for every epoch, and `derived`, the genotype, after the last one; `failure` in
+            place of all these when the trial cannot go on.
             An error that another try may mend is raised, for Tune to try again.
         """
         try:
@@ -55,12 +56,10 @@ class SearchTrainable(tune.Trainable):
                     "pid": os.getpid(),
                 }
                 resumed = self._run.last_result
-                return {
-                    "started": started,
-                    "report": to_report(resumed) if resumed else None,
-                    DONE: self._run.finished,
-                }
-            report = to_report(self._run.train_epoch())
+                report = to_report(resumed) if resumed else None
+            else:
+                started = None
+                report = to_report(self._run.train_epoch())
         except Exception as error:
             failure = explain(error)
             if failure.retry:
@@ -69,7 +68,13 @@ class SearchTrainable(tune.Trainable):
                 "failure": {"reason": failure.reason, "message": failure.message},
                 DONE: True,
             }
-        return {"report": report, DONE: self._run.finished}
+        finished = self._run.finished
+        return {
+            "started": started,
+            "report": report,
+            "derived": self._run.genotype().to_json() if finished else None,
+            DONE: finished,
+        }
 
 
 def _start(plan: dict[str, Any]) -> "TrialRun":

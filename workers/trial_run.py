@@ -8,7 +8,7 @@ from search_core.checkpoints import CheckpointFolder
 from search_core.genotype import Genotype
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
-from store.recording import EpochResult
+from store.recording import EpochResult, EpochWarning
 from workers.reports import from_report, to_report
 
 
@@ -56,7 +56,8 @@ class TrialRun:
             OSError: The checkpoint cannot be written.
         """
         report = self._run.run_epoch()
-        result = EpochResult(report.epoch, report.metrics, report.genotype)
+        warnings = tuple(EpochWarning(note.kind, note.message) for note in report.warnings)
+        result = EpochResult(report.epoch, report.metrics, report.genotype, warnings)
         self._checkpoints.save(
             report.epoch,
             {"run": self._run.state_dict(), "result": to_report(result)},

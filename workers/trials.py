@@ -1,6 +1,5 @@
 """The seam between a runner and whatever executes its trials."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,26 +55,28 @@ class TrialSink(Protocol):
 class TrialExecutor(Protocol):
     """Runs the trials of one search to their ends."""
 
-    def run(
-        self,
-        spec: SearchSpec,
-        plans: Sequence[TrialPlan],
-        sink: TrialSink,
-        stopping: threading.Event,
-    ) -> None:
+    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs trials and reports each one's start, epochs and end to the sink.
 
         Args:
             spec: The search.
             plans: Its trials that still have to run; each resumes from its folder.
             sink: Where the reports go.
-            stopping: Once set, no further trial is started and `run` returns as soon as it can.
 
         Raises:
             LeaseLostError: From the sink.
-            ExecutorError: The trials cannot be run at all, such as without a cluster.
+            ExecutorError: The trials cannot be run now, such as without a cluster.
         """
 
 
 class ExecutorError(Exception):
-    """The trials of a search cannot be run at all, for a reason outside the search."""
+    """The trials of a search cannot be run now; the search goes back to the queue.
+
+    Attributes:
+        reason: Why.
+    """
+
+    def __init__(self, message: str, reason: Reason) -> None:
+        """Says what happened, as a sentence without its full stop, and the typed reason."""
+        super().__init__(message)
+        self.reason = reason

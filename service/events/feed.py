@@ -49,7 +49,7 @@ class EventFeed:
             url: The database, as `store.sessions.database_url` gives it.
         """
         self._url = url
-        self._subscriptions: dict[UUID, set[Subscription]] = {}
+        self._subscriptions: dict[str, set[Subscription]] = {}
         self.closed = False
         """Set when the process shuts down: streams end then, and their clients resume elsewhere."""
         self.connected = asyncio.Event()
@@ -59,14 +59,16 @@ class EventFeed:
     def subscribe(self, search_id: UUID) -> Iterator[Subscription]:
         """A subscription to one search's events while the block runs."""
         subscription = Subscription()
-        self._subscriptions.setdefault(search_id, set()).add(subscription)
+        # By the text of a notification: one that is no id of ours then wakes nobody.
+        key = str(search_id)
+        self._subscriptions.setdefault(key, set()).add(subscription)
         try:
             yield subscription
         finally:
-            remaining = self._subscriptions[search_id]
+            remaining = self._subscriptions[key]
             remaining.discard(subscription)
             if not remaining:
-                del self._subscriptions[search_id]
+                del self._subscriptions[key]
 
     async def run(self) -> None:
         """Listens until it is cancelled; connects again when PostgreSQL was away."""
@@ -81,7 +83,7 @@ class EventFeed:
                     # What was notified while nobody listened is in the log: all streams look.
                     self._ring_all()
                     async for notification in notifications:
-                        self._ring(UUID(notification.payload))
+                        self._ring(notification.payload)
             except (psycopg.Error, OSError) as error:
                 if not failures:
                     reason = str(error).partition("\n")[0]
@@ -96,8 +98,8 @@ class EventFeed:
         self.closed = True
         self._ring_all()
 
-    def _ring(self, search_id: UUID) -> None:
-        for subscription in self._subscriptions.get(search_id, ()):
+    def _ring(self, key: str) -> None:
+        for subscription in self._subscriptions.get(key, ()):
             subscription.ring()
 
     def _ring_all(self) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec
-from service.database import Database, impatient
+from service.database import Database
 from store import searches
 from store.errors import DatabaseUnavailableError
 from store.models import Search
@@ -66,15 +66,7 @@ def test_a_silent_host_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         url = f"postgresql+psycopg://u:p@127.0.0.1:{port}/x?connect_timeout=1"
-        assert impatient(url) == url
         started = time.monotonic()
         with pytest.raises(DatabaseUnavailableError, match="does not answer"):
             asyncio.run(_run(url, _count))
         assert time.monotonic() - started < 10
-
-
-def test_a_limit_on_connecting_is_added_and_the_password_kept() -> None:
-    limited = impatient("postgresql+psycopg://u:secret@host/x?application_name=a")
-    assert "secret@host" in limited
-    assert "application_name=a" in limited
-    assert "connect_timeout=5" in limited

@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from search_core.genotype import CellGenotype, Edge
 from search_core.spec import SearchSpec
 from store import leases, searches
 from store.leases import Capacity, Lease, Node
+from store.models import Search
 from store.sessions import transaction
 
 MINUTE = timedelta(minutes=1)
@@ -30,6 +31,12 @@ def spec(**fields: Any) -> SearchSpec:
     return SearchSpec.model_validate(
         {"space": {"kind": "darts"}, "training": {"epochs": 3}, **fields}
     )
+
+
+def forget_pauses(engine: Engine) -> None:
+    """Lets searches that crashed be claimed again at once."""
+    with engine.begin() as connection:
+        connection.execute(update(Search).values(not_before=None))
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Claiming and keeping searches, on a real PostgreSQL."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -12,8 +13,8 @@ from store import leases, lifecycle, searches
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
 from store.sessions import transaction
-from store.states import Reason, SearchStatus
-from tests.store.conftest import MINUTE
+from store.states import UNCOUNTED, Reason, SearchStatus
+from tests.store.conftest import MINUTE, forget_pauses
 
 Submit = Callable[..., UUID]
 Claim = Callable[..., Lease | None]
@@ -65,16 +66,58 @@ def test_open_trials_of_running_searches_hold_their_room(submit: Submit, claim: 
     assert claim(TWO_CPUS) is None
 
 
+def test_claims_at_the_same_moment_do_not_share_the_same_room(
+    engine: Engine, submit: Submit
+) -> None:
+    submit(resources={"cpus": 2})
+    submit(resources={"cpus": 1})
+    small_first = threading.Event()
+
+    def claim_later() -> Lease | None:
+        small_first.wait()
+        with transaction(engine) as session:
+            return leases.claim(session, TWO_CPUS, holder="later", duration=MINUTE)
+
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(claim_later)
+        with transaction(engine) as session:
+            assert leases.claim(session, TWO_CPUS, holder="first", duration=MINUTE) is not None
+            small_first.set()
+            wait([later], timeout=0.5)
+            assert not later.done()
+        assert later.result() is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "held", "wanted", "fits"),
+    [
+        ([(2, 0)], [], (2, 0), True),
+        ([(2, 0)], [(1, 0)], (2, 0), False),
+        # One GPU is free on each node, but a trial needs its two on one.
+        ([(8, 2), (8, 2)], [(1, 1), (1, 1)], (1, 2), True),
+        ([(8, 2), (8, 2)], [(1, 1), (1, 1), (1, 1)], (1, 2), False),
+        # Four open trials of a search that started with room for two: they come first.
+        ([(2, 0)], [(1, 0)] * 4, (1, 0), False),
+        ([], [], (1, 0), False),
+    ],
+)
+def test_room_is_on_one_node(
+    nodes: list[tuple[int, int]],
+    held: list[tuple[int, int]],
+    wanted: tuple[int, int],
+    fits: bool,
+) -> None:
+    capacity = Capacity(tuple(Node(*node) for node in nodes))
+    assert leases.has_room(capacity, [Node(*need) for need in held], Node(*wanted)) is fits
+
+
 def test_many_claimers_share_out_every_search_once(
     engine: Engine, submit: Submit, claim: Claim
 ) -> None:
     ids = {submit() for _ in range(20)}
     with ThreadPoolExecutor(8) as pool:
         claimed = [lease for lease in pool.map(lambda _: claim(), range(24)) if lease]
-    # A claimer that meets only locked rows goes away empty; nobody gets a search twice.
-    assert len({lease.search_id for lease in claimed}) == len(claimed)
-    while lease := claim():
-        claimed.append(lease)
+    assert len(claimed) == len(ids)
     assert {lease.search_id for lease in claimed} == ids
 
 
@@ -115,6 +158,8 @@ def test_an_expired_lease_is_taken_back_and_its_holder_shut_out(
         search = searches.get(session, search_id)
         assert (search.status, search.reason) == ("queued", Reason.LEASE_EXPIRED)
         assert search.failures == 1
+    assert claim() is None  # it waits a moment before it is tried again
+    forget_pauses(engine)
     again = claim()
     assert again is not None
     assert again.attempt == 2
@@ -133,6 +178,7 @@ def test_a_search_that_keeps_crashing_fails(engine: Engine, submit: Submit, clai
     search_id = submit()
     for _ in range(3):
         assert status_of(engine, search_id) == SearchStatus.QUEUED
+        forget_pauses(engine)
         lease = claim()
         assert lease is not None
         with transaction(engine) as session:
@@ -146,15 +192,16 @@ def test_a_search_that_keeps_crashing_fails(engine: Engine, submit: Submit, clai
         assert {trial.status for trial in searches.trials(session, search_id)} == {"failed"}
 
 
-def test_a_shutdown_counts_as_no_failure(engine: Engine, submit: Submit, claim: Claim) -> None:
+@pytest.mark.parametrize("reason", sorted(UNCOUNTED))
+def test_what_is_not_the_searchs_doing_never_fails_it(
+    engine: Engine, submit: Submit, claim: Claim, reason: Reason
+) -> None:
     search_id = submit()
     for _ in range(5):
         lease = claim()
         assert lease is not None
         with transaction(engine) as session:
-            leases.give_back(
-                session, lease, reason=Reason.SHUTDOWN, message="Stopping.", max_failures=0
-            )
+            leases.give_back(session, lease, reason=reason, message="Stopping.", max_failures=0)
     assert status_of(engine, search_id) == SearchStatus.QUEUED
 
 
@@ -162,9 +209,11 @@ def test_a_lost_search_that_was_to_be_cancelled_is_cancelled(
     engine: Engine, submit: Submit, claim: Claim
 ) -> None:
     search_id = submit()
-    claim(duration=timedelta(0))
+    lease = claim()
+    assert lease is not None
     with transaction(engine) as session:
         lifecycle.request_cancel(session, search_id)
+        leases.renew(session, lease, duration=timedelta(0))
     with transaction(engine) as session:
         leases.expire(session, max_failures=3)
     assert status_of(engine, search_id) == SearchStatus.CANCELLED

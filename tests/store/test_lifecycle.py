@@ -15,7 +15,7 @@ from store.errors import IllegalTransitionError, LeaseLostError, NotFoundError
 from store.leases import Lease
 from store.sessions import transaction
 from store.states import ENDED, SEARCH_TRANSITIONS, TRIAL_ENDED, Reason, SearchStatus
-from tests.store.conftest import GENOTYPE, PLENTY, spec
+from tests.store.conftest import GENOTYPE, PLENTY, forget_pauses, spec
 
 Submit = Callable[..., UUID]
 Claim = Callable[..., Lease]
@@ -66,6 +66,17 @@ def test_cancelling_a_running_search_asks_its_runner_once(
         assert kinds[2:] == ["search.cancel_requested", "search.cancelled"]
 
 
+def test_cancelling_a_search_whose_runner_went_silent_ends_it(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim(duration=timedelta(0))
+    with transaction(engine) as session:
+        assert lifecycle.request_cancel(session, search_id).status == "cancelled"
+    with pytest.raises(LeaseLostError), transaction(engine) as session:
+        leases.guard(session, lease)
+
+
 def test_an_ended_search_cannot_be_cancelled(engine: Engine, submit: Submit, claim: Claim) -> None:
     search_id = submit()
     lease = claim()
@@ -109,6 +120,10 @@ class LifeOfSearches(RuleBasedStateMachine):
             lease = leases.claim(session, PLENTY, holder="machine", duration=duration)
         if lease is not None:
             self.leases.append(lease)
+
+    @rule()
+    def pass_the_pauses(self) -> None:
+        forget_pauses(self.engine)
 
     @rule()
     def expire(self) -> None:

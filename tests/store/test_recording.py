@@ -12,10 +12,10 @@ from store import architectures, events, leases, recording, searches
 from store.errors import LeaseLostError
 from store.leases import Lease
 from store.models import Trial
-from store.recording import EpochResult
+from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
 from store.states import Reason
-from tests.store.conftest import GENOTYPE
+from tests.store.conftest import GENOTYPE, forget_pauses
 
 Submit = Callable[..., UUID]
 Claim = Callable[..., Lease]
@@ -76,6 +76,24 @@ def test_an_epoch_recorded_twice_is_there_once(
     assert kinds_of(engine, search_id).count("trial.epoch") == 1
     with transaction(engine) as session:
         assert len(searches.metrics(session, trial.id)) == 2
+
+
+def test_the_history_of_genotypes_can_be_read_and_warnings_are_events(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    warned = EpochResult(1, {}, GENOTYPE, (EpochWarning("collapse", "All skips."),))
+    for _ in range(2):
+        with transaction(engine) as session:
+            recording.epoch_ended(session, lease, trial.id, warned)
+    with transaction(engine) as session:
+        epoch, warning = events.page(session, search_id, after=2)
+        stored = architectures.get(session, epoch.data["genotype_hash"])
+        assert stored.genotype == GENOTYPE.model_dump(mode="json")
+        assert warning.kind == "trial.warning"
+        assert warning.data == {"epoch": 1, "kind": "collapse", "message": "All skips."}
 
 
 def test_an_earlier_epoch_does_not_set_a_trial_back(
@@ -154,7 +172,36 @@ def test_a_search_without_a_result_fails_with_the_trials_reason(
     with transaction(engine) as session:
         search = searches.get(session, search_id)
         assert search.reason == expected
-        assert search.message == "Lower it."
+        assert "Lower it." in search.message
+
+
+def test_only_a_further_epoch_forgives_earlier_crashes(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    for epoch, failures in ((1, 0), (1, 1), (1, 2), (2, 0)):
+        forget_pauses(engine)
+        lease = claim()
+        (trial,) = trials_of(engine, search_id)
+        with transaction(engine) as session:
+            # What a resumed trial reports first is the epoch of its checkpoint.
+            recording.epoch_ended(session, lease, trial.id, result(epoch))
+        with transaction(engine) as session:
+            assert searches.get(session, search_id).failures == failures
+            leases.give_back(
+                session, lease, reason=Reason.RUNNER_CRASHED, message="It died.", max_failures=9
+            )
+
+
+def test_an_ended_trial_does_not_start_again(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    with transaction(engine) as session:
+        recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
+        recording.trial_started(session, lease, trial.id, from_epoch=0, node="n", pid=1)
+    assert trials_of(engine, search_id)[0].status == "succeeded"
+    assert "trial.started" not in kinds_of(engine, search_id)
 
 
 def test_one_failed_trial_does_not_spoil_the_others(
@@ -188,6 +235,7 @@ def test_a_requeued_search_keeps_what_its_trials_finished(
         leases.give_back(
             session, lease, reason=Reason.RUNNER_CRASHED, message="It died.", max_failures=3
         )
+    forget_pauses(engine)
     again = claim()
     with transaction(engine) as session:
         assert [trial.id for trial in recording.open_trials(session, again)] == [second.id]

@@ -38,7 +38,13 @@ def test_another_database_is_refused_with_what_to_do(url: str) -> None:
 
 def test_the_drivers_name_is_added_and_the_password_kept() -> None:
     url = driver_url("postgresql://me:secret@host:5433/db")
-    assert url == "postgresql+psycopg://me:secret@host:5433/db"
+    assert url.startswith("postgresql+psycopg://me:secret@host:5433/db?")
+
+
+def test_time_limits_are_added_where_the_url_has_none() -> None:
+    url = driver_url("postgresql://host/db?connect_timeout=60")
+    assert "connect_timeout=60" in url
+    assert "tcp_user_timeout=10000" in url
 
 
 def test_stopping_what_does_not_run(tmp_path: Path) -> None:

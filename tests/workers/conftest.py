@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
 from sqlalchemy import Engine
 
@@ -74,9 +75,7 @@ def ray_cluster() -> Iterator[RayCluster]:
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> WorkerSettings:
     """Settings of a deployment of this test, without Ray."""
-    return WorkerSettings(
-        database_url=database_url, home=tmp_path, executor="inline", lease_seconds=5
-    )
+    return WorkerSettings(database_url=database_url, home=tmp_path, executor="inline")
 
 
 @pytest.fixture
@@ -117,6 +116,65 @@ def record(engine: Engine) -> Callable[[UUID], Record]:
             )
 
     return record
+
+
+def start_dispatcher(settings: WorkerSettings, **variables: str) -> subprocess.Popen[bytes]:
+    """A dispatcher process on the test's database."""
+    assert settings.database_url is not None
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "DARTBOARD_DATABASE_URL": settings.database_url,
+        "DARTBOARD_HOME": str(settings.home),
+        "DARTBOARD_EXECUTOR": "inline",
+        **variables,
+    }
+    with (settings.home / "dispatcher.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workers.dispatcher"], env=environment, stdout=log, stderr=log
+        )
+
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(settings: WorkerSettings) -> Iterator[Start]:
+    """Starts dispatchers, and leaves neither them nor their runners behind."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(**variables: str) -> subprocess.Popen[bytes]:
+        processes.append(start_dispatcher(settings, **variables))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(120)
+    for runner in runners_on(settings):
+        runner.kill()
+
+
+def runners_on(settings: WorkerSettings) -> list[psutil.Process]:
+    """The living runners that use the test's database, whoever started them."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "workers.runner" in (process.info["cmdline"] or []):
+            try:
+                url = process.environ().get("DARTBOARD_DATABASE_URL")
+            except psutil.Error:
+                continue
+            if url == settings.database_url:
+                found.append(process)
+    return found
+
+
+def hold(settings: WorkerSettings) -> psutil.Process:
+    """The one runner, stopped in its tracks, so that it cannot end before it is killed."""
+    (runner,) = runners_on(settings)
+    runner.suspend()
+    return runner
 
 
 def wait_until(condition: Callable[[], object]) -> None:

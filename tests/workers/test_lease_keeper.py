@@ -1,5 +1,6 @@
 """The thread that keeps a lease and hears what its user wants."""
 
+import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -80,4 +81,17 @@ def test_it_gives_up_when_it_could_not_renew_for_a_whole_lease(
     nowhere = "postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=1"
     LeaseKeeper(engine, nowhere, lease, timedelta(seconds=1), verdicts).start()
     assert verdicts.came.wait(60)
+    assert verdicts.verdict is Verdict.LOST
+
+
+def test_a_database_that_went_silent_does_not_keep_it_from_giving_up(
+    engine: Engine, submit: Callable[..., UUID]
+) -> None:
+    submit()
+    lease = claim(engine, timedelta(seconds=1))
+    verdicts = Verdicts()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://u@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=60"
+        LeaseKeeper(engine, url, lease, timedelta(seconds=1), verdicts).start()
+        assert verdicts.came.wait(30)
     assert verdicts.verdict is Verdict.LOST

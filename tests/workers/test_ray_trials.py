@@ -10,27 +10,26 @@ from sqlalchemy import Engine
 
 from store import lifecycle
 from store.sessions import transaction
-from tests.workers.conftest import RayCluster, Record, wait_until
-from tests.workers.test_dispatcher import runner_of, start, stop
+from tests.workers.conftest import RayCluster, Record, Start, hold, wait_until
 from workers.settings import WorkerSettings
 
 pytestmark = pytest.mark.ray
+
+# Enough of them that one which is disturbed after its first is far from its end.
+EPOCHS = 25
 
 Submit = Callable[..., UUID]
 Recorder = Callable[[UUID], Record]
 
 
 @pytest.fixture
-def dispatcher(settings: WorkerSettings, ray_cluster: RayCluster) -> object:
-    process = start(
-        settings,
+def dispatcher(start: Start, ray_cluster: RayCluster) -> subprocess.Popen[bytes]:
+    return start(
         DARTBOARD_EXECUTOR="ray",
         DARTBOARD_RAY_ADDRESS=ray_cluster.address,
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(ray_cluster.home / "run" / "ray-token"),
     )
-    yield process
-    stop(process)
 
 
 def trial_processes(after: Record) -> list[psutil.Process]:
@@ -42,28 +41,31 @@ def trial_processes(after: Record) -> list[psutil.Process]:
 
 
 def test_faults_on_the_way_change_nothing_in_the_result(
-    dispatcher: subprocess.Popen[bytes], submit: Submit, record: Recorder
+    settings: WorkerSettings,
+    dispatcher: subprocess.Popen[bytes],
+    submit: Submit,
+    record: Recorder,
 ) -> None:
     """One undisturbed search, one whose trial is killed, and one whose runner is."""
-    undisturbed = submit(training={"epochs": 12}, trials={"seeds": [0, 1]})
+    undisturbed = submit(training={"epochs": EPOCHS}, trials={"seeds": [0, 1]})
     wait_until(lambda: record(undisturbed).search.status == "succeeded")
     expected = [trial.architecture_hash for trial in record(undisturbed).trials]
     assert record(undisturbed).search.attempt == 1
 
-    with_lost_trial = submit(training={"epochs": 12}, trials={"seeds": [0, 1]})
+    with_lost_trial = submit(training={"epochs": EPOCHS}, trials={"seeds": [0, 1]})
     wait_until(lambda: record(with_lost_trial).kinds.count("trial.epoch") >= 2)
-    trial_processes(record(with_lost_trial))[0].kill()
+    lost = trial_processes(record(with_lost_trial))[0]
+    lost.suspend()  # so that it cannot end before it is killed
+    lost.kill()
     wait_until(lambda: record(with_lost_trial).search.status == "succeeded")
     after = record(with_lost_trial)
     assert after.search.attempt == 1
     assert "trial.interrupted" in after.kinds
     assert [trial.architecture_hash for trial in after.trials] == expected
 
-    with_lost_runner = submit(training={"epochs": 12}, trials={"seeds": [0, 1]})
+    with_lost_runner = submit(training={"epochs": EPOCHS}, trials={"seeds": [0, 1]})
     wait_until(lambda: record(with_lost_runner).kinds.count("trial.epoch") >= 2)
-    runner = runner_of(with_lost_runner)
-    assert runner is not None
-    runner.kill()
+    hold(settings).kill()
     wait_until(lambda: record(with_lost_runner).search.status == "succeeded")
     after = record(with_lost_runner)
     assert after.search.attempt == 2
@@ -74,7 +76,7 @@ def test_faults_on_the_way_change_nothing_in_the_result(
             for event in after.events
             if event.kind == "trial.epoch" and event.trial_id == after.trials[number].id
         ]
-        assert epochs == list(range(1, 13))
+        assert epochs == list(range(1, EPOCHS + 1))
 
 
 def test_a_cancelled_search_leaves_no_trial_behind(

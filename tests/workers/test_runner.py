@@ -1,17 +1,18 @@
 """A runner's whole work, with trials in its own process."""
 
-import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from search_core.spec import SearchSpec
 from store import leases, searches
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
+from store.models import Search
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import Record
@@ -72,25 +73,47 @@ def test_a_trial_that_diverges_fails_and_says_so(
 class _Stubborn:
     """An executor that comes back without having ended its trials."""
 
-    def run(
-        self,
-        spec: SearchSpec,
-        plans: Sequence[TrialPlan],
-        sink: TrialSink,
-        stopping: threading.Event,
-    ) -> None:
+    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs nothing."""
 
 
-def test_trials_that_end_without_a_word_fail(
+def test_a_trial_that_ends_without_a_word_is_tried_again(
+    engine: Engine, settings: WorkerSettings, submit: Callable[..., UUID]
+) -> None:
+    submit()
+    with pytest.raises(ExecutorError, match="without a result") as raised:
+        run(engine, claim(engine), settings, _Stubborn())
+    assert raised.value.reason is Reason.RUNNER_CRASHED
+
+
+def test_a_spec_of_another_version_fails_at_once(
     engine: Engine,
     settings: WorkerSettings,
     submit: Callable[..., UUID],
     record: Callable[[UUID], Record],
 ) -> None:
     search_id = submit()
-    assert run(engine, claim(engine), settings, _Stubborn()) == "failed"
-    assert record(search_id).search.reason == Reason.TRIAL_CRASHED
+    with engine.begin() as connection:
+        connection.execute(update(Search).values(spec={"space": {"kind": "of tomorrow"}}))
+    assert run(engine, claim(engine), settings, InlineTrials()) == "failed"
+    after = record(search_id)
+    assert after.search.reason == Reason.INVALID_INPUT
+    assert "submit it again" in after.search.message
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+    tmp_path: Path,
+) -> None:
+    search_id = submit()
+    storage = tmp_path / "storage"
+    storage.write_text("a file where a folder should be")
+    blocked = settings.model_copy(update={"storage": storage})
+    assert run(engine, claim(engine), blocked, InlineTrials()) == "failed"
+    assert str(storage) in record(search_id).search.message
 
 
 def test_a_lost_lease_stops_the_runner_without_a_trace(
