@@ -87,7 +87,7 @@ def write_streamed_imagenet(folder: Path, patch: pytest.MonkeyPatch) -> Any:
     ("write", "augmentation", "kills"),
     [
         (write_cifar10, PAPERS, range(1, 7)),
-        (write_streamed_folder, PHOTOGRAPHS, range(1, 7)),
+        (write_streamed_folder, PHOTOGRAPHS, (1, 3, 5)),
         (write_streamed_imagenet, {**PHOTOGRAPHS, "auto_augment": "imagenet"}, (4,)),
     ],
 )
@@ -116,9 +116,9 @@ def test_a_search_learns_synthetic_images() -> None:
     spec = make_spec(
         space={"channels": 4},
         dataset={"name": "synthetic", "num_train": 1024, "image_shape": (1, 8, 8), "noise": 0.2},
-        training={"epochs": 4, "batch_size": 32},
+        training={"epochs": 3, "batch_size": 32},
     )
-    assert finish(SearchRun(spec, 0))[-1].metrics["validation_accuracy"] > 0.8
+    assert finish(SearchRun(spec, 0))[-1].metrics["validation_accuracy"] > 0.7
 
 
 def test_augmentation_changes_training_and_not_measuring() -> None:
