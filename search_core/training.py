@@ -232,9 +232,9 @@ class TrainingRun:
                     f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}"
                 )
             metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
-            if self.best is None or accuracy > self.best.accuracy:
+            if self.best is None or self.best.is_worse_than(accuracy, loss):
                 weights = snapshot(dict(self.network.state_dict()))
-                self.best = BestEpoch(self.epoch + 1, accuracy, weights)
+                self.best = BestEpoch(self.epoch + 1, accuracy, loss, weights)
         metrics["seconds"] = position.seconds + self._clock() - started
         self._position = _Position(epoch=self.epoch + 1)
         best_epoch = None if self.best is None else self.best.epoch

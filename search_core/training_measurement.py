@@ -21,14 +21,27 @@ class BestEpoch:
     """The epoch that the held-out images have chosen so far.
 
     Attributes:
-        epoch: Which one, from 1; the first of equals.
+        epoch: Which one, from 1.
         accuracy: Its validation accuracy.
+        loss: Its validation loss.
         weights: The network's `state_dict` after it.
     """
 
     epoch: int
     accuracy: float
+    loss: float
     weights: dict[str, Tensor]
+
+    def is_worse_than(self, accuracy: float, loss: float) -> bool:
+        """Whether an epoch with these is better: by accuracy, of equals by loss.
+
+        A few held-out images soon give the same accuracy many times.
+
+        Args:
+            accuracy: The other's validation accuracy.
+            loss: The other's validation loss.
+        """
+        return (accuracy, -loss) > (self.accuracy, -self.loss)
 
 
 def main_head(network: DerivedNetwork) -> nn.Module:

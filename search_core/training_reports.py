@@ -15,8 +15,8 @@ class TrainingReport:
         metrics: Figures by name. Accuracies are fractions; the learning rate and the drop path
             probability are those that the epoch was trained with; the training loss is the main
             head's, and that of validation is there where images are held out.
-        best_epoch: The epoch of the best validation accuracy so far, the first of equals; None
-            where no images are held out.
+        best_epoch: The epoch of the best validation accuracy so far, of equals that of the lowest
+            validation loss; None where no images are held out.
     """
 
     epoch: int
@@ -50,8 +50,8 @@ class TrainingResult:
 
     Attributes:
         last: The weights after the last epoch.
-        best: The weights of the epoch with the best validation accuracy, the first of equals;
-            None where no images were held out.
+        best: The weights of the epoch with the best validation accuracy, of equals that with the
+            lowest validation loss; None where no images were held out.
     """
 
     last: TestMeasurement

@@ -135,9 +135,12 @@ def test_reports_of_a_run() -> None:
     assert [report.metrics["drop_path"] for report in reports] == [
         drop_path_probability(0.3, epoch, 3) for epoch in range(3)
     ]
-    accuracies = [report.metrics["validation_accuracy"] for report in reports]
+    merits = [
+        (report.metrics["validation_accuracy"], -report.metrics["validation_loss"])
+        for report in reports
+    ]
     for done, report in enumerate(reports, start=1):
-        assert report.best_epoch == 1 + accuracies[:done].index(max(accuracies[:done]))
+        assert report.best_epoch == 1 + merits[:done].index(max(merits[:done]))
     assert (run.epoch, run.finished) == (3, True)
     with pytest.raises(RuntimeError, match="finished: 3 epochs are done"):
         run.run_epoch()
@@ -310,7 +313,7 @@ def test_the_best_epoch_is_measured_with_its_own_weights() -> None:
     last = weights(run.network)
     test = watched(loaded.test)
     images = TestImages(test, {"again": loaded.test}, torch.device("cpu"))
-    result = images.measure(run.network, 3, BestEpoch(2, 0.5, earlier))
+    result = images.measure(run.network, 3, BestEpoch(2, 0.5, 1.0, earlier))
     assert equal(weights(run.network), last)
     assert result.best is not None
     assert (result.last.epoch, result.best.epoch) == (3, 2)
@@ -325,8 +328,18 @@ def test_the_best_epoch_is_measured_with_its_own_weights() -> None:
         result.best.loss,
         result.best.accuracy,
     )
-    same = images.measure(run.network, 2, BestEpoch(2, 0.5, earlier))
+    same = images.measure(run.network, 2, BestEpoch(2, 0.5, 1.0, earlier))
     assert same.best is same.last
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "better"),
+    [(0.9, 9.0, True), (0.8, 0.9, True), (0.8, 1.0, False), (0.8, 1.1, False), (0.7, 0.1, False)],
+)
+def test_an_epoch_is_better_by_accuracy_and_of_equals_by_loss(
+    accuracy: float, loss: float, better: bool
+) -> None:
+    assert BestEpoch(1, 0.8, 1.0, {}).is_worse_than(accuracy, loss) == better
 
 
 def test_nothing_is_chosen_where_nothing_is_held_out() -> None:
