@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -14,8 +14,10 @@ from store.leases import Capacity, Node
 from store.models import Dispatcher, Search
 from store.states import SearchStatus
 
-SEEN_LATELY = timedelta(seconds=30)
-"""A dispatcher that was not seen for longer counts as gone."""
+SEEN_LATELY = timedelta(seconds=15)
+"""A dispatcher, which shows itself every five seconds, counts as gone when silent for longer."""
+
+_FORGOTTEN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ def heartbeat(
             index_elements=[Dispatcher.id],
             set_={"nodes": statement.excluded.nodes, "seen_at": func.clock_timestamp()},
         )
+    )
+    # Rows of those that crashed.
+    session.execute(
+        delete(Dispatcher).where(Dispatcher.seen_at < func.clock_timestamp() - _FORGOTTEN)
     )
 
 

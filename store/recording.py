@@ -55,6 +55,16 @@ def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
     ).all()
 
 
+def trial_starting(session: Session, lease: Lease, trial_id: UUID) -> None:
+    """Records that a trial has its place on the cluster, and loads what it needs.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    events.append(session, lease.search_id, "trial.starting", trial_id=trial_id)
+
+
 def trial_started(
     session: Session, lease: Lease, trial_id: UUID, *, from_epoch: int, node: str, pid: int
 ) -> None:

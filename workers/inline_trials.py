@@ -17,8 +17,9 @@ class InlineTrials:
         """Runs the trials in order; see `TrialExecutor.run`."""
         use_threads(spec.resources.cpus)
         for plan in plans:
+            sink.starting(plan.trial_id)
             try:
-                run = TrialRun(spec, plan.seed, plan.folder)
+                run = TrialRun(spec, plan.seed, plan.folder, plan.data_root)
             except Exception as error:
                 failure = explain(error)
                 sink.failed(plan.trial_id, failure.reason, failure.message)

@@ -1,6 +1,8 @@
 """Runs the trials of a search as Ray Tune trials on a cluster."""
 
+import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +44,7 @@ class RayTrials:
         # to files that nobody reads. Its console reporter repeats the configuration.
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
         # Ctrl-C is the dispatcher's; Tune would take it as a wish to end the search.
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -58,6 +61,7 @@ class RayTrials:
                 "trial_id": str(plan.trial_id),
                 "seed": plan.seed,
                 "folder": str(plan.folder),
+                "data_root": str(plan.data_root),
                 "spec": spec.model_dump_json(),
             }
             for plan in plans
@@ -82,6 +86,8 @@ class RayTrials:
         )
         try:
             tuner.fit()
+            # Nobody resumes from what Tune wrote for itself.
+            shutil.rmtree(self._results, ignore_errors=True)
         except Exception:
             # Tune wraps what a callback raises into an error of its own.
             if recorder.error is not None:
@@ -100,6 +106,12 @@ class _Recorder(tune.Callback):
         # Tune pickles its settings for a resuming of its own. A search is resumed by a new Tune run
         # over the open trials instead, which needs nothing of this one.
         return (object, ())
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        with self._remembering():
+            self._sink.starting(_trial_id(trial))
 
     def on_trial_result(
         self,

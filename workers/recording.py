@@ -36,6 +36,10 @@ class StoreSink:
         self._lease = lease
         self._patience = patience
 
+    def starting(self, trial_id: UUID) -> None:
+        """See `TrialSink`."""
+        self._write(lambda session: recording.trial_starting(session, self._lease, trial_id))
+
     def started(self, trial_id: UUID, *, from_epoch: int, node: str, pid: int) -> None:
         """See `TrialSink`."""
         self._write(

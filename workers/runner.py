@@ -133,7 +133,13 @@ def run(
         return sink.finish()
     folder = settings.checkpoints / str(lease.search_id)
     plans = [
-        TrialPlan(trial.id, trial.number, trial.seed, folder / f"trial-{trial.number}")
+        TrialPlan(
+            trial.id,
+            trial.number,
+            trial.seed,
+            folder=folder / f"trial-{trial.number}",
+            data_root=settings.data_root,
+        )
         for trial in open_trials
     ]
     if plans:

@@ -18,6 +18,8 @@ class WorkerSettings(StoreSettings):
     """Address of the Ray cluster's head, such as 127.0.0.1:6379."""
     storage: Path | None = None
     """Folder that every node can reach, for checkpoints; `checkpoints` under `home` when unset."""
+    data: Path | None = None
+    """Folder of the data sets, the same on every node; `data` under `home` when unset."""
     lease_seconds: float = Field(default=30.0, ge=1.0)
     """How long a claim holds without being renewed; runners renew every third of it."""
     max_failures: int = Field(default=3, ge=0)
@@ -36,6 +38,11 @@ class WorkerSettings(StoreSettings):
     def checkpoints(self) -> Path:
         """The folder of all checkpoints, absolute."""
         return (self.storage or self.home / "checkpoints").resolve()
+
+    @property
+    def data_root(self) -> Path:
+        """The folder of the data sets, absolute."""
+        return (self.data or self.home / "data").resolve()
 
     @property
     def runner_logs(self) -> Path:

@@ -33,7 +33,7 @@ class SearchTrainable(tune.Trainable):
         """Takes Tune's configuration; the work of starting belongs to the first step.
 
         Args:
-            config: `plan` holds the trial's `spec` as JSON, its `seed` and its `folder`.
+            config: `plan` holds the trial's `spec` as JSON, its `seed` and its folders.
         """
         self._plan: dict[str, Any] = config["plan"]
         self._run: TrialRun | None = None
@@ -83,4 +83,4 @@ def _start(plan: dict[str, Any]) -> "TrialRun":
 
     spec = SearchSpec.model_validate_json(plan["spec"])
     use_threads(spec.resources.cpus)
-    return TrialRun(spec, plan["seed"], Path(plan["folder"]))
+    return TrialRun(spec, plan["seed"], Path(plan["folder"]), Path(plan["data_root"]))

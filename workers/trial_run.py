@@ -19,14 +19,16 @@ class TrialRun:
         spec: The search.
         seed: The trial's seed.
         folder: Where its checkpoints are and go.
+        data_root: Where the data sets are.
 
     Attributes:
         from_epoch: Completed epochs of the checkpoint that it started from.
         last_result: What the last completed epoch reported; None before the first one.
     """
 
-    def __init__(self, spec: SearchSpec, seed: int, folder: Path) -> None:
-        self._run = SearchRun(spec, seed, device="cuda" if spec.resources.gpus else "cpu")
+    def __init__(self, spec: SearchSpec, seed: int, folder: Path, data_root: Path) -> None:
+        device = "cuda" if spec.resources.gpus else "cpu"
+        self._run = SearchRun(spec, seed, device=device, data_root=data_root)
         self._checkpoints = CheckpointFolder(folder)
         self.last_result: EpochResult | None = None
         latest = self._checkpoints.load_latest()

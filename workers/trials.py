@@ -21,12 +21,14 @@ class TrialPlan:
         number: Its number within the search.
         seed: Its seed.
         folder: Where its checkpoints are, reachable from every node.
+        data_root: Where the data sets are, on every node.
     """
 
     trial_id: UUID
     number: int
     seed: int
     folder: Path
+    data_root: Path
 
 
 class TrialSink(Protocol):
@@ -35,6 +37,9 @@ class TrialSink(Protocol):
     A method may block while the database is away. It raises `LeaseLostError` when the search
     belongs to somebody else, after which nothing more may be reported.
     """
+
+    def starting(self, trial_id: UUID) -> None:
+        """A trial has its place, and loads what it needs."""
 
     def started(self, trial_id: UUID, *, from_epoch: int, node: str, pid: int) -> None:
         """A trial trains, from its checkpoint of `from_epoch`, in a process on a node."""

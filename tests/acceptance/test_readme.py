@@ -21,11 +21,17 @@ import pytest
 pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).resolve().parents[2]
+STAND_INS = Path(__file__).parent / "stand_ins"
+"""What the README types that a machine with only Python and make may lack."""
 WRITTEN_ADDRESS = "127.0.0.1:8000"
 
 
 def copy_of_the_project(target: Path) -> None:
     """Copies what git would: the tracked files, and new ones that it does not ignore."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        made = (".venv", ".tools", ".dartboard", ".*_cache", "__pycache__", ".bootstrap-lock")
+        shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*made), dirs_exist_ok=True)
+        return
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -62,13 +68,15 @@ class Newcomer:
     def type(self, language: str, text: str) -> str:
         """Runs a block and gives what it printed."""
         text = text.replace(WRITTEN_ADDRESS, f"127.0.0.1:{self.port}")
-        command = ["bash", "-euo", "pipefail"] if language == "sh" else [".venv/bin/python"]
+        command = ["sh", "-eu"] if language == "sh" else [".venv/bin/python"]
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("DARTBOARD_", "RAY_", "VIRTUAL_ENV", "PYTEST_"))
         }
         environment["DARTBOARD_PORT"] = str(self.port)
+        if shutil.which("curl") is None:
+            environment["PATH"] = f"{STAND_INS}{os.pathsep}{environment['PATH']}"
         result = subprocess.run(
             command,
             input=text,
