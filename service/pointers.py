@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from service.problems import FieldProblem
+from service.sentences import choose, sentence, shown
 
 MOST_ERRORS: Final = 100
 """A body can hold a hundred thousand unknown fields; nobody reads on after these."""
@@ -26,7 +27,7 @@ def field_problems(model: type[BaseModel], error: ValidationError) -> list[Field
     Returns:
         A problem for each error, at most `MOST_ERRORS`.
     """
-    details = error.errors(include_url=False, include_input=False)
+    details = error.errors(include_url=False)
     broken = {item["loc"] for item in details}
     problems: list[FieldProblem] = []
     for item in details:
@@ -34,6 +35,9 @@ def field_problems(model: type[BaseModel], error: ValidationError) -> list[Field
         if item["type"] == "too_short" and any(
             len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"] for loc in broken
         ):
+            continue
+        # A preset brings what is required: once its name is right, the rest may be complete.
+        if item["type"] == "missing" and len(item["loc"]) == 1 and ("preset",) in broken:
             continue
         problems.append(_field_problem(model, item))
         if len(problems) == MOST_ERRORS:
@@ -106,20 +110,21 @@ def _message(item: ErrorDetails, path: Sequence[str | int], around: type[BaseMod
     if item["type"] == "extra_forbidden" and around is not None:
         return _unknown_field(str(path[-1]), around)
     if item["type"] == "missing":
-        return "this field is required"
+        last = path[-1]
+        return f"item {last} is missing" if isinstance(last, int) else f"{last} is required"
     if item["type"] in ("union_tag_not_found", "union_tag_invalid") and around is not None:
-        tags = _members(around.model_fields[str(item["loc"][-1])])
-        return f"choose from: {', '.join(tags)}"
-    if item["type"] == "string_pattern_mismatch":
-        return f"has a character that is not allowed here; the pattern is {item['ctx']['pattern']}"
-    if item["type"] == "int_type":
-        return "must be an integer, written without quotes, a point or an exponent"
-    return item["msg"].removeprefix("Value error, ")
+        choices = list(_members(around.model_fields[str(item["loc"][-1])]))
+        tag = str(path[-1])
+        given = item["input"].get(tag) if isinstance(item["input"], Mapping) else None
+        if given is None:
+            return f"{tag} is required; choose from: {', '.join(choices)}"
+        return f"unknown {tag} {shown(given)}{choose(given, choices)}"
+    return sentence(item)
 
 
 def _unknown_field(name: str, around: type[BaseModel]) -> str:
     known = list(around.model_fields)
     close = difflib.get_close_matches(name[:100], known, n=1)
     if close:
-        return f"unknown field; did you mean {close[0]!r}?"
-    return f"unknown field; known here are: {', '.join(known)}"
+        return f"unknown field {shown(name)}; did you mean {close[0]!r}?"
+    return f"unknown field {shown(name)}; known here are: {', '.join(known)}"

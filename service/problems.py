@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from service.sentences import sentence
 from store.errors import (
     DatabaseUnavailableError,
     IllegalTransitionError,
@@ -143,8 +144,7 @@ def _invalid_parameter(_: Request, error: RequestValidationError) -> ProblemErro
     for item in error.errors():
         # Of a repeated parameter the place in the list is in the location too.
         place, name, *_ = item["loc"]
-        message = item["msg"].removeprefix("Value error, ")
-        sentences.append(f"{place} parameter {name!r}: {message}.")
+        sentences.append(f"{place} parameter {name!r}: {sentence(item)}.")
     return ProblemError("invalid-parameter", " ".join(sentences))
 
 

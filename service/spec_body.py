@@ -14,6 +14,9 @@ from service.problems import FieldProblem, ProblemError
 LARGEST_BODY: Final = 1_048_576
 """Bytes; a spec with everything in it has a few thousand."""
 
+_MOST_DIGITS: Final = 1000
+"""Of an integer; Python reads no more than some thousands."""
+
 
 async def read_spec(request: Request) -> SearchSpec:
     """The spec in a request's body.
@@ -74,9 +77,22 @@ def _check_json(body: bytes) -> None:
         raise ProblemError("malformed-json", 'The body is empty; the smallest spec is '
                            '{"preset": "digits-quick"}.')  # fmt: skip
     try:
-        json.loads(
-            body.decode(), object_pairs_hook=_without_repetition, parse_constant=_refuse_constant
+        value = json.loads(
+            body.decode(),
+            object_pairs_hook=_without_repetition,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
         )
+        if b"\\u" in body:
+            # An escape can name half of a pair, which is no character: UTF-8 has none for it.
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise ProblemError(
+            "malformed-json",
+            f"The body has the lone surrogate \\u{half:04x}, which is half of a character: write "
+            "both halves, or the character itself.",
+        ) from None
     except UnicodeDecodeError as error:
         raise ProblemError("malformed-json", f"The body is not UTF-8: {error}.") from None
     except json.JSONDecodeError as error:
@@ -94,6 +110,16 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"The key {key[:100]!r} stands twice in one object")
         value[key] = member
     return value
+
+
+def _integer(digits: str) -> int:
+    num_digits = len(digits.lstrip("-"))
+    if num_digits > _MOST_DIGITS:
+        raise ValueError(
+            f"The number {digits[:20]}... has {num_digits:,} digits; no number of a spec has more "
+            f"than {_MOST_DIGITS:,}"
+        )
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -95,8 +95,13 @@ class TrialsSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check_seeds(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must not repeat: the same seed gives the same trial")
+        for index, seed in enumerate(self.seeds):
+            if seed in self.seeds[:index]:
+                raise field_error(
+                    f"seed {seed} must not repeat: the same seed gives the same trial",
+                    "seeds",
+                    index,
+                )
         return self
 
 

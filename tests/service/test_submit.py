@@ -91,7 +91,7 @@ def test_any_language_comes_back_as_it_was(api: Api, changes: dict[str, Any]) ->
             },
             ["/training/schedule/warmup_epochs"],
         ),
-        ({"space": SPACE, "trials": {"seeds": [1, 1]}}, ["/trials"]),
+        ({"space": SPACE, "trials": {"seeds": [1, 2, 1]}}, ["/trials/seeds/2"]),
         (
             {"space": SPACE, "trials": {"seeds": [0, -1, "2"]}},
             ["/trials/seeds/1", "/trials/seeds/2"],
@@ -105,6 +105,8 @@ def test_any_language_comes_back_as_it_was(api: Api, changes: dict[str, Any]) ->
         ({"space": SPACE, "name": "x" * 201}, ["/name"]),
         ({"space": SPACE, "priority": 1e400}, ["/priority"]),
         ({"preset": "nope"}, ["/preset"]),
+        ({"preset": 5}, ["/preset"]),
+        ({"preset": 5, "colour": "red"}, ["/preset", "/colour"]),
         ({"preset": "digits-quick", "training": {"batch_size": 5000}}, ["/training/batch_size"]),
         ({"preset": "digits-quick", "space": {"nodes": 99}}, ["/space/nodes"]),
         ({"preset": "digits-quick", "space": [1]}, ["/space"]),
@@ -122,29 +124,101 @@ def test_each_offending_field_has_its_pointer(
     assert all(error["message"] for error in problem["errors"])
 
 
-def test_a_misspelt_field_is_told_its_right_name(offline: Api) -> None:
-    body = {"space": SPACE, "training": {"epoch": 3}}
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {**SPACE, "chanels": 4}}, "unknown field 'chanels'; did you mean 'channels'?"),
+        ({"trials": {"x": 1}}, "unknown field 'x'; known here are: seeds"),
+        ({"space": {}}, "kind is required; choose from: darts, sharp_darts, sharper_darts"),
+        (
+            {"space": {"kind": "nope"}},
+            "unknown kind 'nope'; choose from: darts, sharp_darts, sharper_darts",
+        ),
+        (
+            {"training": {"schedule": {"kind": "cosin"}}},
+            (
+                "unknown kind 'cosin'; did you mean 'cosine'? Choose from: constant, cosine, "
+                "cosine_power"
+            ),
+        ),
+        ({"space": {"kind": 5}}, "unknown kind 5; choose from: darts, sharp_darts, sharper_darts"),
+        (
+            {"algorithm": {"order": "frist"}},
+            "'frist' is none of the choices; did you mean 'first'? Choose from: first, second",
+        ),
+        ({"training": {"epochs": 0}}, "0 is too small: it must be at least 1"),
+        ({"training": {"learning_rate": 0}}, "0 is too small: it must be above 0"),
+        ({"training": {"momentum": 1}}, "1 is too large: it must be below 1"),
+        ({"training": {"epochs": 10**9}}, "1000000000 is too large: it must be at most 10000"),
+        (
+            {"training": {"epochs": "8"}},
+            "'8' is not an integer: write one without quotes, a point or an exponent",
+        ),
+        ({"training": 3}, "3 is not an object: an object is written in braces, {...}"),
+        ({"trials": {"seeds": []}}, "it is empty: it must have at least 1 item"),
+        (
+            {"trials": {"seeds": [*range(257)]}},
+            "it has 257 items: it must have at most 256 items",
+        ),
+        ({"trials": {"seeds": 5}}, "5 is not a list: a list is written in brackets, [...]"),
+        (
+            {"trials": {"seeds": [4, 4]}},
+            "seed 4 must not repeat: the same seed gives the same trial",
+        ),
+        ({"name": 5}, "5 is not text: text is written in double quotes"),
+        ({"name": "x" * 300}, "it has 300 characters: it must have at most 200 characters"),
+        (
+            {"dataset": {"name": "synthetic", "image_shape": [3, 16]}},
+            "item 2 is missing",
+        ),
+        (
+            {"dataset": {"name": "image_folder", "root": "x", "num_train": 9, "num_test": 9}},
+            "num_classes is required",
+        ),
+        (
+            {"algorithm": {"exclude_none": "x" * 100}},
+            f"'{'x' * 60}...' is neither true nor false; write one of them, without quotes",
+        ),
+    ],
+)
+def test_a_message_names_the_value_and_what_is_right(
+    offline: Api, changes: dict[str, Any], message: str
+) -> None:
+    (error,) = offline.post("/v1/searches", json={"space": SPACE, **changes}).json()["errors"]
+    assert error["message"] == message
+
+
+def test_a_misspelt_data_set_is_told_its_right_name(offline: Api) -> None:
+    body = {"space": SPACE, "dataset": {"name": "cifra10"}}
     (error,) = offline.post("/v1/searches", json=body).json()["errors"]
-    assert error == {
-        "pointer": "/training/epoch",
-        "message": "unknown field; did you mean 'epochs'?",
-    }
+    assert error["pointer"] == "/dataset/name"
+    assert error["message"].startswith(
+        "unknown name 'cifra10'; did you mean 'cifar10'? Choose from: digits, "
+    )
 
 
-@pytest.mark.parametrize("space", [{}, {"kind": "dart"}])
-def test_a_union_tells_its_kinds(offline: Api, space: dict[str, str]) -> None:
-    (error,) = offline.post("/v1/searches", json={"space": space}).json()["errors"]
-    assert error == {
-        "pointer": "/space/kind",
-        "message": "choose from: darts, sharp_darts, sharper_darts",
-    }
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (rb'{"name": "\ud800"}', r"lone surrogate \ud800"),
+        (rb'{"labels": {"\udc00": "x"}}', r"lone surrogate \udc00"),
+        (b'{"priority": -' + b"9" * 10_000 + b"}", "has 10,000 digits"),
+    ],
+)
+def test_what_json_allows_and_no_spec_can_hold_is_named(
+    offline: Api, body: bytes, words: str
+) -> None:
+    answer = offline.post("/v1/searches", content=body, headers=JSON)
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]
+    assert "sys." not in answer.text
 
 
 def test_a_wrong_key_is_told_from_a_wrong_value(offline: Api) -> None:
     body = {"space": SPACE, "labels": {"[key]": ""}}
     key, value = offline.post("/v1/searches", json=body).json()["errors"]
-    assert key["message"].startswith("this key: has a character that is not allowed")
-    assert value["message"] == "String should have at least 1 character"
+    assert key["message"].startswith("this key: '[key]' has a character that is not allowed")
+    assert value["message"] == "it is empty: it must have at least 1 character"
 
 
 def test_a_body_of_errors_does_not_make_an_endless_answer(offline: Api) -> None:
