@@ -194,7 +194,10 @@ def apply(values: Any, kind: PresetKind) -> Any:
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays one nested mapping over another; where `kind` changes, the whole object is replaced.
+    """Lays one nested mapping over another.
+
+    Where an object becomes one of another kind (another `kind`, a data set of another `name`), it
+    is replaced whole: the fields of one kind mean nothing in another.
 
     Args:
         base: The values to start from.
@@ -206,10 +209,9 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
-        same_kind = (
-            isinstance(below, Mapping)
-            and isinstance(value, Mapping)
-            and value.get("kind", below.get("kind")) == below.get("kind")
-        )
-        merged[key] = merge(below, value) if same_kind else value  # type: ignore[arg-type]
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            tag = "name" if key == "dataset" else "kind"
+            if value.get(tag, below.get(tag)) == below.get(tag):
+                value = merge(below, value)
+        merged[key] = value
     return merged

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from search_core.spec import PRESETS, AugmentationSpec, SearchSpec
-from search_core.spec.presets import TRAINING_PRESETS
+from search_core.spec.presets import TRAINING_PRESETS, merge
 from search_core.spec.retraining import RetrainingSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule
 
@@ -90,3 +90,19 @@ def test_a_preset_of_the_other_kind_is_refused() -> None:
         RetrainingSpec.model_validate({"preset": "digits-quick", "architecture": "DARTS_V2"})
     with pytest.raises(ValidationError, match="unknown preset 'x'; choose from: retrain-digits"):
         RetrainingSpec.model_validate({"preset": "x", "architecture": "DARTS_V2"})
+
+
+def test_another_data_set_or_kind_replaces_the_presets_whole() -> None:
+    base = {
+        "dataset": {"name": "cifar10", "download": True},
+        "training": {"schedule": {"kind": "cosine_power", "power": 2}, "epochs": 5},
+    }
+    override = {"dataset": {"name": "digits"}, "training": {"schedule": {"kind": "constant"}}}
+    assert merge(base, override) == {
+        "dataset": {"name": "digits"},
+        "training": {"schedule": {"kind": "constant"}, "epochs": 5},
+    }
+    assert merge(base, {"dataset": {"download": False}})["dataset"] == {
+        "name": "cifar10",
+        "download": False,
+    }
