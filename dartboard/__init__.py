@@ -119,3 +119,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'dartboard' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    # Without it, completion would not know what has not been loaded yet.
+    return sorted(__all__)

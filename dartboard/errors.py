@@ -71,7 +71,8 @@ class ProblemError(DartboardError):
         errors: tuple[FieldError, ...] = (),
     ) -> None:
         """Takes the members of the problem document."""
-        message = detail or title
+        # The detail repeats the first of the fields.
+        message = title if errors else detail or title
         for error in errors:
             message += f"\n  {error.pointer or '(the whole)'}: {error.message}"
         super().__init__(message)
