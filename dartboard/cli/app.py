@@ -11,6 +11,7 @@ from dartboard.cli import (
     architectures,
     demo,
     local,
+    logs,
     output,
     profile,
     queue,
@@ -38,7 +39,7 @@ _HERE, _SEARCHES, _FOUND = "On this machine", "Searches", "Architectures"
 app.command(rich_help_panel=_HERE)(local.up)
 app.command(rich_help_panel=_HERE)(local.down)
 app.command(rich_help_panel=_HERE)(local.status)
-app.command(rich_help_panel=_HERE)(local.logs)
+app.command(rich_help_panel=_HERE)(logs.logs)
 app.command(rich_help_panel=_HERE)(demo.demo)
 app.command(rich_help_panel=_SEARCHES)(submitting.submit)
 app.command(rich_help_panel=_SEARCHES)(searches.follow)

@@ -1,14 +1,19 @@
 """`genotype` and `draw`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from dartboard.cli import output
 from dartboard.cli.options import ArchitectureRef, Json, TrialNumber, Url, connect
 from dartboard.errors import DartboardError
+
+Format = Literal["svg", "dot"]
+
+_FORMATS: Final[Mapping[str, Format]] = {".svg": "svg", ".dot": "dot", ".gv": "dot"}
 
 
 def genotype(
@@ -37,12 +42,14 @@ def draw(
         Literal["normal", "reduce"] | None, typer.Option(help="One cell. Default: both.")
     ] = None,
     picture_format: Annotated[
-        Literal["svg", "dot"] | None,
+        Format | None,
         typer.Option("--format", help="Default: what the file's name says, else svg."),
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file to write; - for stdout."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The .svg or .dot file to write; - for stdout."
+        ),
     ] = None,
     trial: TrialNumber = None,
     as_json: Json = False,
@@ -58,14 +65,14 @@ def draw(
     to_stdout = to is not None and str(to) == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("--json and --output - would both write to stdout")
-    chosen = picture_format or _format_of(to)
+    chosen = _format(picture_format, None if to_stdout else to)
     with connect(url) as client:
         identifier = architecture_hash(client, architecture, trial)
         picture = client.picture(identifier, cell, chosen)
     if to_stdout:
         sys.stdout.buffer.write(picture)
         return
-    file = to or Path(f"{identifier[:12]}{f'-{cell}' if cell else ''}.{chosen}")
+    file = to if to is not None else Path(f"{identifier[:12]}{f'-{cell}' if cell else ''}.{chosen}")
     try:
         write_atomically(file, picture)
     except OSError as error:
@@ -78,5 +85,24 @@ def draw(
         output.stdout().print(f"Wrote {file}", soft_wrap=True)
 
 
-def _format_of(file: Path | None) -> Literal["svg", "dot"]:
-    return "dot" if file is not None and file.suffix in (".dot", ".gv") else "svg"
+def _format(wanted: Format | None, file: Path | None) -> Format:
+    """The picture's format, once it is clear that the file can hold it."""
+    if file is None:
+        return wanted or "svg"
+    if file.suffix not in ("", *_FORMATS):
+        raise typer.BadParameter(
+            f"{file}: a picture is .svg or .dot; other formats are made from these, such as "
+            "`dot -Tpng x.dot -o x.png` with Graphviz",
+            param_hint="--output",
+        )
+    named = _FORMATS.get(file.suffix)
+    if wanted is not None and named not in (None, wanted):
+        raise typer.BadParameter(
+            f"--format {wanted} and a file that ends in {file.suffix} contradict each other",
+            param_hint="--output",
+        )
+    if file.is_dir():
+        raise DartboardError(f"{file} cannot be written: it is a folder")
+    if not file.parent.is_dir():
+        raise DartboardError(f"{file} cannot be written: there is no folder {file.parent}")
+    return wanted or named or "svg"

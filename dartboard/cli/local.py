@@ -1,6 +1,6 @@
-"""`up`, `down`, `status` and `logs`: everything on this machine."""
+"""`up`, `down` and `status`: everything on this machine."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from dartboard.models import Queue
 
 _ASK_TIMEOUT = 2.0
-
-LogName = Literal["postgres", "migrations", "cluster", "dispatcher", "api"]
 
 
 def up(
@@ -148,37 +146,6 @@ def status(as_json: Json = False) -> int:
     if not fine:
         output.stderr().print("`dartboard up` starts what is missing.")
     return 0 if fine else 1
-
-
-def logs(
-    part: Annotated[
-        LogName | None, typer.Argument(help="Whose log. Default: the end of each.")
-    ] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Print the end of the logs.
-
-    With --json: an object from each part to the path and the lines of its log.
-    """
-    from dartboard.local.parts import LOGS, Plan
-    from dartboard.local.steps import tail
-
-    layout = Plan.of(Settings.read()).layout
-    files = {name: layout.log(name) for name in (LOGS if part is None else (part,))}
-    if part in (None, "postgres"):
-        files["postgres itself"] = layout.home / "postgres" / "log"
-    found = {name: tail(file, lines) for name, file in files.items()}
-    if as_json:
-        output.print_json(
-            {name: {"path": str(files[name]), "lines": found[name]} for name in files}
-        )
-        return
-    console = output.stdout()
-    for name, file in files.items():
-        output.stderr().print(f"== {name}: {file}", style="bold", soft_wrap=True)
-        for line in found[name]:
-            console.print(line, soft_wrap=True)
 
 
 _OPEN_STATUSES = ("queued", "running")

@@ -57,6 +57,11 @@ def search_id(client: "Client", reference: str) -> str:
     return found[0]
 
 
+def is_start_of_id(reference: str) -> bool:
+    """Whether a search's id can be, or can start with, a text in small letters."""
+    return bool(_FULL_ID.fullmatch(reference) or _START_OF_ID.fullmatch(reference))
+
+
 def architecture_hash(client: "Client", reference: str, trial: int | None) -> str:
     """The hash of an architecture.
 

@@ -142,7 +142,7 @@ def test_a_bad_spec_gets_a_line_for_each_pointer(dartboard: Dartboard, server: S
         (["draw", "0" * 64, "--trial", "1"], "goes with a search"),
         (["draw", "0" * 64, "--json", "-o", "-"], "both write to stdout"),
         (["up", "--port", "70000"], "less than or equal to 65535"),
-        (["logs", "nothing"], "nothing"),
+        (["logs", "nothing"], "is no part (postgres, migrations, cluster, dispatcher, api)"),
         (["nothing"], "No such command"),
     ],
 )
@@ -353,16 +353,69 @@ def test_drawing(dartboard: Dartboard, found: str, tmp_path: Path) -> None:
     said = dartboard("draw", found, "--json").json
     assert said["architecture"] == GENOTYPES[1].hash
     assert (tmp_path / said["path"]).read_text().count("</svg>") == 1
+    (tmp_path / "sub").mkdir()
     assert dartboard("draw", found, "--cell", "reduce", "-o", "sub/cell.dot").code == 0
     assert "digraph" in (tmp_path / "sub" / "cell.dot").read_text()
+    assert dartboard("draw", found, "-o", "bare").code == 0
+    assert "</svg>" in (tmp_path / "bare").read_text()
+    assert "digraph" in dartboard("draw", found, "--format", "dot", "-o", "-").out
     assert {file.name for file in tmp_path.glob("**/*") if file.is_file()} == {
         said["path"],
         "cell.dot",
+        "bare",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["-o", "x.png"], 2, "a picture is .svg or .dot"),
+        (["-o", "x.svg", "--format", "dot"], 2, "contradict each other"),
+        (["-o", "folder.svg"], 1, "it is a folder"),
+        (["-o", ""], 1, "it is a folder"),
+        (["-o", "missing/x.svg"], 1, "there is no folder missing"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_refused(
+    dartboard: Dartboard,
+    server: Served,
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
     (tmp_path / "folder.svg").mkdir()
-    refused = dartboard("draw", found, "-o", "folder.svg")
-    assert refused.code == 1
-    assert "cannot be written" in refused.err
+    refused = dartboard("draw", "0" * 64, *options, "--json")
+    assert refused.code == code
+    assert message in json.loads(refused.err)["message"]
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.svg"]
+
+
+def test_the_log_of_a_search_is_that_of_its_newest_runner(
+    dartboard: Dartboard, server: Served, client: Client, tmp_path: Path
+) -> None:
+    first, second = client.submit(SPEC), client.submit(SPEC)
+    folder = tmp_path / "home" / "logs" / "runners"
+    folder.mkdir(parents=True)
+    for attempt in (1, 9, 10):
+        (folder / f"{first.id}-{attempt}.log").write_text(
+            f"one\n\x1b[36mattempt {attempt}\x1b[0m\n"
+        )
+    said = dartboard("logs", first.id)
+    assert said.out == "one\nattempt 10\n"
+    assert said.err.strip() == f"== runner: {folder / f'{first.id}-10.log'}"
+    assert dartboard("logs", first.id, "-n", 1, "--json").json == {
+        "runner": {"path": str(folder / f"{first.id}-10.log"), "lines": ["attempt 10"]}
+    }
+    missing = dartboard("logs", "last")
+    assert missing.code == 1
+    assert f"no search {second.id} has run on this machine" in missing.err
+    server.stop()
+    assert dartboard("logs", str(first.id)[:8].upper()).out == "one\nattempt 10\n"
+    (folder / f"{str(first.id)[:8]}-0000-7000-8000-000000000000-1.log").write_text("")
+    ambiguous = dartboard("logs", str(first.id)[:8], "--json")
+    assert ambiguous.code == 2
+    assert str(first.id) in json.loads(ambiguous.err)["message"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(client: Client, server: Served) -> None:
