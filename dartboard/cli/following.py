@@ -10,10 +10,14 @@ from dartboard.cli import output
 from dartboard.cli.rendering import findings
 from dartboard.cli.views import Bars, Lines, View
 from dartboard.client import Client
+from dartboard.errors import ServerFailedError, ServerUnreachableError
 from dartboard.models import Event, Search
-from dartboard.streams import OnTrouble
+from dartboard.streams import PATIENCE, OnTrouble
 
 _LOOK_EVERY: Final = 1.0
+
+RECENT: Final = 200
+"""Events that tell what the states of the trials do not: who loads, and what was warned of."""
 
 
 def follow_search(client: Client, search_id: str, *, after: int, as_json: bool) -> int:
@@ -88,16 +92,17 @@ def watch(
     Args:
         client: The server.
         search_id: The search.
-        replay: Begin with its first event, not with where it stands.
+        replay: Begin with its first event, not with where it stands and its recent ones.
         on_trouble: Told of each failed connection.
     """
-    seen = 0 if replay else client.events(search_id, limit=1).last
+    seen = 0 if replay else max(0, client.events(search_id, limit=1).last - RECENT)
+    search = client.get(search_id)
     while True:
-        search = client.get(search_id)
         yield search
         if search.status == "queued":
             # What it waits for changes without an event of its own.
             time.sleep(_LOOK_EVERY)
+            search = _state(client, search_id, on_trouble)
             continue
         if search.ended and not replay:
             return
@@ -107,5 +112,21 @@ def watch(
             if event.kind == "search.requeued":
                 break
         else:
-            yield client.get(search_id)
+            yield _state(client, search_id, on_trouble)
             return
+        search = _state(client, search_id, on_trouble)
+
+
+def _state(client: Client, search_id: str, on_trouble: OnTrouble) -> Search:
+    """A search as it is now, once the server answers again."""
+    silent_since: float | None = None
+    while True:
+        try:
+            return client.get(search_id)
+        except (ServerUnreachableError, ServerFailedError) as error:
+            now = time.monotonic()
+            silent_since = silent_since or now
+            if now - silent_since > PATIENCE:
+                raise
+            on_trouble(error)
+        time.sleep(_LOOK_EVERY)

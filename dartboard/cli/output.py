@@ -20,6 +20,7 @@ _WIDTH_OF_PIPES = 160
 
 STATUS_STYLES = {
     "queued": "yellow",
+    "starting": "yellow",
     "running": "cyan",
     "succeeded": "green",
     "failed": "red",

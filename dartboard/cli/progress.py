@@ -23,6 +23,7 @@ class TrialProgress:
         metrics: Of the last completed epoch.
         pace: Seconds that an epoch takes, the newest counting most; None before the first.
         heard_at: The clock when the last epoch was heard of.
+        is_loading: Whether it has its place on the cluster and does not train yet.
     """
 
     number: int
@@ -33,6 +34,7 @@ class TrialProgress:
     metrics: dict[str, float | None]
     pace: float | None = None
     heard_at: float | None = None
+    is_loading: bool = False
 
     @classmethod
     def of(cls, trial: Trial) -> "TrialProgress":
@@ -47,12 +49,33 @@ class TrialProgress:
             pace=trial.metrics.get("seconds"),
         )
 
+    @property
+    def state(self) -> str:
+        """Its status, or `starting`, which the API counts as queued."""
+        return "starting" if self.is_loading and self.status == "queued" else self.status
+
     def seconds_left(self, now: float) -> float | None:
         """An estimate from the pace so far; None while there is nothing to estimate from."""
         if self.status != "running" or self.pace is None:
             return None
         since = 0.0 if self.heard_at is None else min(now - self.heard_at, self.pace)
         return max((self.epochs - self.epoch) * self.pace - since, 0.0)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A warning about a trial: the newest of its kind."""
+
+    trial: TrialProgress
+    epoch: int
+    message: str
+
+    def __str__(self) -> str:
+        """As people read it."""
+        return (
+            f"trial {self.trial.number} (seed {self.trial.seed}), epoch {self.epoch}: "
+            f"{self.message}"
+        )
 
 
 @dataclass
@@ -63,11 +86,13 @@ class SearchProgress:
         search: As the server told it last.
         status: Newer than that, from the events.
         trials: By id.
+        notes: The newest warning of each trial and kind.
     """
 
     search: Search
     status: str = ""
     trials: dict[UUID, TrialProgress] = field(default_factory=dict)
+    notes: dict[tuple[UUID, str], Note] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Takes the trials over."""
@@ -80,17 +105,27 @@ class SearchProgress:
         before = self.trials
         self.trials = {trial.id: TrialProgress.of(trial) for trial in search.trials}
         for trial_id, trial in self.trials.items():
-            if trial_id in before and before[trial_id].pace is not None:
+            if trial_id not in before:
+                continue
+            if before[trial_id].pace is not None:
                 trial.pace = before[trial_id].pace
+            trial.is_loading = before[trial_id].is_loading and search.status == "running"
 
     def apply(self, event: Event) -> None:
         """Takes an event. One that the state already contains changes nothing."""
         what, _, happened = event.kind.partition(".")
         if what == "search":
             self._apply_to_search(happened)
-        trial = self.trials.get(event.trial_id) if event.trial_id is not None else None
-        if trial is None:
+        if event.trial_id is not None and event.trial_id in self.trials:
+            self._apply_to_trial(event.trial_id, happened, event)
+
+    def _apply_to_trial(self, trial_id: UUID, happened: str, event: Event) -> None:
+        trial = self.trials[trial_id]
+        if happened == "warning":
+            data = event.data
+            self.notes[trial_id, data["kind"]] = Note(trial, data["epoch"], data["message"])
             return
+        trial.is_loading = happened == "starting"
         if happened == "started":
             trial.status = "running"
         elif happened == "interrupted":
@@ -103,6 +138,9 @@ class SearchProgress:
     def _apply_to_search(self, happened: str) -> None:
         statuses = {"requeued": "queued", "cancel_requested": "cancelling"}
         self.status = statuses.get(happened, happened)
+        if happened == "requeued":
+            for trial in self.trials.values():
+                trial.is_loading = False
 
     @staticmethod
     def _apply_epoch(trial: TrialProgress, event: Event) -> None:

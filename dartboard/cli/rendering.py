@@ -1,12 +1,14 @@
 """Searches, trials and genotypes as people read them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from uuid import UUID
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from dartboard.cli import output
+from dartboard.cli.progress import SearchProgress
 from dartboard.models import RankedArchitecture, Search, Trial
 from search_core.genotype import CellGenotype, Edge
 
@@ -33,8 +35,11 @@ def search_table(searches: Iterable[Search]) -> Table:
     return made
 
 
-def search_page(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[RenderableType]:
+def search_page(
+    progress: SearchProgress, ranked: Sequence[RankedArchitecture]
+) -> Iterator[RenderableType]:
     """All of a search, part by part; a string is printed without wrapping."""
+    search = progress.search
     yield Text.assemble(
         (search.name or "(no name)", "bold"), "  ", output.status_text(search.status)
     )
@@ -43,7 +48,13 @@ def search_page(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterato
         facts.add_row(Text(label, style="dim"), value)
     yield facts
     yield ""
-    yield trial_table(search.trials)
+    yield trial_table(
+        search.trials, {trial_id: trial.state for trial_id, trial in progress.trials.items()}
+    )
+    if progress.notes:
+        yield ""
+    for note in progress.notes.values():
+        yield f"warning: {note}"
     if ranked:
         yield ""
         yield from findings(search, ranked)
@@ -83,8 +94,8 @@ def _edges(edges: Sequence[Edge]) -> str:
     return "[\n      " + ",\n      ".join(pairs) + "]"
 
 
-def trial_table(trials: Iterable[Trial]) -> Table:
-    """One line for each trial."""
+def trial_table(trials: Iterable[Trial], states: Mapping[UUID, str]) -> Table:
+    """One line for each trial, with its state by its id."""
     numbers = ("trial", "seed", "epoch", "train loss", "val. loss", "val. accuracy", "best")
     made = output.table(*numbers[:2], "status", *numbers[2:], "", right=numbers)
     for trial in trials:
@@ -92,7 +103,7 @@ def trial_table(trials: Iterable[Trial]) -> Table:
         made.add_row(
             str(trial.number),
             str(trial.seed),
-            output.status_text(trial.status),
+            output.status_text(states[trial.id]),
             f"{trial.epoch}/{trial.epochs}",
             output.fraction(metrics.get("train_loss")),
             output.fraction(metrics.get("validation_loss")),

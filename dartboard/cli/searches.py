@@ -35,18 +35,27 @@ def show(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
 
     With --json: the search, with its `architectures`.
     """
+    from dartboard.cli.following import RECENT
+    from dartboard.cli.progress import SearchProgress
     from dartboard.cli.references import search_id
     from dartboard.cli.rendering import search_page
 
     with connect(url) as client:
         identifier = search_id(client, search)
+        last = client.events(identifier, limit=1).last
+        recent = client.events(identifier, after=max(0, last - RECENT), limit=RECENT).items
         found = client.get(identifier)
         ranked = client.architectures(identifier)
     if as_json:
         output.print_json({**output.plain(found), "architectures": output.plain(ranked)})
         return
+    progress = SearchProgress(found)
+    for event in recent:
+        progress.apply(event)
+    # The search was asked for after its events.
+    progress.update(found)
     console = output.stdout()
-    for part in search_page(found, ranked):
+    for part in search_page(progress, ranked):
         console.print(part, soft_wrap=isinstance(part, str))
 
 

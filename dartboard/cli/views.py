@@ -2,7 +2,7 @@
 
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -11,10 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dartboard.cli import output
-from dartboard.cli.progress import SearchProgress, TrialProgress
+from dartboard.cli.progress import SearchProgress
 from dartboard.cli.rendering import waiting_sentence
 from dartboard.errors import DartboardError
 from dartboard.models import Event, Search
+from dartboard.streams import END_KINDS
+
+_MOST_NOTES: Final = 3
 
 
 class View(Protocol):
@@ -76,6 +79,8 @@ class Bars:
             return
         yield self._head(self._progress)
         yield self._bars(self._progress)
+        for note in [*self._progress.notes.values()][-_MOST_NOTES:]:
+            yield Text(str(note), style="yellow")
 
     def snapshot(self, search: Search) -> None:
         """Takes the state of the whole search."""
@@ -131,18 +136,9 @@ class Bars:
                 output.fraction(trial.metrics.get("train_loss")),
                 output.fraction(trial.metrics.get("validation_loss")),
                 output.fraction(trial.metrics.get("validation_accuracy")),
-                self._status(trial) if left is None else output.duration(left),
+                output.status_text(trial.state) if left is None else output.duration(left),
             )
         return made
-
-    def _status(self, trial: TrialProgress) -> Text:
-        # A queued trial of a running search waits for its process to start, which takes seconds.
-        starts = (
-            trial.status == "queued"
-            and self._progress is not None
-            and (self._progress.status == "running")
-        )
-        return output.status_text("starting" if starts else trial.status)
 
 
 class Lines:
@@ -153,6 +149,7 @@ class Lines:
         self._console = console
         self._progress: SearchProgress | None = None
         self._waiting = ""
+        self._in_trouble = False
 
     def __enter__(self) -> Self:
         """Does nothing: a line is printed when it is complete."""
@@ -168,6 +165,7 @@ class Lines:
 
     def snapshot(self, search: Search) -> None:
         """Prints why the search waits, when that has changed."""
+        self._in_trouble = False
         if self._progress is None:
             self._progress = SearchProgress(search)
         if search.waiting is not None and waiting_sentence(search) != self._waiting:
@@ -177,17 +175,28 @@ class Lines:
     def event(self, event: Event) -> None:
         """Prints an event."""
         assert self._progress is not None
+        self._in_trouble = False
         self._progress.apply(event)
         if event.trial_id is None:
-            reason = f": {event.data['message']}" if event.data.get("message") else ""
-            self._print(f"{event.kind.partition('.')[2].replace('_', ' ')}{reason}")
+            self._search_event(event)
             return
         trial = self._progress.trials[event.trial_id]
         self._print(f"trial {trial.number} (seed {trial.seed}): {self._happened(event)}")
 
     def trouble(self, error: DartboardError) -> None:
-        """Prints that the connection is being made again."""
-        self._print("the server does not answer; trying again")
+        """Prints that the connection is being made again, once until the server answers."""
+        if not self._in_trouble:
+            self._in_trouble = True
+            self._print("the server does not answer; trying again")
+
+    def _search_event(self, event: Event) -> None:
+        if event.kind == "search.queued" and self._waiting:
+            return  # said already, and why
+        if event.kind in END_KINDS:
+            return  # what follows tells how it ended, and why
+        happened = event.kind.partition(".")[2].replace("_", " ")
+        reason = event.data.get("message", "")
+        self._print(f"{happened}: {reason}" if reason else happened)
 
     def _happened(self, event: Event) -> str:
         data = event.data
@@ -206,6 +215,10 @@ class Lines:
         if event.kind == "trial.started":
             again = f" again from epoch {data['from_epoch']}" if data.get("from_epoch") else ""
             return f"started{again}"
+        if event.kind == "trial.starting":
+            return "starting: it loads PyTorch and the data"
+        if event.kind == "trial.warning":
+            return f"warning at epoch {data['epoch']}: {data['message']}"
         happened = event.kind.partition(".")[2]
         return f"{happened}: {data['message']}" if data.get("message") else happened
 

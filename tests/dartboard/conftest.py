@@ -20,7 +20,7 @@ from service.app import create_app
 from service.settings import ServiceSettings
 from store import leases, queue, recording
 from store.leases import Capacity, Lease, Node
-from store.recording import EpochResult
+from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
 from store.states import Reason
 
@@ -95,8 +95,21 @@ class Worker:
         assert lease is not None
         return lease
 
-    def train(self, lease: Lease, trial_id: UUID, *, epochs: int, genotype: CellGenotype) -> None:
-        """Runs a trial up to an epoch."""
+    def load(self, lease: Lease, trial_id: UUID) -> None:
+        """Gives a trial its place."""
+        with transaction(self._engine) as session:
+            recording.trial_starting(session, lease, trial_id)
+
+    def train(
+        self,
+        lease: Lease,
+        trial_id: UUID,
+        *,
+        epochs: int,
+        genotype: CellGenotype,
+        warnings: tuple[EpochWarning, ...] = (),
+    ) -> None:
+        """Runs a trial up to an epoch; each epoch has the warnings."""
         with transaction(self._engine) as session:
             recording.trial_started(session, lease, trial_id, from_epoch=0, node="here", pid=1)
         for epoch in range(1, epochs + 1):
@@ -108,7 +121,7 @@ class Worker:
             }
             with transaction(self._engine) as session:
                 recording.epoch_ended(
-                    session, lease, trial_id, EpochResult(epoch, metrics, genotype)
+                    session, lease, trial_id, EpochResult(epoch, metrics, genotype, warnings)
                 )
 
     def succeed(self, lease: Lease, trial_id: UUID, genotype: CellGenotype) -> None:

@@ -16,7 +16,10 @@ import pytest
 from dartboard import Client
 from dartboard.cli import main
 from search_core.genotype import parse
+from store.recording import EpochWarning
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
+
+COLLAPSED = EpochWarning("collapsed", "All edges skip.")
 
 
 class Said(NamedTuple):
@@ -192,6 +195,52 @@ def test_following_prints_each_event_and_then_what_was_found(
     assert "Recommended: Trial 1 (seed 1) has the highest validation accuracy" in said.out
 
 
+def test_following_tells_what_loads_and_what_was_warned_of(
+    dartboard: Dartboard, client: Client, worker: Worker
+) -> None:
+    search = client.submit(SPEC)
+
+    def run() -> None:
+        lease = worker.claim()
+        for trial in search.trials:
+            worker.load(lease, trial.id)
+            worker.train(lease, trial.id, epochs=2, genotype=GENOTYPES[0], warnings=(COLLAPSED,))
+            worker.succeed(lease, trial.id, GENOTYPES[0])
+        worker.finish(lease)
+
+    runs = threading.Timer(0.3, run)
+    runs.start()
+    lines = dartboard("follow", search.id).out.splitlines()
+    runs.join()
+    assert lines[:4] == [
+        "queued, place 1: no dispatcher is running",
+        "running",
+        "trial 0 (seed 0): starting: it loads PyTorch and the data",
+        "trial 0 (seed 0): started",
+    ]
+    assert lines[4].startswith("trial 0 (seed 0): epoch 1/2, train loss 1.0000")
+    assert lines[5] == f"trial 0 (seed 0): warning at epoch 1: {COLLAPSED.message}"
+
+
+def test_showing_what_loads_and_what_was_warned_of(
+    dartboard: Dartboard, client: Client, worker: Worker
+) -> None:
+    search = client.submit(SPEC)
+    lease = worker.claim()
+    first, second = search.trials
+    worker.train(lease, first.id, epochs=2, genotype=GENOTYPES[0], warnings=(COLLAPSED,))
+    assert "starting" not in dartboard("show", search.id).out
+    worker.load(lease, second.id)
+    shown = dartboard("show", search.id).out
+    assert f"warning: trial 0 (seed 0), epoch 2: {COLLAPSED.message}" in shown
+    assert shown.count("warning: ") == 1
+    assert [line.split()[:3] for line in shown.splitlines() if "starting" in line] == [
+        ["1", "1", "starting"]
+    ]
+    worker.give_back(lease)
+    assert "starting" not in dartboard("show", search.id).out
+
+
 def test_following_with_json_prints_an_event_a_line(
     dartboard: Dartboard, client: Client, worker: Worker
 ) -> None:
@@ -232,7 +281,9 @@ def test_following_a_search_that_fails_or_is_cancelled_exits_with_1(
     said = dartboard("follow", failed.id)
     assert said.code == 1
     assert "trial 0 (seed 0): failed: The loss diverged." in said.out
-    assert "The search failed (diverged). The loss diverged." in said.out
+    assert said.out.endswith("The search failed (diverged). The loss diverged.\n")
+    assert said.out.count("search failed") == 1
+    assert "\nfailed" not in said.out
     cancelled = client.cancel(client.submit(SPEC).id)
     assert dartboard("follow", cancelled.id).code == 1
     assert "diverged" in dartboard("show", failed.id).out
