@@ -28,7 +28,8 @@ ArchitectureRef = Annotated[
     str,
     typer.Argument(
         metavar="ARCHITECTURE|SEARCH",
-        help="An architecture's hash; or a search (as elsewhere), for the one it recommends.",
+        help="An architecture's hash, or the start of one; or a search (as elsewhere), for the one "
+        "that it recommends.",
     ),
 ]
 TrialNumber = Annotated[
@@ -40,5 +41,11 @@ TrialNumber = Annotated[
 def connect(url: str | None) -> "Client":
     """A client of the server that the command line names."""
     from dartboard.client import Client
+    from dartboard.errors import DartboardError
 
-    return Client(url)
+    try:
+        return Client(url)
+    except DartboardError as error:
+        if url is None:
+            raise
+        raise typer.BadParameter(str(error), param_hint="--url") from None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _FULL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _START_OF_ID: Final = re.compile(r"[0-9a-f]{4,8}(-[0-9a-f-]*)?")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_START_OF_HASH: Final = re.compile(r"[0-9a-f]{4,63}")
+_SEARCHES_LOOKED_AT: Final = 200
 _TIME_DIGITS: Final = 12
 _SHOWN: Final = 5
 _SLACK: Final = timedelta(minutes=1)
@@ -67,16 +69,22 @@ def architecture_hash(client: "Client", reference: str, trial: int | None) -> st
 
     Args:
         client: Asked where the reference is a search.
-        reference: A hash, or a reference to a search.
+        reference: A hash, or a reference to a search, or the start of a hash that one of the
+            newest searches found.
         trial: With a search: the number of the trial that derived it; None for the recommended.
 
     Raises:
         DartboardError: The search has none (yet), or there is no such search or trial.
     """
-    if _HASH.fullmatch(reference.lower()):
-        if trial is not None:
-            raise typer.BadParameter("--trial goes with a search, not with an architecture's hash")
-        return reference.lower()
+    reference = reference.strip().lower()
+    if _HASH.fullmatch(reference):
+        _refuse_trial(trial)
+        return reference
+    if _START_OF_HASH.fullmatch(reference) and not (
+        _START_OF_ID.fullmatch(reference) and _starting_with(client, reference)
+    ):
+        _refuse_trial(trial)
+        return _only_hash(client, reference)
     identifier = search_id(client, reference)
     ranked = client.architectures(identifier)
     for architecture in ranked:
@@ -96,6 +104,33 @@ def architecture_hash(client: "Client", reference: str, trial: int | None) -> st
         if status in ("queued", "running")
         else f"search {identifier} {status} and recommends no architecture"
     )
+
+
+def _refuse_trial(trial: int | None) -> None:
+    if trial is not None:
+        raise typer.BadParameter("--trial goes with a search, not with an architecture's hash")
+
+
+def _only_hash(client: "Client", start: str) -> str:
+    newest = islice(client.list(), _SEARCHES_LOOKED_AT)
+    found = {
+        trial.architecture
+        for search in newest
+        for trial in search.trials
+        if trial.architecture is not None and trial.architecture.startswith(start)
+    }
+    if not found:
+        raise DartboardError(
+            f"no search's id starts with {start!r}, nor the hash of an architecture that one of "
+            f"the newest {_SEARCHES_LOOKED_AT} searches found; an older one is named by all 64 "
+            "digits of its hash"
+        )
+    if len(found) > 1:
+        raise typer.BadParameter(
+            f"the hashes of several architectures start with {start!r}, among them "
+            f"{', '.join(sorted(found)[:_SHOWN])}: give more of it"
+        )
+    return found.pop()
 
 
 def _starting_with(client: "Client", start: str) -> list[str]:

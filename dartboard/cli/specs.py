@@ -4,9 +4,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import typer
+
+_NEARLY_JSON: Final = frozenset({"true", "false", "null", "none", "nan", "inf", "infinity"})
 
 
 def read_spec(source: str) -> dict[str, Any]:
@@ -15,16 +18,23 @@ def read_spec(source: str) -> dict[str, Any]:
     Raises:
         typer.BadParameter: There is no such file, or it holds no JSON object.
     """
+    name = "standard input" if source == "-" else source
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{source} cannot be read: {error}") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{name} cannot be read: it is not text in UTF-8") from None
+    if not text.strip():
+        raise typer.BadParameter(
+            f'{name} is empty: the smallest spec is {{"preset": "digits-quick"}}'
+        )
     try:
         spec = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{source} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{name} is not JSON: {error}") from None
     if not isinstance(spec, dict):
-        raise typer.BadParameter(f"{source} holds no JSON object: a spec is written in braces")
+        raise typer.BadParameter(f"{name} holds no JSON object: a spec is written in braces")
     return spec
 
 
@@ -33,7 +43,7 @@ def apply_settings(spec: dict[str, Any], settings: Sequence[str]) -> None:
 
     Args:
         spec: Changed in place.
-        settings: What is not JSON is taken as a string: `space.kind=darts`.
+        settings: A string that begins with a letter needs no quotes: `space.kind=darts`.
 
     Raises:
         typer.BadParameter: A setting is not of this form, or leads through something that is no
@@ -46,15 +56,38 @@ def apply_settings(spec: dict[str, Any], settings: Sequence[str]) -> None:
             raise typer.BadParameter(
                 f"--set {setting}: write it like --set training.epochs=20", param_hint="--set"
             )
+        value = _json_or_word(path, text)
         place: Any = spec
-        for name in names[:-1]:
+        for number, name in enumerate(names[:-1], start=1):
             place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            if not isinstance(place, dict) or not _can_have_fields(names[:number]):
                 raise typer.BadParameter(
-                    f"--set {setting}: {name} is no object; set it as a whole, in JSON",
+                    f"--set {setting}: {'.'.join(names[:number])} is not an object, it has no "
+                    f"field {names[number]!r}; set it as a whole",
                     param_hint="--set",
                 )
-        place[names[-1]] = _json_or_text(text)
+        place[names[-1]] = value
+
+
+def _can_have_fields(path: Sequence[str]) -> bool:
+    """Whether a place in a spec is, or may be, an object. A place that is unknown may be."""
+    # Not at import: `dartboard --help` needs neither.
+    from pydantic import BaseModel
+
+    from search_core.spec import SearchSpec
+
+    models: list[type[BaseModel]] = [SearchSpec]
+    for name in path:
+        annotations = [
+            model.model_fields[name].annotation for model in models if name in model.model_fields
+        ]
+        kinds = [kind for annotation in annotations for kind in _alternatives(annotation)]
+        if not kinds or any(get_origin(kind) is dict for kind in kinds):
+            return True
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
+            return False
+    return True
 
 
 def parse_labels(labels: Sequence[str]) -> dict[str, str]:
@@ -74,8 +107,31 @@ def parse_labels(labels: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-def _json_or_text(text: str) -> Any:
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types that a value may have, without the unions around them."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _alternatives(part)]
+    return [annotation]
+
+
+def _json_or_word(path: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
-        return text
+    except (ValueError, RecursionError):
+        if _is_word(text):
+            return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    raise typer.BadParameter(
+        f"--set {path}={text}: {text or 'nothing'} is not JSON; a string that does not begin with "
+        f"a letter is written in double quotes, as in --set '{path}={quoted}'",
+        param_hint="--set",
+    )
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text is meant as a string, and not as a number, a list or the like."""
+    if text.lower() in _NEARLY_JSON:
+        return False
+    return text[:1].isalpha() or text.startswith(("/", "_", "./", "../"))

@@ -15,6 +15,7 @@ import pytest
 
 from dartboard import Client
 from dartboard.cli import main
+from dartboard.cli.specs import apply_settings
 from search_core.genotype import parse
 from store.recording import EpochWarning
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
@@ -102,6 +103,40 @@ def test_submitting_from_stdin(
     assert "no dispatcher is running" in said.out
 
 
+def test_an_empty_stdin_is_told(dartboard: Dartboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    said = dartboard("submit", "-", "--json")
+    assert said.code == 2
+    assert "standard input is empty" in json.loads(said.err)["message"]
+
+
+def test_settings_are_json_or_plain_words() -> None:
+    spec: dict[str, Any] = {}
+    texts = {
+        "name": "my search",
+        "space.kind": "sharp_darts",
+        "dataset.root": "/data/x",
+        "labels.größe": '"5"',
+        "labels.x": "é",
+        "algorithm.detach_max": "true",
+        "augmentation.auto_augment": "null",
+        "training.schedule.kind": "cosine",
+        "training.schedule.power": "2.5",
+        "unknown.field.x": "[1]",
+    }
+    apply_settings(spec, [f"{path}={text}" for path, text in texts.items()])
+    assert spec == {
+        "name": "my search",
+        "space": {"kind": "sharp_darts"},
+        "dataset": {"root": "/data/x"},
+        "labels": {"größe": "5", "x": "é"},
+        "algorithm": {"detach_max": True},
+        "augmentation": {"auto_augment": None},
+        "training": {"schedule": {"kind": "cosine", "power": 2.5}},
+        "unknown": {"field": {"x": [1]}},
+    }
+
+
 def test_a_dry_run_stores_nothing(dartboard: Dartboard, server: Served) -> None:
     said = dartboard("submit", "--preset", "digits-quick", "--dry-run")
     assert said.code == 0
@@ -131,12 +166,23 @@ def test_a_bad_spec_gets_a_line_for_each_pointer(dartboard: Dartboard, server: S
     ("arguments", "message"),
     [
         (["submit"], "say what to search"),
-        (["submit", "missing.json"], "cannot be read"),
-        (["submit", "text.json"], "not JSON"),
+        (["submit", "missing.json"], "missing.json cannot be read: No such file or directory"),
+        (["submit", "."], ". cannot be read: Is a directory"),
+        (["submit", "text.json"], "text.json is not JSON"),
+        (["submit", "empty.json"], "empty.json is empty: the smallest spec is"),
+        (["submit", "bytes.json"], "not text in UTF-8"),
         (["submit", "array.json"], "no JSON object"),
         (["submit", "--set", "training"], "write it like"),
         (["submit", "--set", ".=1"], "write it like"),
-        (["submit", "--set", "name=x", "--set", "name.first=1"], "no object"),
+        (["submit", "--set", "name=x", "--set", "name.first=1"], "name is not an object"),
+        (["submit", "--set", "training.epochs.x=3"], "training.epochs is not an object"),
+        (["submit", "--set", "trials.seeds.0=3"], "trials.seeds is not an object"),
+        (["submit", "--set", "space.kind.x.y=3"], "space.kind is not an object"),
+        (["submit", "--set", "trials.seeds=[1"], "[1 is not JSON"),
+        (["submit", "--set", "training.epochs="], "nothing is not JSON"),
+        (["submit", "--set", "name=2nd try"], "as in --set 'name=\"2nd try\"'"),
+        (["submit", "--set", "algorithm.detach_max=True"], "True is not JSON"),
+        (["list", "--url", "foo"], "'foo' is not the address of a server"),
         (["submit", "--preset", "digits-quick", "--label", "team"], "write it like"),
         (["list", "--status", "asleep"], "no status"),
         (["list", "-n", "0"], "greater than or equal to 1"),
@@ -153,6 +199,8 @@ def test_a_wrong_command_line_is_told(
     dartboard: Dartboard, server: Served, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "text.json").write_text("hello")
+    (tmp_path / "empty.json").write_text(" ")
+    (tmp_path / "bytes.json").write_bytes(b"\xff")
     (tmp_path / "array.json").write_text("[]")
     said = dartboard(*arguments, "--json")
     assert (said.code, said.out) == (2, "")
@@ -396,6 +444,14 @@ def test_genotypes(dartboard: Dartboard, client: Client, found: str) -> None:
     assert parse(dartboard("genotype", GENOTYPES[0].hash, "--json").out) == GENOTYPES[0]
     assert parse(dartboard("genotype", "last", "--trial", "0").out) == GENOTYPES[0]
     assert "those that have: 0, 1" in dartboard("genotype", found, "--trial", "7").err
+    for digits in (6, 12, 40):
+        start = GENOTYPES[0].hash[:digits]
+        assert parse(dartboard("genotype", start).out) == GENOTYPES[0]
+        assert dartboard("genotype", start, "--trial", 0).code == 2
+    for unknown in ("abcdef", "abcdef" * 3):
+        said = dartboard("genotype", unknown)
+        assert said.code == 1
+        assert f"no search's id starts with '{unknown}', nor the hash" in said.err
     waiting = client.submit(SPEC)
     assert f"dartboard follow {waiting.id}" in dartboard("genotype", waiting.id).err
 
