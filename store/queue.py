@@ -109,7 +109,7 @@ def overview(session: Session, *, limit: int = 100) -> Overview:
     waiting = []
     num_ahead = 0
     for position, search in enumerate(queued, start=1):
-        waiting.append(Waiting(search, position, cluster.why(search, num_ahead)))
+        waiting.append(Waiting(search, position, cluster.why(search, position, num_ahead)))
         # A search that no node can hold keeps nobody waiting.
         num_ahead += cluster.could_hold(search)
     return Overview(
@@ -152,7 +152,7 @@ def waiting_of(session: Session, searches: Sequence[Search]) -> dict[UUID, Waiti
         select(places).where(places.c.id.in_(queued))
     ):
         search = queued[search_id]
-        found[search_id] = Waiting(search, position, cluster.why(search, num_ahead))
+        found[search_id] = Waiting(search, position, cluster.why(search, position, num_ahead))
     return found
 
 
@@ -172,26 +172,39 @@ class _Cluster:
             for node in self.capacity.nodes
         )
 
-    def why(self, search: Search, num_ahead: int) -> str:
-        """Why a search with so many before it has not started."""
+    def why(self, search: Search, position: int, num_ahead: int) -> str:
+        """Why a search in this place, with so many before it that fit, has not started."""
         if not self.dispatchers:
             return "no dispatcher is running"
         if not self.capacity.nodes:
             return "the cluster has no node yet"
         if not self.could_hold(search):
-            return (
-                f"no node has {search.trial_cpus} CPUs and {search.trial_gpus} GPUs, "
-                "which each of its trials needs"
-            )
+            return f"no node has {_wanted(search)}, which each of its trials needs"
+        num_too_large = position - 1 - num_ahead
         if num_ahead:
-            return "1 search is ahead of it" if num_ahead == 1 else f"{num_ahead} are ahead of it"
+            fitting = " that some node can hold" if num_too_large else ""
+            return (
+                f"1 search{fitting} is ahead of it"
+                if num_ahead == 1
+                else f"{num_ahead}{fitting} are ahead of it"
+            )
         if search.not_before is not None and search.not_before > self.now:
             moment = search.not_before.astimezone(UTC).strftime("%H:%M:%S")
             return f"it crashed and is tried again after {moment} UTC"
         wanted = Node(search.trial_cpus, search.trial_gpus)
         if not leases.has_room(self.capacity, self.open_trials, wanted):
             return "the cluster is full"
+        if num_too_large:
+            return "no node can hold what is ahead of it, so it is about to start"
         return "it is about to start"
+
+
+def _wanted(search: Search) -> str:
+    cpus, gpus = search.trial_cpus, search.trial_gpus
+    wanted = "1 CPU" if cpus == 1 else f"{cpus} CPUs"
+    if gpus:
+        wanted += " and 1 GPU" if gpus == 1 else f" and {gpus} GPUs"
+    return wanted
 
 
 def _see(session: Session) -> _Cluster:

@@ -48,11 +48,30 @@ def test_why_a_search_waits(engine: Engine, submit: Submit, claim: Claim) -> Non
     submit()
     submit()
     assert whys(engine) == [
-        "no node has 4 CPUs and 0 GPUs, which each of its trials needs",
+        "no node has 4 CPUs, which each of its trials needs",
         "the cluster is full",
-        "1 search is ahead of it",
-        "2 are ahead of it",
+        "1 search that some node can hold is ahead of it",
+        "2 that some node can hold are ahead of it",
     ]
+
+
+def test_what_no_node_can_hold_keeps_nobody_waiting(engine: Engine, submit: Submit) -> None:
+    beat(engine)
+    submit(resources={"cpus": 1, "gpus": 1}, priority=2)
+    submit(resources={"cpus": 4, "gpus": 2}, priority=1)
+    submit()
+    assert whys(engine) == [
+        "no node has 1 CPU and 1 GPU, which each of its trials needs",
+        "no node has 4 CPUs and 2 GPUs, which each of its trials needs",
+        "no node can hold what is ahead of it, so it is about to start",
+    ]
+
+
+def test_who_waits_behind_others(engine: Engine, submit: Submit) -> None:
+    beat(engine)
+    for _ in range(3):
+        submit()
+    assert whys(engine) == ["it is about to start", "1 search is ahead of it", "2 are ahead of it"]
 
 
 def test_positions_follow_the_order_of_claims(engine: Engine, submit: Submit, claim: Claim) -> None:
