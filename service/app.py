@@ -52,6 +52,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         dependencies=[Depends(refuse_unknown_query_parameters)],
         # Both load scripts from a public CDN; `service.reference` does not.
         docs_url=None,
+        # A redirect has no body that says why; the problem of a wrong path names the right one.
+        redirect_slashes=False,
         redoc_url=None,
     )
     app.state.settings = settings

@@ -43,7 +43,9 @@ def refuse_unknown_query_parameters(request: Request) -> None:
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise ProblemError(
-            "invalid-parameter",
-            f"{request.url.path} knows no query parameter {unknown[0][:100]!r}; {takes}.",
-        )
+        detail = f"{request.url.path} knows no query parameter {unknown[0][:100]!r}; {takes}."
+        forms = request.scope["route"].responses.get(200, {}).get("content", {})
+        others = [media_type for media_type in forms if media_type != "application/json"]
+        if unknown[0] == "format" and others:
+            detail += f" Other forms are asked for by a header: `Accept: {others[0]}`."
+        raise ProblemError("invalid-parameter", detail)

@@ -150,11 +150,14 @@ def _invalid_parameter(_: Request, error: RequestValidationError) -> ProblemErro
 
 def _http_exception(request: Request, error: HTTPException) -> ProblemError:
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return ProblemError(
-            "not-found", f"There is no {request.url.path}; /openapi.json lists what there is."
-        )
+        path = request.url.path
+        shorter = path.rstrip("/")
+        hint = "/openapi.json lists what there is"
+        if shorter != path and _methods_of(request, shorter):
+            hint = f"without the slash at its end there is {shorter}"
+        return ProblemError("not-found", f"There is no {path}; {hint}.")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = ", ".join(_methods_of(request))
+        allowed = ", ".join(_methods_of(request, request.url.path))
         return ProblemError(
             "method-not-allowed",
             f"{request.url.path} does not take {request.method}; it takes {allowed}.",
@@ -163,12 +166,12 @@ def _http_exception(request: Request, error: HTTPException) -> ProblemError:
     return ProblemError("bad-request", str(error.detail), headers=error.headers)
 
 
-def _methods_of(request: Request) -> list[str]:
+def _methods_of(request: Request, path: str) -> list[str]:
     # The router's own Allow names the methods of the first route with this path only.
     methods = {
         method.upper()
         for template, operations in request.app.openapi()["paths"].items()
-        if compile_path(template)[0].match(request.url.path)
+        if compile_path(template)[0].match(path)
         for method in operations
     }
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

@@ -19,6 +19,7 @@ from service.architectures.schemas import (
 from service.drawing import CellName, draw_svg, to_dot
 from service.openapi import LOOKUP, media, ok, problems
 from service.parameters import ArchitectureHash, SearchId
+from service.problems import ProblemError
 from service.wiring import DatabaseOf
 from store import architectures, searches
 
@@ -129,6 +130,16 @@ async def read_dot(
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
     source = to_dot(genotype, (cell,) if cell else _CELLS)
     return _immutable(request, source.encode(), "text/vnd.graphviz")
+
+
+@router.get("/architectures/{architecture_hash}.{ending}", include_in_schema=False)
+async def refuse_ending(architecture_hash: str, ending: str) -> Response:
+    """What has no such form is told which forms there are."""
+    raise ProblemError(
+        "not-found",
+        f"There is no form of an architecture that ends in {f'.{ending}'[:40]!r}; the endings are "
+        f".json, .txt, .svg and .dot, as in /v1/architectures/{architecture_hash[:64]}.svg.",
+    )
 
 
 @router.get(

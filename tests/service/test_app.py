@@ -115,6 +115,23 @@ def test_an_unknown_path_is_a_problem(api: Api) -> None:
     assert "/v1/nothing" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/v1/queue", "/v1/searches", "/v1/searches/7/trials", "/healthz"])
+def test_a_slash_too_many_is_told_the_path_without_it(offline: Api, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = offline.request(method, f"{path}/")
+        assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM)
+        assert answer.json()["detail"].endswith(f"there is {path}.")
+    assert "openapi" in offline.get("/v1/nothing/").json()["detail"]
+
+
+def test_a_format_is_asked_for_by_a_header(offline: Api) -> None:
+    for path, media_type in (("trials/7/metrics", "text/csv"), ("searches/7/events", "text/event")):
+        answer = offline.get(f"/v1/{path}?format=csv")
+        assert answer.status_code == 422
+        assert f"`Accept: {media_type}" in answer.json()["detail"]
+    assert "Accept" not in offline.get("/v1/queue?format=csv").json()["detail"]
+
+
 def test_a_wrong_method_names_the_right_ones(api: Api) -> None:
     answer = api.request("DELETE", "/v1/searches")
     assert (answer.status_code, answer.headers["content-type"]) == (405, PROBLEM)

@@ -50,6 +50,14 @@ def test_the_bare_forms_read_back(api: Api) -> None:
     assert parse(as_json.text) == parse(as_text.text) == genotype()
 
 
+@pytest.mark.parametrize("ending", ["png", "svgz", "tar.gz"])
+def test_another_ending_names_the_endings_there_are(offline: Api, ending: str) -> None:
+    answer = offline.get(f"/v1/architectures/{BEST}.{ending}")
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:dartboard:problem:not-found"
+    assert "the endings are .json, .txt, .svg and .dot" in answer.json()["detail"]
+
+
 @pytest.mark.usefixtures("search_id")
 def test_forms_are_cached_for_ever(api: Api) -> None:
     for suffix in ("json", "txt", "svg", "dot"):
