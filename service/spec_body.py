@@ -1,7 +1,9 @@
 """Reading a spec out of a request's body: what the body must be before the spec judges it."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from fastapi import Request
@@ -16,6 +18,10 @@ LARGEST_BODY: Final = 1_048_576
 
 _MOST_DIGITS: Final = 1000
 """Of an integer; Python reads no more than some thousands."""
+
+
+_MOST_READ_OFF: Final = 16 * LARGEST_BODY
+_SECONDS_TO_READ_OFF: Final = 5.0
 
 
 async def read_spec(request: Request) -> SearchSpec:
@@ -52,21 +58,40 @@ def _check_media_type(request: Request) -> None:
 async def _read(request: Request) -> bytes:
     # FastAPI's own limit answers in plain text when Content-Length gives the size away.
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > LARGEST_BODY:
-        _refuse_size()
+    is_large = declared.isdecimal() and int(declared) > LARGEST_BODY
+    if is_large and "100-continue" in request.headers.get("expect", "").lower():
+        raise _too_large()  # nothing of it was sent yet
+    chunks = request.stream()
     body = bytearray()
-    async for chunk in request.stream():
+    while not is_large:
+        chunk = await anext(chunks, None)
+        if chunk is None:
+            return bytes(body)
         body += chunk
-        if len(body) > LARGEST_BODY:
-            _refuse_size()
-    return bytes(body)
+        is_large = len(body) > LARGEST_BODY
+    await _read_off(chunks)
+    raise _too_large()
 
 
-def _refuse_size() -> NoReturn:
-    raise ProblemError(
+async def _read_off(chunks: AsyncIterator[bytes]) -> None:
+    """Reads what a client still sends, within bounds.
+
+    A connection that is closed while its client sends is reset, and the answer is lost with it.
+    """
+    num_bytes = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SECONDS_TO_READ_OFF):
+            async for chunk in chunks:
+                num_bytes += len(chunk)
+                if num_bytes > _MOST_READ_OFF:
+                    return
+
+
+def _too_large() -> ProblemError:
+    return ProblemError(
         "body-too-large",
         f"A spec has at most {LARGEST_BODY:,} bytes.",
-        # What is left of the body is not read, so the connection cannot be used again.
+        # There may be more of the body than was read off: the connection cannot be used again.
         headers={"Connection": "close"},
     )
 

@@ -1,6 +1,7 @@
 """POST /v1/searches: what is stored, and everything that is refused with a pointer."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 from search_core.spec import SearchSpec
 from service.spec_body import LARGEST_BODY
 from store.models import Event, Search, Trial
-from tests.service.conftest import SPEC, Api
+from tests.service.conftest import SPEC, Api, serving
 
 JSON = {"Content-Type": "application/json"}
 SPACE = {"kind": "darts"}
@@ -286,6 +287,38 @@ def test_a_body_over_one_mebibyte_is_refused(offline: Api, chunked: bool) -> Non
     assert answer.status_code == 413
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "urn:dartboard:problem:body-too-large"
+
+
+def _connected(address: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=4)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_before_reading_still_gets_the_refusal(chunked: bool) -> None:
+    piece = b"x" * 65_536
+    body = b"%x\r\n%b\r\n" % (len(piece), piece) * 64 + b"0\r\n\r\n" if chunked else piece * 64
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    head = f"POST /v1/searches HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}"
+    with serving("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as address:
+        for _ in range(3):
+            with _connected(address) as peer:
+                peer.sendall(f"{head}\r\n\r\n".encode() + body)
+                answer = peer.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 413")
+            assert b"urn:dartboard:problem:body-too-large" in answer
+
+
+def test_who_asks_before_sending_is_refused_at_once() -> None:
+    head = (
+        "POST /v1/searches HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {LARGEST_BODY + 1}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with (
+        serving("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as address,
+        _connected(address) as peer,
+    ):
+        peer.sendall(head.encode())
+        assert peer.makefile("rb").read().startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_of_exactly_one_mebibyte_is_read(offline: Api) -> None:
