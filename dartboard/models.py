@@ -5,14 +5,23 @@ are in UTC. A metric that was not finite is None.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from search_core.genotype import CellGenotype
 from search_core.spec import SearchSpec
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as the API writes it: in UTC, with milliseconds and a Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+"""A moment, which is written as JSON just as the API wrote it."""
 
 
 class Result(BaseModel):
@@ -60,8 +69,8 @@ class Trial(Result):
     best_validation_accuracy: float | None = None
     architecture: str | None = None
     """The hash of what it derived, once it succeeded."""
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
 
 
 class Search(Result):
@@ -80,10 +89,10 @@ class Search(Result):
     labels: Mapping[str, str] = {}
     attempt: int = 0
     """How often it has been started."""
-    created_at: datetime
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    cancel_requested_at: datetime | None = None
+    created_at: Time
+    started_at: Time | None = None
+    ended_at: Time | None = None
+    cancel_requested_at: Time | None = None
     waiting: Waiting | None = None
     """Only while it is queued."""
     trials: tuple[Trial, ...] = ()
@@ -124,7 +133,7 @@ class Event(Result):
     """A dotted name, such as `trial.epoch`."""
     trial_id: UUID | None = None
     data: Mapping[str, Any] = {}
-    created_at: datetime
+    created_at: Time
 
 
 class EventPage(Result):
@@ -177,7 +186,7 @@ class Architecture(Result):
     genotype: CellGenotype
     text: str
     """The published text form."""
-    created_at: datetime
+    created_at: Time
     found_by: tuple[Discovery, ...] = ()
 
 
@@ -215,7 +224,7 @@ class WaitingSearch(Result):
     priority: int
     position: int
     why: str
-    created_at: datetime
+    created_at: Time
 
 
 class TrialProgress(Result):
@@ -233,7 +242,7 @@ class RunningSearch(Result):
     search_id: UUID
     name: str
     attempt: int
-    started_at: datetime | None = None
+    started_at: Time | None = None
     holder: str | None = None
     """Who runs it."""
     cpus: float
@@ -264,7 +273,7 @@ class DispatcherSeen(Result):
     id: str
     host: str
     pid: int
-    seen_at: datetime
+    seen_at: Time
 
 
 class Queue(Result):

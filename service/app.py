@@ -14,6 +14,7 @@ from service.events import endpoints as events
 from service.events.feed import EventFeed
 from service.head import HeadMiddleware
 from service.health import endpoints as health
+from service.newline import NewlineMiddleware
 from service.parameters import refuse_unknown_query_parameters
 from service.presets import endpoints as presets
 from service.queue import endpoints as queue
@@ -57,6 +58,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.add_middleware(NewlineMiddleware)
     app.add_middleware(HeadMiddleware)
     problems.install(app)
     for domain in (searches, events, trials, architectures, queue, presets, health):

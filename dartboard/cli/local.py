@@ -100,6 +100,7 @@ def status(as_json: Json = False) -> int:
     """Show how each part is, and the queue. The exit code is 0 only when all of it runs."""
     from dartboard.local.parts import Plan
     from dartboard.local.status import status as status_of_parts
+    from dartboard.models import rfc3339
 
     settings = Settings.read()
     plan = Plan.of(settings)
@@ -117,7 +118,7 @@ def status(as_json: Json = False) -> int:
                         "name": part.name,
                         "state": part.state,
                         "pid": part.pid,
-                        "since": part.since.isoformat() if part.since else None,
+                        "since": rfc3339(part.since) if part.since else None,
                         "address": part.address,
                     }
                     for part in parts

@@ -70,7 +70,7 @@ async def read_json(
 ) -> Response:
     """The genotype, as `search_core.genotype.parse` and every POST of a genotype read it."""
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
-    return _immutable(request, genotype.to_json().encode() + b"\n", "application/json")
+    return _immutable(request, genotype.to_json().encode(), "application/json")
 
 
 @router.get(

@@ -1,7 +1,9 @@
 """The client against a real server."""
 
 import json
+import re
 import threading
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
@@ -240,3 +242,10 @@ def test_the_address_comes_from_the_environment_then_from_up(tmp_path: Path) -> 
     assert Settings.read(environment).server_url() == DEFAULT_URL
     with pytest.raises(DartboardError, match="DARTBOARD_PORT"):
         Settings.read({"DARTBOARD_PORT": "80000"})
+
+
+def test_times_are_written_as_the_server_writes_them(client: Client) -> None:
+    search = client.submit(SPEC)
+    written = search.model_dump(mode="json")["created_at"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", written)
+    assert datetime.fromisoformat(written) == search.created_at

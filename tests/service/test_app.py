@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from service.app import create_app
 from service.settings import ServiceSettings
-from tests.service.conftest import Api, Worker
+from tests.service.conftest import SPEC, Api, Worker
 
 PROBLEM = "application/problem+json"
 
@@ -122,6 +122,17 @@ def test_a_slash_too_many_is_told_the_path_without_it(offline: Api, path: str) -
         assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM)
         assert answer.json()["detail"].endswith(f"there is {path}.")
     assert "openapi" in offline.get("/v1/nothing/").json()["detail"]
+
+
+def test_json_ends_its_line(api: Api, worker: Worker) -> None:
+    path = f"/v1/searches/{worker.submit()}"
+    answers = [api.get(path), api.get("/v1/queue"), api.get("/v1/nothing"), api.get("/healthz")]
+    answers.append(api.get("/openapi.json"))
+    answers.append(api.post("/v1/searches?dry_run=true", json=SPEC))
+    for answer in answers:
+        assert answer.text.count("\n") == 1
+        assert answer.text.endswith("}\n")
+        assert int(answer.headers["content-length"]) == len(answer.content)
 
 
 def test_a_format_is_asked_for_by_a_header(offline: Api) -> None:

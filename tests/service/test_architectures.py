@@ -45,6 +45,7 @@ def test_the_bare_forms_read_back(api: Api) -> None:
     as_json = api.get(f"/v1/architectures/{BEST}.json")
     as_text = api.get(f"/v1/architectures/{BEST}.txt")
     assert as_json.headers["content-type"] == "application/json"
+    assert as_json.content == genotype().to_json().encode() + b"\n"
     assert as_text.headers["content-type"].startswith("text/plain")
     assert as_text.text.startswith("Genotype(normal=[('sep_conv_3x3', 0)")
     assert parse(as_json.text) == parse(as_text.text) == genotype()
