@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from dartboard.cli import (
@@ -27,30 +29,52 @@ EXIT_CODES = (
     "answers; 130 Ctrl-C; 143 SIGTERM."
 )
 
+
+class _PlainFlags:
+    """Shows flags in the help without a type, since they take no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for option in params:
+            if isinstance(option, TyperOption) and option.is_flag:
+                option.metavar = ""
+        return params
+
+
+class _Command(_PlainFlags, TyperCommand):
+    pass
+
+
+class _Group(_PlainFlags, TyperGroup):
+    pass
+
+
 app = typer.Typer(
     name="dartboard",
+    cls=_Group,
     help="Architecture search as a service: submit a search, follow it, fetch what it found.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_command = partial(app.command, cls=_Command)
 _HERE, _SEARCHES, _FOUND = "On this machine", "Searches", "Architectures"
-app.command(rich_help_panel=_HERE)(local.up)
-app.command(rich_help_panel=_HERE)(local.down)
-app.command(rich_help_panel=_HERE)(local.status)
-app.command(rich_help_panel=_HERE)(logs.logs)
-app.command(rich_help_panel=_HERE)(demo.demo)
-app.command(rich_help_panel=_SEARCHES)(submitting.submit)
-app.command(rich_help_panel=_SEARCHES)(searches.follow)
-app.command(rich_help_panel=_SEARCHES)(searches.show)
-app.command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
-app.command(rich_help_panel=_SEARCHES)(searches.cancel)
-app.command(rich_help_panel=_SEARCHES)(queue.queue)
-app.command(rich_help_panel=_SEARCHES)(queue.presets)
-app.command(rich_help_panel=_FOUND)(architectures.genotype)
-app.command(rich_help_panel=_FOUND)(architectures.draw)
-app.command(rich_help_panel=_FOUND)(profile.profile)
+_command(rich_help_panel=_HERE)(local.up)
+_command(rich_help_panel=_HERE)(local.down)
+_command(rich_help_panel=_HERE)(local.status)
+_command(rich_help_panel=_HERE)(logs.logs)
+_command(rich_help_panel=_HERE)(demo.demo)
+_command(rich_help_panel=_SEARCHES)(submitting.submit)
+_command(rich_help_panel=_SEARCHES)(searches.follow)
+_command(rich_help_panel=_SEARCHES)(searches.show)
+_command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
+_command(rich_help_panel=_SEARCHES)(searches.cancel)
+_command(rich_help_panel=_SEARCHES)(queue.queue)
+_command(rich_help_panel=_SEARCHES)(queue.presets)
+_command(rich_help_panel=_FOUND)(architectures.genotype)
+_command(rich_help_panel=_FOUND)(architectures.draw)
+_command(rich_help_panel=_FOUND)(profile.profile)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -74,6 +74,14 @@ def test_help_and_version_need_no_server_and_load_no_http_client() -> None:
     assert version.stdout.startswith("dartboard 0.")
 
 
+@pytest.mark.parametrize("command", [[], ["list"], ["submit"], ["profile"]])
+def test_flags_have_no_type_in_the_help(dartboard: Dartboard, command: list[str]) -> None:
+    said = dartboard(*command, "--help")
+    assert said.code == 0
+    assert "--help" in said.out
+    assert "bool" not in said.out
+
+
 def test_submitting_a_file_with_options_over_it(
     dartboard: Dartboard, server: Served, tmp_path: Path
 ) -> None:
