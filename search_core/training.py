@@ -254,8 +254,11 @@ def _settings(spec: RetrainingSpec) -> str:
     return spec.model_dump_json(
         exclude={
             "preset": True,
+            "name": True,
             "trials": True,
             "resources": True,
+            "priority": True,
+            "labels": True,
             # Where the images lie changes none of them.
             "dataset": {"root", "download"},
         }

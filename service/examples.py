@@ -125,7 +125,7 @@ SEARCH: Final[dict[str, Any]] = {
     "started_at": None,
     "ended_at": None,
     "cancel_requested_at": None,
-    "waiting": {"position": 2, "why": "1 search is ahead of it"},
+    "waiting": {"position": 2, "why": "1 is ahead of it"},
     "trials": [
         {
             **TRIAL,

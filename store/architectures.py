@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from search_core.genotype import Genotype
 from store.errors import NotFoundError
 from store.models import Architecture, Search, Trial
+from store.states import JobKind
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def findings(session: Session, architecture_hash: str, *, limit: int = 50) -> Se
     rows = session.execute(
         select(Search, Trial)
         .join(Trial, Trial.search_id == Search.id)
-        .where(Trial.architecture_hash == architecture_hash)
+        # The trials of a training have the architecture that they were given.
+        .where(Trial.architecture_hash == architecture_hash, Search.kind == JobKind.SEARCH)
         .order_by(Trial.id.desc())
         .limit(limit)
     )

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from store.states import SearchStatus
+from store.states import JobKind, SearchStatus
 
 
 class StoreError(Exception):
@@ -27,15 +27,23 @@ class NotFoundError(StoreError):
 class IllegalTransitionError(StoreError):
     """The state machine has no such step; `status` is where the search is now."""
 
-    def __init__(self, search_id: UUID, status: SearchStatus, to: SearchStatus) -> None:
+    def __init__(
+        self,
+        search_id: UUID,
+        status: SearchStatus,
+        to: SearchStatus,
+        *,
+        kind: JobKind = JobKind.SEARCH,
+    ) -> None:
         """Names the search and the step.
 
         Args:
             search_id: The search that stays as it was.
             status: Where it is now.
             to: Where it was asked to go.
+            kind: What it is, for the message.
         """
-        super().__init__(f"search {search_id} is {status} and cannot become {to}")
+        super().__init__(f"{kind} {search_id} is {status} and cannot become {to}")
         self.search_id = search_id
         self.status = status
         self.to = to

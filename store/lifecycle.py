@@ -13,14 +13,20 @@ from store.states import (
     ENDED,
     SEARCH_TRANSITIONS,
     TRIAL_ENDED,
+    JobKind,
     Reason,
     SearchStatus,
     TrialStatus,
 )
 
 
-def lock(session: Session, search_id: UUID) -> Search:
+def lock(session: Session, search_id: UUID, kind: JobKind | None = None) -> Search:
     """The search's row, locked until the transaction ends.
+
+    Args:
+        session: The caller's session.
+        search_id: The search.
+        kind: What it has to be; None takes either.
 
     Raises:
         NotFoundError: There is no such search.
@@ -31,8 +37,8 @@ def lock(session: Session, search_id: UUID) -> Search:
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one_or_none()
-    if search is None:
-        raise NotFoundError("search", search_id)
+    if search is None or kind not in (None, search.kind):
+        raise NotFoundError(kind or JobKind.SEARCH, search_id)
     return search
 
 
@@ -60,7 +66,7 @@ def transition(
     """
     status = SearchStatus(search.status)
     if to not in SEARCH_TRANSITIONS[status]:
-        raise IllegalTransitionError(search.id, status, to)
+        raise IllegalTransitionError(search.id, status, to, kind=JobKind(search.kind))
     # A query would flush the changes made so far, half of what the row's constraints demand.
     with session.no_autoflush:
         now = session.scalar(select(func.clock_timestamp()))
@@ -87,15 +93,16 @@ def transition(
     details: dict[str, Any] = {"attempt": search.attempt, **(data or {})}
     if reason is not None:
         details |= {"reason": reason, "message": message}
-    events.append(session, search.id, f"search.{kind}", details)
+    events.append(session, search.id, f"{search.kind}.{kind}", details)
 
 
-def request_cancel(session: Session, search_id: UUID) -> Search:
+def request_cancel(session: Session, search_id: UUID, kind: JobKind | None = None) -> Search:
     """Cancels a search: at once when it waits, within seconds when it runs. Idempotent.
 
     Args:
         session: The caller's session.
         search_id: The search.
+        kind: What it has to be; None takes either.
 
     Returns:
         The search as it is now: cancelled, or running with `cancel_requested_at` set.
@@ -104,11 +111,16 @@ def request_cancel(session: Session, search_id: UUID) -> Search:
         NotFoundError: There is no such search.
         IllegalTransitionError: It has already succeeded or failed.
     """
-    search = lock(session, search_id)
+    search = lock(session, search_id, kind)
     if search.status == SearchStatus.CANCELLED:
         return search
     if search.status in ENDED:
-        raise IllegalTransitionError(search_id, SearchStatus(search.status), SearchStatus.CANCELLED)
+        raise IllegalTransitionError(
+            search_id,
+            SearchStatus(search.status),
+            SearchStatus.CANCELLED,
+            kind=JobKind(search.kind),
+        )
     if search.cancel_requested_at is None:
         search.cancel_requested_at = session.scalars(select(func.clock_timestamp())).one()
         session.flush()
@@ -123,7 +135,7 @@ def request_cancel(session: Session, search_id: UUID) -> Search:
                 message="Cancelled while nobody ran it.",
             )
         else:
-            events.append(session, search_id, "search.cancel_requested")
+            events.append(session, search_id, f"{search.kind}.cancel_requested")
             events.notify(session, events.QUEUE_CHANNEL, search_id)
     session.refresh(search)
     return search

@@ -20,13 +20,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from store.states import ENDED, SearchStatus, TrialStatus
+from store.states import ENDED, JobKind, SearchStatus, TrialStatus
 
 SCHEMA_REVISION: Final = "0001"
 """The migration that these models match; a test holds it equal to Alembic's head."""
 
 
-def _one_of(column: str, values: type[SearchStatus] | type[TrialStatus]) -> str:
+def _one_of(column: str, values: type[JobKind] | type[SearchStatus] | type[TrialStatus]) -> str:
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
@@ -54,10 +54,14 @@ class Base(DeclarativeBase):
 
 
 class Search(Base):
-    """A submitted search: its spec, where it is in its life, and who leases it."""
+    """A submitted search or training: its spec, where it is in its life, and who leases it."""
 
     __tablename__ = "searches"
     __table_args__ = (
+        CheckConstraint(_one_of("kind", JobKind), name="kind_known"),
+        CheckConstraint(
+            "(kind = 'search') = (space_kind IS NOT NULL)", name="space_of_searches_only"
+        ),
         CheckConstraint(_one_of("status", SearchStatus), name="status_known"),
         CheckConstraint(
             "(status = 'running') = (lease_token IS NOT NULL)"
@@ -86,12 +90,13 @@ class Search(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    kind: Mapped[str] = mapped_column(server_default=JobKind.SEARCH)
     name: Mapped[str]
     status: Mapped[str] = mapped_column(server_default=SearchStatus.QUEUED)
     reason: Mapped[str | None]
     message: Mapped[str] = mapped_column(server_default="")
     spec: Mapped[dict[str, Any]]
-    space_kind: Mapped[str]
+    space_kind: Mapped[str | None]
     priority: Mapped[int]
     labels: Mapped[dict[str, Any]]
     trial_cpus: Mapped[int]
@@ -113,7 +118,10 @@ class Search(Base):
 
 
 class Trial(Base):
-    """One run of a search: a seed, how far it is, and the architecture that it derived."""
+    """One run: a seed, how far it is, and the architecture that it derived or trained.
+
+    `result` is a training's: what the trained network is worth on the test images.
+    """
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -138,6 +146,7 @@ class Trial(Base):
     metrics: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     best_validation_accuracy: Mapped[float | None]
     architecture_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 

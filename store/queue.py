@@ -184,7 +184,7 @@ class _Cluster:
         if num_ahead:
             fitting = " that some node can hold" if num_too_large else ""
             return (
-                f"1 search{fitting} is ahead of it"
+                f"1{fitting} is ahead of it"
                 if num_ahead == 1
                 else f"{num_ahead}{fitting} are ahead of it"
             )

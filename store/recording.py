@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from search_core.genotype import Genotype
 from store import architectures, events, leases, lifecycle
 from store.leases import Lease
-from store.models import Metric, Trial
-from store.states import TRIAL_ENDED, Reason, SearchStatus, TrialStatus
+from store.models import Metric, Search, Trial
+from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus, TrialStatus
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EpochResult:
     Attributes:
         epoch: Epochs completed, from 1.
         metrics: Values by name; `validation_accuracy` ranks the trials of a search.
-        genotype: The architecture that the alphas would derive now.
+        genotype: The architecture that the alphas would derive now, or the one that is trained.
         warnings: What a reader of the search should know about the epoch.
     """
 
@@ -140,14 +140,28 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
         events.append(session, lease.search_id, "trial.warning", data, trial_id=trial_id)
 
 
-def trial_succeeded(session: Session, lease: Lease, trial_id: UUID, genotype: Genotype) -> None:
-    """Records a trial's derived architecture.
+def trial_succeeded(
+    session: Session,
+    lease: Lease,
+    trial_id: UUID,
+    genotype: Genotype,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """Records what a trial came to.
+
+    Args:
+        session: The caller's session.
+        lease: The lease that guards the write.
+        trial_id: The trial.
+        genotype: The architecture that it derived, or trained.
+        result: Of a training: what the trained network is worth on the test images.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
     """
     leases.guard(session, lease)
     architecture_hash = architectures.put(session, genotype)
+    plain_result = None if result is None else events.finite(result)
     ended = session.execute(
         update(Trial)
         .where(_is_open(lease, trial_id))
@@ -155,19 +169,22 @@ def trial_succeeded(session: Session, lease: Lease, trial_id: UUID, genotype: Ge
             status=TrialStatus.SUCCEEDED,
             reason=Reason.COMPLETED,
             architecture_hash=architecture_hash,
+            result=plain_result,
             ended_at=func.clock_timestamp(),
         )
         .returning(Trial.id)
     ).scalar_one_or_none()
     if ended is not None:
-        data = {"architecture": architecture_hash}
+        data: dict[str, Any] = {"architecture": architecture_hash}
+        if plain_result is not None:
+            data["result"] = plain_result
         events.append(session, lease.search_id, "trial.succeeded", data, trial_id=trial_id)
 
 
 def trial_failed(
     session: Session, lease: Lease, trial_id: UUID, *, reason: Reason, message: str
 ) -> None:
-    """Records why a trial ended without an architecture.
+    """Records why a trial ended without a result.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -205,7 +222,8 @@ def finish(session: Session, lease: Lease) -> SearchStatus:
     """Ends a search none of whose trials is left to run, and recommends an architecture.
 
     Recommended is the one of the succeeded trial with the highest validation accuracy after its
-    last epoch; of equals, the first.
+    last epoch; of equals, the first. A training recommends none: all of its trials trained the
+    same one, and to pick a seed by its test accuracy would be selecting on the test images.
 
     Returns:
         `succeeded` when a trial succeeded, `cancelled` when its user had asked, else `failed`.
@@ -219,13 +237,8 @@ def finish(session: Session, lease: Lease) -> SearchStatus:
     ).all()
     succeeded = [trial for trial in trials if trial.status == TrialStatus.SUCCEEDED]
     if succeeded:
-        best = max(succeeded, key=lambda trial: trial.metrics.get("validation_accuracy") or 0.0)
-        accuracy = best.metrics.get("validation_accuracy") or 0.0
-        search.recommended_hash = best.architecture_hash
-        search.recommendation = (
-            f"Trial {best.number} (seed {best.seed}) has the highest validation accuracy of the "
-            f"{len(succeeded)} that succeeded: {accuracy:.4f}."
-        )
+        if search.kind == JobKind.SEARCH:
+            _recommend(search, succeeded)
         status, reason, message = SearchStatus.SUCCEEDED, Reason.COMPLETED, ""
         if len(succeeded) < len(trials):
             message = f"{len(trials) - len(succeeded)} of {len(trials)} trials failed."
@@ -250,7 +263,7 @@ def finish(session: Session, lease: Lease) -> SearchStatus:
         status,
         reason=reason,
         message=message,
-        data={"recommended": search.recommended_hash} if succeeded else None,
+        data=None if search.recommended_hash is None else {"recommended": search.recommended_hash},
     )
     return status
 
@@ -267,6 +280,16 @@ def cancelled(session: Session, lease: Lease) -> None:
         SearchStatus.CANCELLED,
         reason=Reason.CANCELLED_BY_USER,
         message="Cancelled while it ran.",
+    )
+
+
+def _recommend(search: Search, succeeded: Sequence[Trial]) -> None:
+    best = max(succeeded, key=lambda trial: trial.metrics.get("validation_accuracy") or 0.0)
+    accuracy = best.metrics.get("validation_accuracy") or 0.0
+    search.recommended_hash = best.architecture_hash
+    search.recommendation = (
+        f"Trial {best.number} (seed {best.seed}) has the highest validation accuracy of the "
+        f"{len(succeeded)} that succeeded: {accuracy:.4f}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Submitting, finding and listing searches."""
+"""Submitting, finding and listing searches, and trainings, which are rows of the same table."""
 
 import base64
 import binascii
@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from search_core.spec import SearchSpec
 from store import events
 from store.errors import InvalidCursorError, NotFoundError
+from store.jobs import JobSpec, kind_of
 from store.models import Metric, Search, Trial
-from store.states import SearchStatus
+from store.states import JobKind, SearchStatus
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class SearchFilter:
     """Which searches a list shows; unset fields do not filter.
 
     Attributes:
+        kind: Searches or trainings.
         statuses: Any of these.
         space: The space's kind.
         name: Exactly this name.
@@ -30,6 +32,7 @@ class SearchFilter:
         created_before: Created before this time.
     """
 
+    kind: JobKind | None = None
     statuses: Sequence[SearchStatus] = ()
     space: str | None = None
     name: str | None = None
@@ -46,8 +49,8 @@ class SearchPage:
     next_cursor: str | None
 
 
-def submit(session: Session, spec: SearchSpec) -> Search:
-    """Stores a search and its trials as queued, and wakes the dispatchers.
+def submit(session: Session, spec: JobSpec) -> Search:
+    """Stores a search or a training and its trials as queued, and wakes the dispatchers.
 
     Args:
         session: The caller's session.
@@ -56,10 +59,12 @@ def submit(session: Session, spec: SearchSpec) -> Search:
     Returns:
         The new row, flushed, with its id and times.
     """
+    kind = kind_of(spec)
     search = Search(
+        kind=kind,
         name=spec.name,
         spec=spec.model_dump(mode="json"),
-        space_kind=spec.space.kind,
+        space_kind=spec.space.kind if isinstance(spec, SearchSpec) else None,
         priority=spec.priority,
         labels=dict(spec.labels),
         trial_cpus=spec.resources.cpus,
@@ -72,21 +77,26 @@ def submit(session: Session, spec: SearchSpec) -> Search:
         Trial(search_id=search.id, number=number, seed=seed, epochs=spec.training.epochs)
         for number, seed in enumerate(spec.trials.seeds)
     )
-    events.append(session, search.id, "search.queued")
+    events.append(session, search.id, f"{kind}.queued")
     events.notify(session, events.QUEUE_CHANNEL, search.id)
     session.refresh(search)
     return search
 
 
-def get(session: Session, search_id: UUID) -> Search:
+def get(session: Session, search_id: UUID, kind: JobKind | None = None) -> Search:
     """The search with this id.
 
+    Args:
+        session: The caller's session.
+        search_id: The search.
+        kind: What it has to be; None takes either.
+
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: There is none, or it is of the other kind.
     """
     search = session.get(Search, search_id, populate_existing=True)
-    if search is None:
-        raise NotFoundError("search", search_id)
+    if search is None or kind not in (None, search.kind):
+        raise NotFoundError(kind or JobKind.SEARCH, search_id)
     return search
 
 
@@ -114,6 +124,8 @@ def list_page(
         InvalidCursorError: The cursor is not one of this store's.
     """
     statement = select(Search)
+    if where.kind is not None:
+        statement = statement.where(Search.kind == where.kind)
     if where.statuses:
         statement = statement.where(Search.status.in_(where.statuses))
     if where.space is not None:
@@ -139,13 +151,18 @@ def list_page(
     return SearchPage(rows, _encode_cursor(rows[-1].id) if has_more else None)
 
 
-def trials(session: Session, search_id: UUID) -> Sequence[Trial]:
+def trials(session: Session, search_id: UUID, kind: JobKind | None = None) -> Sequence[Trial]:
     """The trials of a search, by number.
+
+    Args:
+        session: The caller's session.
+        search_id: The search.
+        kind: What it has to be; None takes either.
 
     Raises:
         NotFoundError: There is no such search.
     """
-    get(session, search_id)
+    get(session, search_id, kind)
     return session.scalars(
         select(Trial).where(Trial.search_id == search_id).order_by(Trial.number)
     ).all()

@@ -1,7 +1,16 @@
-"""The states of searches and trials, why they change, and which changes are legal."""
+"""The kinds and states of searches and trials, why they change, and which changes are legal."""
 
 from enum import StrEnum
 from typing import Final
+
+
+class JobKind(StrEnum):
+    """What a row of `searches` runs; queue, leases and events are the same for both."""
+
+    SEARCH = "search"
+    """Derives architectures; its spec is a `SearchSpec`."""
+    TRAINING = "training"
+    """Trains one architecture from scratch; its spec is a `RetrainingSpec`."""
 
 
 class SearchStatus(StrEnum):
@@ -12,7 +21,7 @@ class SearchStatus(StrEnum):
     RUNNING = "running"
     """Leased by one runner."""
     SUCCEEDED = "succeeded"
-    """At least one trial derived an architecture and none is left to run."""
+    """At least one trial came to its result and none is left to run."""
     FAILED = "failed"
     """Ended without a result; the reason says why."""
     CANCELLED = "cancelled"
@@ -27,7 +36,7 @@ class TrialStatus(StrEnum):
     RUNNING = "running"
     """Trains on a node."""
     SUCCEEDED = "succeeded"
-    """Derived an architecture after its last epoch."""
+    """Derived an architecture after its last epoch, or trained the one that it was given."""
     FAILED = "failed"
     """Stopped with an error; the reason says which."""
     CANCELLED = "cancelled"

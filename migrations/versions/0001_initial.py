@@ -46,12 +46,13 @@ def upgrade() -> None:
     op.create_table(
         "searches",
         sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("kind", sa.Text(), server_default="search", nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), server_default="queued", nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("message", sa.Text(), server_default="", nullable=False),
         sa.Column("spec", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("space_kind", sa.Text(), nullable=False),
+        sa.Column("space_kind", sa.Text(), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("trial_cpus", sa.Integer(), nullable=False),
@@ -77,6 +78,11 @@ def upgrade() -> None:
         sa.Column("last_event", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("recommended_hash", sa.Text(), nullable=True),
         sa.Column("recommendation", sa.Text(), server_default="", nullable=False),
+        sa.CheckConstraint("kind IN ('search', 'training')", name=op.f("ck_searches_kind_known")),
+        sa.CheckConstraint(
+            "(kind = 'search') = (space_kind IS NOT NULL)",
+            name=op.f("ck_searches_space_of_searches_only"),
+        ),
         sa.CheckConstraint(
             "(status = 'running') = (lease_token IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
             name=op.f("ck_searches_leased_while_running"),
@@ -152,6 +158,7 @@ def upgrade() -> None:
         ),
         sa.Column("best_validation_accuracy", sa.Double(), nullable=True),
         sa.Column("architecture_hash", sa.Text(), nullable=True),
+        sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(

@@ -18,7 +18,7 @@ from search_core.spec.dataset_facts import ExtraTest
 from search_core.spec.datasets import DatasetSpec, DigitsDataset
 from search_core.spec.primitives import PRIMITIVES, Family
 from search_core.spec.schedules import CosinePowerSchedule, Schedule
-from search_core.spec.search import ResourcesSpec, TrainingSpec, TrialsSpec
+from search_core.spec.search import LabelText, ResourcesSpec, TrainingSpec, TrialsSpec
 from search_core.spec.spaces import REDUCTIONS
 
 _IMAGENET_STEM_FACTOR: Final = 8
@@ -80,7 +80,9 @@ class RetrainingSpec(SpecModel):
     """All of a training from scratch. The defaults are the papers' recipe, for fewer epochs."""
 
     preset: str | None = None
-    """Start from a training preset; other fields override its fields."""
+    """Start from a training preset; other fields override its fields. See `/v1/presets`."""
+    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """For people; need not be unique."""
     architecture: Architecture
     """A published architecture's name, or a genotype. The one field without a default."""
     network: NetworkSpec = NetworkSpec()
@@ -100,6 +102,10 @@ class RetrainingSpec(SpecModel):
     """The independent trainings of the architecture."""
     resources: ResourcesSpec = ResourcesSpec()
     """What each occupies."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Higher goes first in the queue."""
+    labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=32)
+    """For finding trainings again."""
 
     @property
     def genotype(self) -> CellGenotype:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, update
 
 from search_core.genotype import CellGenotype, Edge
 from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
 from store import leases, searches
 from store.leases import Capacity, Lease, Node
 from store.models import Search
@@ -30,6 +31,13 @@ def spec(**fields: Any) -> SearchSpec:
     """A small valid spec with some fields of one's own."""
     return SearchSpec.model_validate(
         {"space": {"kind": "darts"}, "training": {"epochs": 3}, **fields}
+    )
+
+
+def training_spec(**fields: Any) -> RetrainingSpec:
+    """A small valid spec of a training with some fields of one's own."""
+    return RetrainingSpec.model_validate(
+        {"architecture": GENOTYPE, "training": {"epochs": 3}, **fields}
     )
 
 

@@ -50,7 +50,7 @@ def test_why_a_search_waits(engine: Engine, submit: Submit, claim: Claim) -> Non
     assert whys(engine) == [
         "no node has 4 CPUs, which each of its trials needs",
         "the cluster is full",
-        "1 search that some node can hold is ahead of it",
+        "1 that some node can hold is ahead of it",
         "2 that some node can hold are ahead of it",
     ]
 
