@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Sequence
 
-from search_core.spec import SearchSpec
+from store.jobs import JobSpec
 from workers.failures import explain
 from workers.trial_run import TrialRun, use_threads
 from workers.trials import TrialPlan, TrialSink
@@ -13,7 +13,7 @@ from workers.trials import TrialPlan, TrialSink
 class InlineTrials:
     """An executor for one machine without Ray, and for tests that take seconds."""
 
-    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs the trials in order; see `TrialExecutor.run`."""
         use_threads(spec.resources.cpus)
         for plan in plans:
@@ -40,4 +40,4 @@ class InlineTrials:
                 sink.failed(plan.trial_id, failure.reason, failure.message)
                 return
             sink.epoch_ended(plan.trial_id, result)
-        sink.succeeded(plan.trial_id, run.genotype())
+        sink.succeeded(plan.trial_id, run.genotype(), run.result())

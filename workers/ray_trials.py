@@ -16,11 +16,11 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 
 from search_core.genotype import parse
-from search_core.spec import SearchSpec
+from store.jobs import JobSpec, kind_of
 from store.states import Reason
 from workers.failures import Failure, explain, out_of_memory
 from workers.reports import from_report
-from workers.trainable import SearchTrainable
+from workers.trainable import TrialTrainable
 from workers.trials import ExecutorError, TrialPlan, TrialSink
 
 
@@ -38,7 +38,7 @@ class RayTrials:
         self._results = results
         self._max_failures = max_failures
 
-    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs the trials side by side as the cluster has room; see `TrialExecutor.run`."""
         # Results reach the database through the callback; Tune's own loggers would write them
         # to files that nobody reads. Its console reporter repeats the configuration.
@@ -62,13 +62,14 @@ class RayTrials:
                 "seed": plan.seed,
                 "folder": str(plan.folder),
                 "data_root": str(plan.data_root),
+                "kind": str(kind_of(spec)),
                 "spec": spec.model_dump_json(),
             }
             for plan in plans
         ]
         recorder = _Recorder(sink)
         tuner = tune.Tuner(
-            SearchTrainable,
+            TrialTrainable,
             param_space={"plan": tune.grid_search(configs)},
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
@@ -130,7 +131,7 @@ class _Recorder(tune.Callback):
             if failure := result.get("failure"):
                 self._sink.failed(trial_id, Reason(failure["reason"]), failure["message"])
             if derived := result.get("derived"):
-                self._sink.succeeded(trial_id, parse(derived))
+                self._sink.succeeded(trial_id, parse(derived), result.get("test_result"))
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any

@@ -1,8 +1,8 @@
 """Writes what trials report into the store, through a database that may be away for a while."""
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -52,10 +52,14 @@ class StoreSink:
         """See `TrialSink`."""
         self._write(lambda session: recording.epoch_ended(session, self._lease, trial_id, result))
 
-    def succeeded(self, trial_id: UUID, genotype: Genotype) -> None:
+    def succeeded(
+        self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None
+    ) -> None:
         """See `TrialSink`."""
         self._write(
-            lambda session: recording.trial_succeeded(session, self._lease, trial_id, genotype)
+            lambda session: recording.trial_succeeded(
+                session, self._lease, trial_id, genotype, result
+            )
         )
 
     def interrupted(self, trial_id: UUID, message: str) -> None:

@@ -1,7 +1,7 @@
-"""Runs one leased search to its end: `python -m workers.runner SEARCH_ID`, started by a dispatcher.
+"""Runs one leased search or training to its end: `python -m workers.runner SEARCH_ID`.
 
-The lease's token comes in `DARTBOARD_LEASE_TOKEN`. The process ends at once when the lease is
-lost; Ray then frees what its trials held, because their driver is gone.
+A dispatcher starts it, with the lease's token in `DARTBOARD_LEASE_TOKEN`. The process ends at once
+when the lease is lost; Ray then frees what its trials held, because their driver is gone.
 """
 
 import logging
@@ -16,12 +16,12 @@ from uuid import UUID
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from search_core.spec import SearchSpec
 from store import leases, recording, searches
 from store.errors import LeaseLostError
+from store.jobs import parse_spec
 from store.leases import Lease
 from store.sessions import database_url, make_engine, transaction
-from store.states import Reason, SearchStatus
+from store.states import JobKind, Reason, SearchStatus
 from workers import ray_token
 from workers.exits import Exit
 from workers.failures import explain
@@ -122,10 +122,10 @@ def run(
     """
     with transaction(engine) as session:
         open_trials = recording.open_trials(session, lease)
-        stored = searches.get(session, lease.search_id).spec
+        search = searches.get(session, lease.search_id)
     sink = StoreSink(engine, lease, patience=settings.lease_seconds)
     try:
-        spec = SearchSpec.model_validate(stored, strict=False)
+        spec = parse_spec(JobKind(search.kind), search.spec)
     except ValidationError as error:
         message = f"This version does not understand its spec; submit it again. {error}"
         for trial in open_trials:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.result import DONE
 
-from search_core.spec import SearchSpec
+from store.jobs import SPECS, JobSpec
+from store.states import JobKind
 from workers.failures import explain
 from workers.reports import to_report
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from workers.trial_run import TrialRun
 
 
-class SearchTrainable(tune.Trainable):
+class TrialTrainable(tune.Trainable):
     """Trains one epoch a step, after a first step that says where it starts from.
 
     The checkpoints are the trial's own (`search_core.checkpoints`), not Tune's: they are written
@@ -26,14 +27,15 @@ class SearchTrainable(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What the trial occupies on its node, as its spec says."""
-        resources = SearchSpec.model_validate_json(config["plan"]["spec"]).resources
+        resources = _spec(config["plan"]).resources
         return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes Tune's configuration; the work of starting belongs to the first step.
 
         Args:
-            config: `plan` holds the trial's `spec` as JSON, its `seed` and its folders.
+            config: `plan` holds the job's `kind` and its `spec` as JSON, and the trial's `seed` and
+                folders.
         """
         self._plan: dict[str, Any] = config["plan"]
         self._run: TrialRun | None = None
@@ -43,8 +45,9 @@ class SearchTrainable(tune.Trainable):
 
         Returns:
             `started` with the epoch and node, and the epoch that was resumed from, if any; then
-            `report` for every epoch, and `derived`, the genotype, after the last one; `failure` in
-            place of all these when the trial cannot go on.
+            `report` for every epoch, and after the last one `derived`, the genotype, and
+            `test_result`, if it is a training; `failure` in place of all these when the trial
+            cannot go on.
             An error that another try may mend is raised, for Tune to try again.
         """
         try:
@@ -73,6 +76,7 @@ class SearchTrainable(tune.Trainable):
             "started": started,
             "report": report,
             "derived": self._run.genotype().to_json() if finished else None,
+            "test_result": self._run.result() if finished else None,
             DONE: finished,
         }
 
@@ -81,6 +85,10 @@ def _start(plan: dict[str, Any]) -> "TrialRun":
     # Here and not above: the runner imports this module too, and needs no torch.
     from workers.trial_run import TrialRun, use_threads
 
-    spec = SearchSpec.model_validate_json(plan["spec"])
+    spec = _spec(plan)
     use_threads(spec.resources.cpus)
     return TrialRun(spec, plan["seed"], Path(plan["folder"]), Path(plan["data_root"]))
+
+
+def _spec(plan: dict[str, Any]) -> JobSpec:
+    return SPECS[JobKind(plan["kind"])].model_validate_json(plan["spec"])

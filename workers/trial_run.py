@@ -1,6 +1,7 @@
 """One trial on its node: resumes from its folder, trains an epoch, leaves a checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,15 +9,18 @@ from search_core.checkpoints import CheckpointFolder
 from search_core.genotype import Genotype
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
+from search_core.training import TrainingRun
+from store.jobs import JobSpec
 from store.recording import EpochResult, EpochWarning
 from workers.reports import from_report, to_report
 
 
 class TrialRun:
-    """A search run that survives its process, epoch by epoch.
+    """A run of a search or of a training that survives its process, epoch by epoch.
 
     Args:
-        spec: The search.
+        spec: What runs.
         seed: The trial's seed.
         folder: Where its checkpoints are and go.
         data_root: Where the data sets are.
@@ -26,9 +30,14 @@ class TrialRun:
         last_result: What the last completed epoch reported; None before the first one.
     """
 
-    def __init__(self, spec: SearchSpec, seed: int, folder: Path, data_root: Path) -> None:
+    def __init__(self, spec: JobSpec, seed: int, folder: Path, data_root: Path) -> None:
         device = "cuda" if spec.resources.gpus else "cpu"
-        self._run = SearchRun(spec, seed, device=device, data_root=data_root)
+        self._spec = spec
+        self._run: SearchRun | TrainingRun = (
+            SearchRun(spec, seed, device=device, data_root=data_root)
+            if isinstance(spec, SearchSpec)
+            else TrainingRun(spec, seed, device=device, data_root=data_root)
+        )
         self._checkpoints = CheckpointFolder(folder)
         self.last_result: EpochResult | None = None
         latest = self._checkpoints.load_latest()
@@ -44,28 +53,46 @@ class TrialRun:
         return self._run.finished
 
     def genotype(self) -> Genotype:
-        """The architecture that the alphas stand for now."""
-        return self._run.genotype()
+        """The architecture that the alphas stand for now, or the one that is trained."""
+        return self._run.genotype() if isinstance(self._run, SearchRun) else self._trained
+
+    def result(self) -> dict[str, Any] | None:
+        """Of a finished training: what it is worth on the test images; None of a search."""
+        return self._run.result().to_plain() if isinstance(self._run, TrainingRun) else None
 
     def train_epoch(self) -> EpochResult:
         """Trains one epoch; when it returns, the epoch's checkpoint is safe.
 
         The checkpoint holds the epoch's report too: a trial that is killed after it has saved
-        and before its report was recorded reports the epoch again.
+        and before its report was recorded reports the epoch again. The last one holds a training's
+        result as well, so that a resumed trial does not look at the test images once more.
 
         Raises:
             SearchCoreError: The run cannot go on, such as after a loss that is not finite.
             OSError: The checkpoint cannot be written.
         """
-        report = self._run.run_epoch()
-        warnings = tuple(EpochWarning(note.kind, note.message) for note in report.warnings)
-        result = EpochResult(report.epoch, report.metrics, report.genotype, warnings)
+        result = self._run_epoch()
+        if self._run.finished:
+            self.result()
         self._checkpoints.save(
-            report.epoch,
+            result.epoch,
             {"run": self._run.state_dict(), "result": to_report(result)},
         )
         self.last_result = result
         return result
+
+    def _run_epoch(self) -> EpochResult:
+        if isinstance(self._run, TrainingRun):
+            trained = self._run.run_epoch()
+            return EpochResult(trained.epoch, trained.metrics, self._trained)
+        searched = self._run.run_epoch()
+        warnings = tuple(EpochWarning(note.kind, note.message) for note in searched.warnings)
+        return EpochResult(searched.epoch, searched.metrics, searched.genotype, warnings)
+
+    @property
+    def _trained(self) -> Genotype:
+        assert isinstance(self._spec, RetrainingSpec)
+        return self._spec.genotype
 
 
 def use_threads(count: int) -> None:

@@ -1,13 +1,13 @@
 """The seam between a runner and whatever executes its trials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from search_core.genotype import Genotype
-from search_core.spec import SearchSpec
+from store.jobs import JobSpec
 from store.recording import EpochResult
 from store.states import Reason
 
@@ -47,24 +47,29 @@ class TrialSink(Protocol):
     def epoch_ended(self, trial_id: UUID, result: EpochResult) -> None:
         """A trial completed an epoch and its checkpoint is safe."""
 
-    def succeeded(self, trial_id: UUID, genotype: Genotype) -> None:
-        """A trial completed its last epoch and derived an architecture."""
+    def succeeded(
+        self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None
+    ) -> None:
+        """A trial completed its last epoch and derived, or trained, an architecture.
+
+        `result` is a training's: what the trained network is worth on the test images.
+        """
 
     def interrupted(self, trial_id: UUID, message: str) -> None:
         """A trial's process was lost; it goes on from its checkpoint."""
 
     def failed(self, trial_id: UUID, reason: Reason, message: str) -> None:
-        """A trial ended without an architecture."""
+        """A trial ended without a result."""
 
 
 class TrialExecutor(Protocol):
-    """Runs the trials of one search to their ends."""
+    """Runs the trials of one search, or of one training, to their ends."""
 
-    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs trials and reports each one's start, epochs and end to the sink.
 
         Args:
-            spec: The search.
+            spec: The search or training.
             plans: Its trials that still have to run; each resumes from its folder.
             sink: Where the reports go.
 

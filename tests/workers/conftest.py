@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import Engine
 
 from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
 from store import events, searches
 from store.models import Event, Search, Trial
 from store.sessions import transaction
@@ -40,6 +41,30 @@ def tiny(**fields: Any) -> SearchSpec:
     """A real search that takes a second, with some fields of one's own."""
     training = TINY["training"] | fields.pop("training", {})
     return SearchSpec.model_validate({**TINY, **fields, "training": training})
+
+
+TINY_TRAINING: dict[str, Any] = {
+    "architecture": {
+        "normal": [["sep_conv_3x3", 0], ["skip_connect", 1]],
+        "normal_concat": [2],
+        "reduce": [["max_pool_3x3", 0], ["max_pool_3x3", 1]],
+        "reduce_concat": [2],
+    },
+    "network": {"channels": 2, "cells": 3, "auxiliary_weight": 0.0},
+    "training": {
+        "epochs": 2,
+        "batch_size": 256,
+        "schedule": {"kind": "cosine"},
+    },
+}
+
+
+def tiny_training(**fields: Any) -> RetrainingSpec:
+    """A real training that takes a second, with some fields of one's own."""
+    training = TINY_TRAINING["training"] | fields.pop("training", {})
+    return RetrainingSpec.model_validate(
+        {**TINY_TRAINING, **fields, "training": training}, strict=False
+    )
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,17 @@ def submit(engine: Engine) -> Callable[..., UUID]:
     def submit(**fields: Any) -> UUID:
         with transaction(engine) as session:
             return searches.submit(session, tiny(**fields)).id
+
+    return submit
+
+
+@pytest.fixture
+def submit_training(engine: Engine) -> Callable[..., UUID]:
+    """Submits a tiny training, with some fields of one's own."""
+
+    def submit(**fields: Any) -> UUID:
+        with transaction(engine) as session:
+            return searches.submit(session, tiny_training(**fields)).id
 
     return submit
 

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, update
 
-from search_core.spec import SearchSpec
 from store import leases, searches
 from store.errors import LeaseLostError
+from store.jobs import JobSpec
 from store.leases import Capacity, Lease, Node
 from store.models import Search
 from store.sessions import transaction
@@ -73,7 +73,7 @@ def test_a_trial_that_diverges_fails_and_says_so(
 class _Stubborn:
     """An executor that comes back without having ended its trials."""
 
-    def run(self, spec: SearchSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
         """Runs nothing."""
 
 
