@@ -20,6 +20,7 @@ from service.presets import endpoints as presets
 from service.queue import endpoints as queue
 from service.searches import endpoints as searches
 from service.settings import ServiceSettings
+from service.trainings import endpoints as trainings
 from service.trials import endpoints as trials
 from service.wiring import Wiring
 from store.sessions import database_url, make_async_engine
@@ -27,7 +28,7 @@ from store.sessions import database_url, make_async_engine
 _DESCRIPTION = """
 Differentiable architecture search as a service. Submit a search with `POST /v1/searches`, follow it
 with `GET /v1/searches/{id}/events`, and fetch what it found as JSON, as text and as a picture under
-`/v1/architectures`.
+`/v1/architectures`. What an architecture is worth, a training from scratch tells: `/v1/trainings`.
 
 Times are RFC 3339 in UTC. Lists page by an opaque cursor. Unknown fields and unknown query
 parameters are refused. Every error is `application/problem+json` (RFC 9457) with a stable `type`, a
@@ -61,7 +62,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(NewlineMiddleware)
     app.add_middleware(HeadMiddleware)
     problems.install(app)
-    for domain in (searches, events, trials, architectures, queue, presets, health):
+    for domain in (searches, trainings, events, trials, architectures, queue, presets, health):
         app.include_router(domain.router)
     app.include_router(reference.router)
     app.openapi = openapi.document(app)  # type: ignore[method-assign]

@@ -3,11 +3,15 @@
 from typing import Any, Final
 
 from search_core.genotype import CellGenotype, Edge
-from search_core.spec import PRESETS, SearchSpec
+from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
+from service.presets.schemas import PresetList
 from service.problems import TITLES, FieldProblem, Problem
 from service.searches.schemas import DryRun
+from service.trainings.schemas import TrainingDryRun
 
 SEARCH_ID: Final = "01979d3c-6f5e-7a31-9c53-5f2f0c1d8e4b"
+TRAINING_ID: Final = "01979d3d-0a7c-7b52-a0f4-6d1c2e3f4a5b"
 TRIAL_ID: Final = "01979d3c-6f61-7c0e-8d1a-2b9e4f7a6c35"
 
 SPECS: Final[dict[str, Any]] = {
@@ -101,6 +105,7 @@ TRIAL: Final[dict[str, Any]] = {
     "metrics": METRICS,
     "best_validation_accuracy": 0.9319,
     "architecture": None,
+    "result": None,
     "started_at": "2026-01-31T12:00:03.118Z",
     "ended_at": None,
 }
@@ -208,7 +213,8 @@ QUEUE: Final = {
     "counts": {"queued": 1, "running": 1, "succeeded": 4, "failed": 0, "cancelled": 1},
     "waiting": [
         {
-            "search_id": "01979d3d-0a7c-7b52-a0f4-6d1c2e3f4a5b",
+            "search_id": TRAINING_ID,
+            "kind": "training",
             "name": "wide",
             "priority": 0,
             "position": 1,
@@ -219,6 +225,7 @@ QUEUE: Final = {
     "running": [
         {
             "search_id": SEARCH_ID,
+            "kind": "search",
             "name": "three seeds",
             "attempt": 1,
             "started_at": "2026-01-31T12:00:02.744Z",
@@ -245,16 +252,85 @@ QUEUE: Final = {
     ],
 }
 
-PRESET_LIST: Final = {
-    "items": [
-        {
-            "name": name,
-            "summary": preset.summary,
-            "spec": SearchSpec.model_validate({"preset": name}).model_dump(mode="json"),
-        }
-        for name, preset in PRESETS.items()
-    ]
+TRAINING_SPECS: Final[dict[str, Any]] = {
+    "published": {
+        "summary": "A published architecture with a preset",
+        "value": {"preset": "retrain-digits", "architecture": "DARTS_V2"},
+    },
+    "genotype": {
+        "summary": "A genotype, with two seeds",
+        "value": {
+            "name": "is it any good",
+            "architecture": GENOTYPE,
+            "network": {"channels": 8, "cells": 5},
+            "dataset": {"name": "digits"},
+            "training": {"epochs": 20},
+            "trials": {"seeds": [0, 1]},
+            "labels": {"team": "vision"},
+        },
+    },
+    "stored": {
+        "summary": "What a search found, by its hash",
+        "value": {"preset": "retrain-digits", "architecture": HASH},
+    },
 }
+_TRAINING_SPEC: Final = RetrainingSpec.model_validate(
+    TRAINING_SPECS["genotype"]["value"], strict=False
+)
+TRAINING_DRY_RUN: Final = TrainingDryRun.of(_TRAINING_SPEC).model_dump(mode="json")
+TRAINING: Final[dict[str, Any]] = {
+    **{key: value for key, value in SEARCH.items() if key != "recommended"},
+    "id": TRAINING_ID,
+    "name": "is it any good",
+    "spec": _TRAINING_SPEC.model_dump(mode="json"),
+    "trials": [{**trial, "search_id": TRAINING_ID} for trial in SEARCH["trials"]],
+}
+TRAINED: Final[dict[str, Any]] = {
+    **TRAINING,
+    "status": "succeeded",
+    "reason": "completed",
+    "attempt": 1,
+    "started_at": "2026-01-31T12:00:03.118Z",
+    "ended_at": "2026-01-31T12:04:11.560Z",
+    "waiting": None,
+    "trials": [
+        {
+            **TRIAL,
+            "search_id": TRAINING_ID,
+            "status": "succeeded",
+            "reason": "completed",
+            "epoch": 20,
+            "epochs": 20,
+            "metrics": {
+                "train_loss": 0.0121,
+                "train_accuracy": 0.9976,
+                "learning_rate": 1e-8,
+                "drop_path": 0.19,
+                "validation_loss": 0.0502,
+                "validation_accuracy": 0.9861,
+                "seconds": 11.3,
+            },
+            "best_validation_accuracy": 0.9931,
+            "architecture": HASH,
+            "result": {
+                "last": {"epoch": 20, "loss": 0.0673, "accuracy": 0.9833, "extra_accuracies": {}},
+                "best": {"epoch": 17, "loss": 0.0641, "accuracy": 0.9806, "extra_accuracies": {}},
+            },
+            "ended_at": "2026-01-31T12:04:11.482Z",
+        }
+    ],
+}
+TRAINING_PAGE: Final = {"items": [TRAINED], "next_cursor": None}
+TRAINING_CANCELLED: Final = {
+    **TRAINING,
+    **{
+        key: CANCELLED[key]
+        for key in ("status", "reason", "message", "ended_at", "cancel_requested_at", "waiting")
+    },
+    "trials": [{**trial, "search_id": TRAINING_ID} for trial in CANCELLED["trials"]],
+}
+
+PRESET_LIST: Final = PresetList.complete().model_dump(mode="json")
 
 ALIVE: Final = {"status": "ok"}
 READY: Final = {

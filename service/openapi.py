@@ -11,13 +11,15 @@ from pydantic.json_schema import models_json_schema
 
 from search_core.genotype import CellGenotype
 from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
 from service import examples
 from service.problems import MEDIA_TYPE, TITLES, Problem
 from service.schema_base import STANDS_FOR
 
 TAGS: Final = [
     {"name": "searches", "description": "Submit a search, follow it, cancel it."},
-    {"name": "trials", "description": "The runs of a search, one for each seed."},
+    {"name": "trainings", "description": "Train an architecture from scratch, in the same queue."},
+    {"name": "trials", "description": "The runs of a search or training, one for each seed."},
     {"name": "events", "description": "What happened to a search, as a page and live."},
     {"name": "architectures", "description": "What searches found: JSON, text and pictures."},
     {"name": "queue", "description": "Who waits and why, who runs, and on what."},
@@ -27,6 +29,16 @@ TAGS: Final = [
 
 LOOKUP: Final = ("not-found", "invalid-parameter", "unavailable")
 """The problems of an operation that looks up one thing."""
+
+SUBMISSION: Final = (
+    "malformed-json",
+    "body-too-large",
+    "unsupported-media-type",
+    "invalid-spec",
+    "invalid-parameter",
+    "unavailable",
+)
+"""The problems of an operation that takes a spec."""
 
 _EXAMPLE = "x-example"
 _COMPONENT = "#/components/schemas/{model}"
@@ -55,7 +67,7 @@ def ok(
         response["model"] = model
     if location:
         response["headers"] = {
-            "Location": {"description": "Path of the new search.", "schema": {"type": "string"}}
+            "Location": {"description": "Path of what was made.", "schema": {"type": "string"}}
         }
     return response
 
@@ -88,15 +100,24 @@ def problems(*slugs: str) -> dict[int | str, dict[str, Any]]:
     return {status: _refusals(group) for status, group in by_status.items()}
 
 
-def spec_body(specs: Mapping[str, Any]) -> dict[str, Any]:
+def spec_body(specs: Mapping[str, Any], model: str = "SearchSpec") -> dict[str, Any]:
     """The request body of an operation that takes a spec.
 
     Args:
         specs: Examples by name, each with `summary` and `value`.
+        model: The component that describes it.
     """
-    schema = {"$ref": _COMPONENT.format(model="SearchSpec")}
+    schema = {"$ref": _COMPONENT.format(model=model)}
     content = {"application/json": {"schema": schema, "examples": dict(specs)}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+_ARCHITECTURE: Final = {
+    "title": "Architecture",
+    "description": "A genotype, a published architecture's name, or a stored one's hash. The one "
+    "field without a default.",
+    "anyOf": [{"$ref": _COMPONENT.format(model="Genotype")}, {"type": "string"}],
+}
 
 
 def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -120,12 +141,18 @@ def _build(app: FastAPI) -> dict[str, Any]:
         tags=TAGS,
     )
     _, extra = models_json_schema(
-        [(SearchSpec, "validation"), (CellGenotype, "validation"), (Problem, "serialization")],
+        [
+            (SearchSpec, "validation"),
+            (RetrainingSpec, "validation"),
+            (CellGenotype, "validation"),
+            (Problem, "serialization"),
+        ],
         ref_template=_COMPONENT,
     )
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components |= extra["$defs"]
     components["Genotype"] = components.pop("CellGenotype")
+    components["RetrainingSpec"]["properties"]["architecture"] = _ARCHITECTURE
     # Pydantic applies a preset before it looks for the space.
     del components["SearchSpec"]["required"]
     components["SearchSpec"]["anyOf"] = [{"required": ["space"]}, {"required": ["preset"]}]

@@ -10,12 +10,15 @@ from service.problems import ProblemError
 
 LARGEST_PAGE: Final = 200
 
+HASH_PATTERN: Final = "^[0-9a-f]{64}$"
+
 SearchId = Annotated[UUID, Path(description="The search's id.")]
+TrainingId = Annotated[UUID, Path(description="The training's id.")]
 TrialId = Annotated[UUID, Path(description="The trial's id.")]
 ArchitectureHash = Annotated[
     str,
     Path(
-        pattern="^[0-9a-f]{64}$",
+        pattern=HASH_PATTERN,
         description="The architecture's hash: SHA-256 of its canonical JSON.",
     ),
 ]

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -74,7 +74,7 @@ def _locate(
     path: list[str | int] = []
     around: type[BaseModel] | None = None
     inside: type[BaseModel] | None = model
-    members: Mapping[str, type[BaseModel]] = {}
+    members: Mapping[str, type[BaseModel] | None] = {}
     for part in loc:
         if members:
             inside, members = members.get(str(part)), {}
@@ -84,8 +84,8 @@ def _locate(
         path.append(part)
         around = inside
         field = None if around is None else around.model_fields.get(str(part))
-        if field is not None and field.discriminator is not None:
-            members = _members(field)
+        if field is not None:
+            members = _members(field) if field.discriminator is not None else _tagged(field)
         inside = _only_model(field)
     return path, around
 
@@ -97,6 +97,17 @@ def _members(field: FieldInfo) -> dict[str, type[BaseModel]]:
         for member in get_args(field.annotation)
         for value in get_args(member.model_fields[str(field.discriminator)].annotation)
     }
+
+
+def _tagged(field: FieldInfo) -> dict[str, type[BaseModel] | None]:
+    """The members of a union that is told apart by a function, by their tags; None: no model."""
+    members: dict[str, type[BaseModel] | None] = {}
+    for member in get_args(field.annotation):
+        kind, *notes = get_args(member) or (member,)
+        tags = [note.tag for note in notes if isinstance(note, Tag)]
+        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        members |= dict.fromkeys(tags, kind if is_model else None)
+    return members
 
 
 def _only_model(field: FieldInfo | None) -> type[BaseModel] | None:

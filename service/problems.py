@@ -180,6 +180,7 @@ def _methods_of(request: Request, path: str) -> list[str]:
 def _not_found(_: Request, error: NotFoundError) -> ProblemError:
     lists = {
         "search": "GET /v1/searches lists the searches.",
+        "training": "GET /v1/trainings lists the trainings.",
         "trial": "GET /v1/searches/{id}/trials lists a search's trials.",
         "architecture": "GET /v1/searches/{id}/architectures lists what a search found.",
     }

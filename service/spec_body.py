@@ -4,14 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
 
 from search_core.spec import SearchSpec
+from search_core.spec.base import SpecModel
 from service.pointers import MOST_ERRORS, field_problems
 from service.problems import FieldProblem, ProblemError
+
+SpecT = TypeVar("SpecT", bound=SpecModel)
 
 LARGEST_BODY: Final = 1_048_576
 """Bytes; a spec with everything in it has a few thousand."""
@@ -25,21 +28,52 @@ _SECONDS_TO_READ_OFF: Final = 5.0
 
 
 async def read_spec(request: Request) -> SearchSpec:
-    """The spec in a request's body.
+    """The spec of a search in a request's body.
 
     Raises:
         ProblemError: The body is not JSON, too large, or no valid spec; says where.
     """
+    return parse_spec(SearchSpec, await read_json(request, smallest='{"preset": "digits-quick"}'))
+
+
+async def read_json(request: Request, *, smallest: str) -> bytes:
+    """A request's body, which is JSON.
+
+    Args:
+        request: The request.
+        smallest: The smallest spec, for who sends none.
+
+    Raises:
+        ProblemError: The body is not JSON, or too large.
+    """
     _check_media_type(request)
     body = await _read(request)
-    _check_json(body)
+    _check_json(body, smallest)
+    return body
+
+
+def parse_spec(model: type[SpecT], body: bytes) -> SpecT:
+    """The spec in JSON.
+
+    Raises:
+        ProblemError: It is no valid spec; says where.
+    """
     try:
-        return SearchSpec.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
-        problems = field_problems(SearchSpec, error)
+        problems = field_problems(model, error)
         if error.errors()[0]["type"] == "json_invalid":
             raise ProblemError("malformed-json", problems[0].message) from None
-        raise _invalid_spec(problems) from None
+        raise invalid_spec(problems) from None
+
+
+def invalid_spec(problems: Sequence[FieldProblem]) -> ProblemError:
+    """The refusal of a spec for what is wrong with its fields."""
+    first = problems[0]
+    where = f"{first.pointer}: " if first.pointer else ""
+    count = len(problems)
+    others = {1: "", MOST_ERRORS: " (and many more)"}.get(count, f" (and {count - 1} more)")
+    return ProblemError("invalid-spec", f"{where}{first.message}{others}", errors=problems)
 
 
 def _check_media_type(request: Request) -> None:
@@ -96,11 +130,10 @@ def _too_large() -> ProblemError:
     )
 
 
-def _check_json(body: bytes) -> None:
+def _check_json(body: bytes, smallest: str) -> None:
     """Refuses what is no JSON, and JSON that two readers would read differently."""
     if not body.strip():
-        raise ProblemError("malformed-json", 'The body is empty; the smallest spec is '
-                           '{"preset": "digits-quick"}.')  # fmt: skip
+        raise ProblemError("malformed-json", f"The body is empty; the smallest spec is {smallest}.")
     try:
         value = json.loads(
             body.decode(),
@@ -149,11 +182,3 @@ def _integer(digits: str) -> int:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON; a number has to be finite")
-
-
-def _invalid_spec(problems: Sequence[FieldProblem]) -> ProblemError:
-    first = problems[0]
-    where = f"{first.pointer}: " if first.pointer else ""
-    count = len(problems)
-    others = {1: "", MOST_ERRORS: " (and many more)"}.get(count, f" (and {count - 1} more)")
-    return ProblemError("invalid-spec", f"{where}{first.message}{others}", errors=problems)

@@ -53,7 +53,7 @@ class StoreSink:
         self._write(lambda session: recording.epoch_ended(session, self._lease, trial_id, result))
 
     def succeeded(
-        self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None
+        self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None = None
     ) -> None:
         """See `TrialSink`."""
         self._write(

@@ -48,7 +48,7 @@ class TrialSink(Protocol):
         """A trial completed an epoch and its checkpoint is safe."""
 
     def succeeded(
-        self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None
+        self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None = None
     ) -> None:
         """A trial completed its last epoch and derived, or trained, an architecture.
 

@@ -22,6 +22,7 @@ from service.parameters import ArchitectureHash, SearchId
 from service.problems import ProblemError
 from service.wiring import DatabaseOf
 from store import architectures, searches
+from store.states import JobKind
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 
@@ -158,7 +159,7 @@ async def get_architecture(
 
 
 def _list(session: Session, search_id: UUID) -> ArchitectureList:
-    search = searches.get(session, search_id)
+    search = searches.get(session, search_id, JobKind.SEARCH)
     items = [
         RankedArchitecture.of(search, trial, architecture)
         for trial, architecture in architectures.found_by_search(session, search_id)

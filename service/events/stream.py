@@ -14,7 +14,7 @@ from service.events.schemas import EventAnswer
 from service.wiring import Wiring
 from store import events, searches
 from store.errors import DatabaseUnavailableError
-from store.states import ENDED
+from store.states import ENDED, JobKind
 
 _BATCH: Final = 200
 
@@ -32,14 +32,20 @@ class Batch:
     is_last: bool
 
 
-def read_batch(session: Session, search_id: UUID, after: int) -> Batch:
+def read_batch(session: Session, search_id: UUID, after: int, kind: JobKind | None = None) -> Batch:
     """The events after a number.
+
+    Args:
+        session: The caller's session.
+        search_id: The search.
+        after: The number.
+        kind: What it has to be; None takes either.
 
     Raises:
         NotFoundError: There is no such search.
     """
     # The status first: events that a search appended until it ended are then all in the page.
-    has_ended = searches.get(session, search_id).status in ENDED
+    has_ended = searches.get(session, search_id, kind).status in ENDED
     page = events.page(session, search_id, after=after, limit=_BATCH)
     return Batch(tuple(EventAnswer.of(event) for event in page), has_ended and len(page) < _BATCH)
 

@@ -2,10 +2,9 @@
 
 from fastapi import APIRouter
 
-from search_core.spec import PRESETS, SearchSpec
 from service import examples
 from service.openapi import ok, problems
-from service.presets.schemas import PresetAnswer, PresetList
+from service.presets.schemas import PresetList
 
 router = APIRouter(prefix="/v1/presets", tags=["presets"])
 
@@ -19,14 +18,5 @@ router = APIRouter(prefix="/v1/presets", tags=["presets"])
     },
 )
 async def list_presets() -> PresetList:
-    """Every preset with the full spec that it stands for."""
-    return PresetList(
-        items=[
-            PresetAnswer(
-                name=name,
-                summary=preset.summary,
-                spec=SearchSpec.model_validate({"preset": name}).model_dump(mode="json"),
-            )
-            for name, preset in PRESETS.items()
-        ]
-    )
+    """Every preset with the full spec that it stands for: those of searches, then of trainings."""
+    return PresetList.complete()

@@ -7,14 +7,16 @@ from uuid import UUID
 from service.schema_base import Answer, Time
 from store.models import Dispatcher, Search, Trial
 from store.queue import Overview, Waiting
-from store.states import TRIAL_ENDED, SearchStatus, TrialStatus
+from store.states import TRIAL_ENDED, JobKind, SearchStatus, TrialStatus
 
 
 class QueuedSearch(Answer):
     """A search in line."""
 
     search_id: UUID
-    """The search."""
+    """The search, or the training."""
+    kind: JobKind
+    """Which of the two it is."""
     name: str
     """Its name."""
     priority: int
@@ -32,6 +34,7 @@ class QueuedSearch(Answer):
         search = waiting.search
         return cls(
             search_id=search.id,
+            kind=JobKind(search.kind),
             name=search.name,
             priority=search.priority,
             position=waiting.position,
@@ -57,7 +60,9 @@ class RunningSearch(Answer):
     """A search that a runner holds."""
 
     search_id: UUID
-    """The search."""
+    """The search, or the training."""
+    kind: JobKind
+    """Which of the two it is."""
     name: str
     """Its name."""
     attempt: int
@@ -79,6 +84,7 @@ class RunningSearch(Answer):
         num_open = sum(trial.status not in TRIAL_ENDED for trial in trials)
         return cls(
             search_id=search.id,
+            kind=JobKind(search.kind),
             name=search.name,
             attempt=search.attempt,
             started_at=search.started_at,
@@ -148,7 +154,7 @@ class QueueAnswer(Answer):
     """The whole queue at one moment."""
 
     counts: dict[SearchStatus, int]
-    """Searches by status; every status is there."""
+    """Searches and trainings by status; every status is there."""
     waiting: Sequence[QueuedSearch]
     """The first 100 in line."""
     running: Sequence[RunningSearch]

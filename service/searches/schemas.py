@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
-from uuid import UUID
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import WithJsonSchema
 
 from search_core.spec import SearchSpec
-from service.schema_base import STANDS_FOR, Answer, Time
-from service.trials.schemas import TrialAnswer
+from service.jobs.schemas import JobAnswer
+from service.schema_base import STANDS_FOR, Answer
 from store import queue
 from store.models import Search, Trial
-from store.states import Reason, SearchStatus
+from store.states import JobKind
 
 StoredSpec = Annotated[dict[str, Any], WithJsonSchema({STANDS_FOR: "SearchSpec"})]
 """A spec as it was stored: it was valid for the version that stored it."""
-
-
-class WaitingAnswer(Answer):
-    """Where a queued search stands."""
-
-    position: int
-    """Its place in the queue, from 1."""
-    why: str
-    """Why it has not started."""
 
 
 class Recommendation(Answer):
@@ -37,67 +27,25 @@ class Recommendation(Answer):
     """What speaks for it."""
 
 
-class SearchAnswer(Answer):
+class SearchAnswer(JobAnswer):
     """A submitted search and everything about its life."""
 
-    id: UUID
-    """The search's id, a UUIDv7: ids sort by age."""
-    name: str
-    """For people; need not be unique."""
-    status: SearchStatus
-    """Where it is in its life."""
-    reason: Reason | None
-    """Why it ended or went back to the queue."""
-    message: str
-    """The same for people, with what to do next."""
+    kind: ClassVar[JobKind] = JobKind.SEARCH
+
     spec: StoredSpec
     """The full spec, with every default."""
-    priority: int
-    """Higher goes first in the queue."""
-    labels: dict[str, str]
-    """For finding it again."""
-    attempt: int
-    """How often it was started."""
-    created_at: Time
-    """When it was submitted."""
-    started_at: Time | None
-    """When it first started."""
-    ended_at: Time | None
-    """When it ended."""
-    cancel_requested_at: Time | None
-    """When its user asked to cancel it."""
-    waiting: WaitingAnswer | None
-    """Only while it is queued."""
-    trials: Sequence[TrialAnswer]
-    """Its trials, by number."""
     recommended: Recommendation | None
     """Once it succeeded."""
 
     @classmethod
-    def of(cls, search: Search, trials: Sequence[Trial], waiting: queue.Waiting | None) -> Self:
-        """The answer about a row, its trials and its place in the queue."""
-        return cls(
-            id=search.id,
-            name=search.name,
-            status=SearchStatus(search.status),
-            reason=None if search.reason is None else Reason(search.reason),
-            message=search.message,
-            spec=search.spec,
-            priority=search.priority,
-            labels=search.labels,
-            attempt=search.attempt,
-            created_at=search.created_at,
-            started_at=search.started_at,
-            ended_at=search.ended_at,
-            cancel_requested_at=search.cancel_requested_at,
-            waiting=None
-            if waiting is None
-            else WaitingAnswer(position=waiting.position, why=waiting.why),
-            trials=[TrialAnswer.of(trial) for trial in trials],
-            recommended=None
-            if search.recommended_hash is None
-            else Recommendation(architecture=search.recommended_hash, why=search.recommendation),
+    def facts(
+        cls, search: Search, trials: Sequence[Trial], waiting: queue.Waiting | None
+    ) -> dict[str, Any]:
+        """The fields of every job, and what it recommends."""
+        recommended = search.recommended_hash and Recommendation(
+            architecture=search.recommended_hash, why=search.recommendation
         )
+        return {**super().facts(search, trials, waiting), "recommended": recommended}
 
 
 class SearchPageAnswer(Answer):

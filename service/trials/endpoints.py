@@ -1,4 +1,4 @@
-"""`/v1/searches/{id}/trials` and `/v1/trials/{id}`."""
+"""`/v1/searches/{id}/trials`, the same of a training, and `/v1/trials/{id}`."""
 
 from functools import partial
 from typing import Annotated
@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 
 from service import examples
 from service.openapi import LOOKUP, ok, problems
-from service.parameters import PlainText, SearchId, TrialId
+from service.parameters import PlainText, SearchId, TrainingId, TrialId
 from service.trials.schemas import MetricSeries, TrialAnswer, TrialList
 from service.wiring import DatabaseOf
 from store import searches
+from store.states import JobKind
 
 router = APIRouter(prefix="/v1", tags=["trials"])
 
@@ -30,7 +31,20 @@ _LARGEST_STEP = 2**31 - 1
 )
 async def list_trials(search_id: SearchId, database: DatabaseOf) -> TrialList:
     """Every trial of a search, by number, with the figures of its last epoch."""
-    return await database.run(partial(_list, search_id=search_id))
+    return await database.run(partial(_list, job_id=search_id, kind=JobKind.SEARCH))
+
+
+@router.get(
+    "/trainings/{training_id}/trials",
+    summary="List a training's trials",
+    responses={
+        200: ok("All of them.", {"items": examples.TRAINED["trials"]}),
+        **problems(*LOOKUP),
+    },
+)
+async def list_trials_of_training(training_id: TrainingId, database: DatabaseOf) -> TrialList:
+    """Every trial of a training, by number, with what it is worth once it succeeded."""
+    return await database.run(partial(_list, job_id=training_id, kind=JobKind.TRAINING))
 
 
 @router.get(
@@ -90,8 +104,8 @@ async def read_metrics(
     return series
 
 
-def _list(session: Session, search_id: UUID) -> TrialList:
-    trials = searches.trials(session, search_id)
+def _list(session: Session, job_id: UUID, kind: JobKind) -> TrialList:
+    trials = searches.trials(session, job_id, kind)
     return TrialList(items=[TrialAnswer.of(trial) for trial in trials])
 
 

@@ -12,13 +12,36 @@ from store.models import Metric, Trial
 from store.states import Reason, TrialStatus
 
 
+class TestMeasurement(Answer):
+    """What the weights of one epoch are worth on test images."""
+
+    epoch: int
+    """The epoch, from 1."""
+    loss: float | None
+    """Mean cross-entropy on the test split, in nats; null where it was not finite."""
+    accuracy: float
+    """Fraction of the test split that is classified right."""
+    extra_accuracies: dict[str, float]
+    """The same fraction on each further test set, by name."""
+
+
+class TestResult(Answer):
+    """What a training came to, measured once, after its last epoch. It has chosen nothing."""
+
+    last: TestMeasurement
+    """The weights after the last epoch."""
+    best: TestMeasurement | None
+    """The weights of the epoch with the best validation accuracy, of equals the one with the lowest
+    validation loss; null where no images are held out."""
+
+
 class TrialAnswer(Answer):
-    """One run of a search: a seed, how far it is, and the architecture that it derived."""
+    """One run: a seed, how far it is, and the architecture that it derived or trained."""
 
     id: UUID
     """The trial's id."""
     search_id: UUID
-    """The search that it belongs to."""
+    """The search, or the training, that it belongs to."""
     number: int
     """Its number within the search, from 0."""
     seed: int
@@ -38,7 +61,9 @@ class TrialAnswer(Answer):
     best_validation_accuracy: float | None
     """The highest validation accuracy of any epoch."""
     architecture: str | None
-    """Hash of the derived architecture, once it succeeded."""
+    """Hash of the architecture that it derived or trained, once it succeeded."""
+    result: TestResult | None
+    """Of a training, once it succeeded: what it is worth on the test images."""
     started_at: Time | None
     """When it first trained."""
     ended_at: Time | None
@@ -60,6 +85,7 @@ class TrialAnswer(Answer):
             metrics=trial.metrics,
             best_validation_accuracy=trial.best_validation_accuracy,
             architecture=trial.architecture_hash,
+            result=None if trial.result is None else TestResult.model_validate(trial.result),
             started_at=trial.started_at,
             ended_at=trial.ended_at,
         )

@@ -169,6 +169,9 @@ def test_a_wrong_method_names_the_right_ones(api: Api) -> None:
         ("/v1/searches?created_before=yesterday", "created_before"),
         ("/v1/searches?sort=name", "sort"),
         ("/v1/searches?statuss=queued", "statuss"),
+        ("/v1/trainings/not-a-uuid", "training_id"),
+        ("/v1/trainings?space=darts", "space"),
+        ("/v1/trainings?label=team", "label"),
         ("/v1/queue?verbose=1", "verbose"),
         ("/v1/presets?a=1", "'a'"),
         ("/healthz?a=1", "'a'"),
@@ -197,6 +200,10 @@ _LOST = [
     ("GET", f"/v1/searches/{NOBODY}/trials"),
     ("GET", f"/v1/searches/{NOBODY}/events"),
     ("GET", f"/v1/searches/{NOBODY}/architectures"),
+    ("GET", f"/v1/trainings/{NOBODY}"),
+    ("POST", f"/v1/trainings/{NOBODY}/cancel"),
+    ("GET", f"/v1/trainings/{NOBODY}/trials"),
+    ("GET", f"/v1/trainings/{NOBODY}/events"),
     ("GET", f"/v1/trials/{NOBODY}"),
     ("GET", f"/v1/trials/{NOBODY}/metrics"),
     ("GET", f"/v1/architectures/{'0' * 64}"),
@@ -292,9 +299,14 @@ def test_head_of_a_live_stream_ends(api: Api) -> None:
 def test_presets_are_complete_specs(api: Api) -> None:
     items = api.get("/v1/presets").json()["items"]
     assert "digits-quick" in [item["name"] for item in items]
+    assert "retrain-digits" in [item["name"] for item in items]
     for item in items:
-        dry = api.post("/v1/searches?dry_run=true", json={"preset": item["name"]})
-        assert dry.json()["spec"] == item["spec"]
+        if item["kind"] == "search":
+            path, more = "/v1/searches", {}
+        else:
+            path, more = "/v1/trainings", {"architecture": "DARTS_V2"}
+        dry = api.post(f"{path}?dry_run=true", json={"preset": item["name"], **more})
+        assert dry.json()["spec"] == {**item["spec"], **more}
 
 
 def test_an_application_can_be_made_twice() -> None:

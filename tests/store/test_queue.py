@@ -71,7 +71,7 @@ def test_who_waits_behind_others(engine: Engine, submit: Submit) -> None:
     beat(engine)
     for _ in range(3):
         submit()
-    assert whys(engine) == ["it is about to start", "1 search is ahead of it", "2 are ahead of it"]
+    assert whys(engine) == ["it is about to start", "1 is ahead of it", "2 are ahead of it"]
 
 
 def test_positions_follow_the_order_of_claims(engine: Engine, submit: Submit, claim: Claim) -> None:

@@ -1,0 +1,1 @@
+"""What searches and trainings have in common: one queue, one life, one list."""

@@ -1,0 +1,78 @@
+"""What the endpoints of searches and of trainings do, by the kind of their answer."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from service.jobs.schemas import JobAnswer
+from store import lifecycle, queue, searches
+from store.jobs import JobSpec
+from store.models import Search
+from store.searches import SearchFilter
+
+AnswerT = TypeVar("AnswerT", bound=JobAnswer)
+
+
+@dataclass(frozen=True)
+class JobPage(Generic[AnswerT]):
+    """Some answers, and the cursor of the next page, if there is one."""
+
+    items: list[AnswerT]
+    next_cursor: str | None
+
+
+def submit(session: Session, spec: JobSpec, answer: type[AnswerT]) -> AnswerT:
+    """Stores and queues what a spec describes."""
+    return _tell(session, searches.submit(session, spec), answer)
+
+
+def get(session: Session, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
+    """The job of the answer's kind with this id.
+
+    Raises:
+        NotFoundError: There is none of this kind.
+    """
+    return _tell(session, searches.get(session, job_id, answer.kind), answer)
+
+
+def cancel(session: Session, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
+    """Cancels the job of the answer's kind with this id.
+
+    Raises:
+        NotFoundError: There is none of this kind.
+        IllegalTransitionError: It has already succeeded or failed.
+    """
+    return _tell(session, lifecycle.request_cancel(session, job_id, answer.kind), answer)
+
+
+def page(
+    session: Session,
+    where: SearchFilter,
+    answer: type[AnswerT],
+    *,
+    limit: int,
+    cursor: str | None,
+    oldest_first: bool,
+) -> JobPage[AnswerT]:
+    """A page of the jobs that match a filter, which names the answer's kind.
+
+    Raises:
+        InvalidCursorError: The cursor is not one of this list's.
+    """
+    assert where.kind is answer.kind
+    found = searches.list_page(
+        session, where, limit=limit, cursor=cursor, oldest_first=oldest_first
+    )
+    trials = searches.trials_of(session, [search.id for search in found.searches])
+    waiting = queue.waiting_of(session, found.searches)
+    items = [
+        answer.of(search, trials[search.id], waiting.get(search.id)) for search in found.searches
+    ]
+    return JobPage(items, found.next_cursor)
+
+
+def _tell(session: Session, search: Search, answer: type[AnswerT]) -> AnswerT:
+    trials = searches.trials(session, search.id)
+    return answer.of(search, trials, queue.waiting(session, search))

@@ -1,0 +1,89 @@
+"""What the API says about a job, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from service.schema_base import Answer, Time
+from service.trials.schemas import TrialAnswer
+from store import queue
+from store.models import Search, Trial
+from store.states import JobKind, Reason, SearchStatus
+
+
+class WaitingAnswer(Answer):
+    """Where a queued search or training stands."""
+
+    position: int
+    """Its place in the queue, from 1."""
+    why: str
+    """Why it has not started."""
+
+
+class JobAnswer(Answer):
+    """A submitted search or training and everything about its life."""
+
+    kind: ClassVar[JobKind]
+
+    id: UUID
+    """Its id, a UUIDv7: ids sort by age."""
+    name: str
+    """For people; need not be unique."""
+    status: SearchStatus
+    """Where it is in its life."""
+    reason: Reason | None
+    """Why it ended or went back to the queue."""
+    message: str
+    """The same for people, with what to do next."""
+    spec: dict[str, Any]
+    """The full spec, with every default."""
+    priority: int
+    """Higher goes first in the queue."""
+    labels: dict[str, str]
+    """For finding it again."""
+    attempt: int
+    """How often it was started."""
+    created_at: Time
+    """When it was submitted."""
+    started_at: Time | None
+    """When it first started."""
+    ended_at: Time | None
+    """When it ended."""
+    cancel_requested_at: Time | None
+    """When its user asked to cancel it."""
+    waiting: WaitingAnswer | None
+    """Only while it is queued."""
+    trials: Sequence[TrialAnswer]
+    """Its trials, by number."""
+
+    @classmethod
+    def of(cls, search: Search, trials: Sequence[Trial], waiting: queue.Waiting | None) -> Self:
+        """The answer about a row, its trials and its place in the queue."""
+        return cls(**cls.facts(search, trials, waiting))
+
+    @classmethod
+    def facts(
+        cls, search: Search, trials: Sequence[Trial], waiting: queue.Waiting | None
+    ) -> dict[str, Any]:
+        """The fields of an answer; a kind that has more of them adds its own."""
+        return {
+            "id": search.id,
+            "name": search.name,
+            "status": SearchStatus(search.status),
+            "reason": None if search.reason is None else Reason(search.reason),
+            "message": search.message,
+            "spec": search.spec,
+            "priority": search.priority,
+            "labels": search.labels,
+            "attempt": search.attempt,
+            "created_at": search.created_at,
+            "started_at": search.started_at,
+            "ended_at": search.ended_at,
+            "cancel_requested_at": search.cancel_requested_at,
+            "waiting": None
+            if waiting is None
+            else WaitingAnswer(position=waiting.position, why=waiting.why),
+            "trials": [TrialAnswer.of(trial) for trial in trials],
+        }

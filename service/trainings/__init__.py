@@ -1,0 +1,1 @@
+"""Trainings from scratch: submit, find, cancel."""

@@ -1,0 +1,177 @@
+"""`/v1/trainings`: submit, list, look at, cancel."""
+
+import json
+import re
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response, status
+from fastapi.responses import JSONResponse
+from pydantic_core import from_json
+from sqlalchemy.orm import Session
+
+from search_core.spec.retraining import RetrainingSpec
+from service import examples
+from service.database import Database
+from service.jobs import operations
+from service.jobs.parameters import (
+    CreatedAfter,
+    CreatedBefore,
+    Cursor,
+    Labels,
+    Name,
+    Sort,
+    Statuses,
+    labels_of,
+)
+from service.openapi import LOOKUP, SUBMISSION, ok, problems, spec_body
+from service.parameters import HASH_PATTERN, Limit, TrainingId
+from service.problems import FieldProblem
+from service.spec_body import invalid_spec, parse_spec, read_json
+from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
+from service.wiring import DatabaseOf
+from store import architectures
+from store.errors import NotFoundError
+from store.searches import SearchFilter
+from store.states import JobKind
+
+router = APIRouter(prefix="/v1/trainings", tags=["trainings"])
+
+_SMALLEST_SPEC = '{"architecture": "DARTS_V2"}'
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    summary="Submit a training",
+    response_model=TrainingAnswer,
+    responses={
+        200: ok("With `dry_run`: what the spec would run.", examples.TRAINING_DRY_RUN,
+                TrainingDryRun),
+        201: ok("The training, queued.", examples.TRAINING, location=True),
+        **problems(*SUBMISSION),
+    },
+    openapi_extra=spec_body(examples.TRAINING_SPECS, "RetrainingSpec"),
+)  # fmt: skip
+async def submit_training(
+    request: Request,
+    response: Response,
+    database: DatabaseOf,
+    dry_run: Annotated[
+        bool, Query(description="Only validate the spec and say what it would run.")
+    ] = False,
+) -> TrainingAnswer | Response:
+    """Validates the spec, stores the training durably and queues it beside the searches.
+
+    The body is a spec; unknown fields are refused. Everything but `architecture` has a default. The
+    architecture is a genotype as JSON, the name of a published one, or the hash of a stored one,
+    whose genotype then stands in the spec. What a search of the `sharp` family found is trained as
+    such with `"network": {"family": "sharp"}`.
+    """
+    body = await _with_genotype(await read_json(request, smallest=_SMALLEST_SPEC), database)
+    spec = parse_spec(RetrainingSpec, body)
+    if dry_run:
+        return JSONResponse(TrainingDryRun.of(spec).model_dump(mode="json"))
+    answer = await database.run(partial(operations.submit, spec=spec, answer=TrainingAnswer))
+    response.headers["Location"] = f"/v1/trainings/{answer.id}"
+    return answer
+
+
+@router.get(
+    "",
+    summary="List trainings",
+    responses={
+        200: ok("A page.", examples.TRAINING_PAGE),
+        **problems("invalid-parameter", "unavailable"),
+    },
+)
+async def list_trainings(
+    database: DatabaseOf,
+    statuses: Statuses = [],  # noqa: B006  (FastAPI copies it)
+    name: Name = None,
+    label: Labels = [],  # noqa: B006
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    sort: Sort = "-created",
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> TrainingPageAnswer:
+    """The trainings that match every given filter, page by page."""
+    where = SearchFilter(
+        kind=JobKind.TRAINING,
+        statuses=statuses,
+        name=name,
+        labels=labels_of(label),
+        created_after=created_after,
+        created_before=created_before,
+    )
+
+    def operation(session: Session) -> TrainingPageAnswer:
+        page = operations.page(
+            session,
+            where,
+            TrainingAnswer,
+            limit=limit,
+            cursor=cursor,
+            oldest_first=sort == "created",
+        )
+        return TrainingPageAnswer(items=page.items, next_cursor=page.next_cursor)
+
+    return await database.run(operation)
+
+
+@router.get(
+    "/{training_id}",
+    summary="Look at a training",
+    responses={
+        200: ok("The training.", examples.TRAINED),
+        **problems(*LOOKUP),
+    },
+)
+async def get_training(training_id: TrainingId, database: DatabaseOf) -> TrainingAnswer:
+    """A training with its trials and, as these end, what each is worth on the test images."""
+    return await database.run(partial(operations.get, job_id=training_id, answer=TrainingAnswer))
+
+
+@router.post(
+    "/{training_id}/cancel",
+    summary="Cancel a training",
+    responses={
+        200: ok(
+            "The training: cancelled, or still running but about to stop.",
+            examples.TRAINING_CANCELLED,
+        ),
+        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
+    },
+)
+async def cancel_training(training_id: TrainingId, database: DatabaseOf) -> TrainingAnswer:
+    """Cancels at once what waits, and within seconds what runs.
+
+    Cancelling again changes nothing. A training that already succeeded or failed is a conflict.
+    """
+    return await database.run(partial(operations.cancel, job_id=training_id, answer=TrainingAnswer))
+
+
+async def _with_genotype(body: bytes, database: Database) -> bytes:
+    """The body, with the genotype of a stored architecture in the place of its hash.
+
+    Raises:
+        ProblemError: No architecture has this hash.
+    """
+    try:
+        value = from_json(body)
+    except ValueError:  # nested too deeply; whoever reads the spec says so
+        return body
+    key = value.get("architecture") if isinstance(value, dict) else None
+    if not (isinstance(key, str) and re.fullmatch(HASH_PATTERN, key)):
+        return body
+    try:
+        value["architecture"] = await database.run(partial(_genotype, architecture_hash=key))
+    except NotFoundError as error:
+        message = f"there is {error}; GET /v1/searches/{{id}}/architectures lists those of a search"
+        raise invalid_spec([FieldProblem(pointer="/architecture", message=message)]) from None
+    return json.dumps(value).encode()
+
+
+def _genotype(session: Session, architecture_hash: str) -> dict[str, Any]:
+    return architectures.get(session, architecture_hash).genotype
