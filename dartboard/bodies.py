@@ -10,10 +10,11 @@ from dartboard.errors import InvalidSpecError
 from dartboard.problems import SPEC_PROBLEM
 from search_core.spec import SearchSpec
 from search_core.spec.presets import merge
+from search_core.spec.retraining import RetrainingSpec
 
 
 def submission(
-    spec: SearchSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]
+    spec: SearchSpec | RetrainingSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The body of a submission.
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, overload
 from urllib.parse import quote
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from dartboard.models import (
     DryRun,
     Event,
     EventPage,
+    Job,
     Point,
     Preset,
     Queue,
@@ -28,6 +29,7 @@ from dartboard.models import (
     Readiness,
     Result,
     Search,
+    Training,
     Trial,
 )
 from dartboard.settings import Settings
@@ -35,17 +37,25 @@ from dartboard.transport import Transport, parse_answer
 from search_core.errors import InvalidGenotypeError
 from search_core.genotype import CellGenotype, parse
 from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
 
 _NOT_READY: Final = 503
 _PAGE: Final = 200
 _ASK_EVERY: Final = 1.0
 
 SearchId = UUID | str
+JobRef = SearchId | Search | Training
+"""A search, by its id or as it was answered; or a training, as it was answered."""
 Cell = Literal["normal", "reduce"]
 
 
 class _Page(Result):
     items: tuple[Search, ...]
+    next_cursor: str | None = None
+
+
+class _TrainingPage(Result):
+    items: tuple[Training, ...]
     next_cursor: str | None = None
 
 
@@ -137,13 +147,19 @@ class Client:
         )
         return parse_answer(response, DryRun)
 
-    def get(self, search_id: SearchId) -> Search:
-        """A search as it is now.
+    @overload
+    def get(self, search_id: Training) -> Training: ...
+
+    @overload
+    def get(self, search_id: SearchId | Search) -> Search: ...
+
+    def get(self, search_id: JobRef) -> Search | Training:
+        """A search, or a training that was answered before, as it is now.
 
         Raises:
             NotFoundError: There is no such search.
         """
-        return parse_answer(self._transport.get(_search_path(search_id)), Search)
+        return parse_answer(self._transport.get(_path(search_id)), _model(search_id))
 
     def list(
         self,
@@ -186,7 +202,93 @@ class Client:
                 return
             params["cursor"] = page.next_cursor
 
-    def cancel(self, search_id: SearchId) -> Search:
+    def train(
+        self, spec: RetrainingSpec | Mapping[str, Any] | None = None, **fields: Any
+    ) -> Training:
+        """Submits a training from scratch, which waits in the same queue as the searches.
+
+        Args:
+            spec: The spec, typed or as JSON values. Its `architecture` is a genotype, the name of a
+                published architecture or the hash of a stored one.
+            **fields: Fields that override the spec's, such as `preset="retrain-digits"` or
+                `architecture=search.recommended.architecture`.
+
+        Returns:
+            The training, queued. `get`, `cancel`, `follow`, `wait`, `trials` and `events` take it
+            as they take a search.
+
+        Raises:
+            InvalidSpecError: The spec is wrong; `errors` points at each offending field.
+        """
+        response = self._transport.post("/v1/trainings", json=submission(spec, fields))
+        return parse_answer(response, Training)
+
+    def dry_run_training(
+        self, spec: RetrainingSpec | Mapping[str, Any] | None = None, **fields: Any
+    ) -> DryRun:
+        """Checks the spec of a training and tells what it would run, and stores nothing.
+
+        Args:
+            spec: As in `train`.
+            **fields: As in `train`.
+
+        Raises:
+            InvalidSpecError: The spec is wrong; `errors` points at each offending field.
+        """
+        response = self._transport.post(
+            "/v1/trainings", json=submission(spec, fields), params={"dry_run": "true"}
+        )
+        return parse_answer(response, DryRun)
+
+    def training(self, training_id: SearchId) -> Training:
+        """A training as it is now.
+
+        Raises:
+            NotFoundError: There is no such training.
+        """
+        response = self._transport.get(f"/v1/trainings/{_segment(training_id)}")
+        return parse_answer(response, Training)
+
+    def trainings(
+        self,
+        *,
+        status: str | Sequence[str] = (),
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        oldest_first: bool = False,
+        page_size: int = _PAGE,
+    ) -> Iterator[Training]:
+        """Yields the trainings that match all filters, the newest first, page after page.
+
+        Args:
+            status: One status or any of several.
+            name: Exactly this name.
+            labels: All of these labels.
+            oldest_first: The order.
+            page_size: Trainings to fetch at a time, at most 200.
+        """
+        params: dict[str, Any] = {
+            "status": [status] if isinstance(status, str) else [*status],
+            "name": name,
+            "label": [f"{key}:{value}" for key, value in (labels or {}).items()],
+            "sort": "created" if oldest_first else "-created",
+            "limit": page_size,
+        }
+        while True:
+            response = self._transport.get("/v1/trainings", params=params)
+            page = parse_answer(response, _TrainingPage)
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+    @overload
+    def cancel(self, search_id: Training) -> Training: ...
+
+    @overload
+    def cancel(self, search_id: SearchId | Search) -> Search: ...
+
+    def cancel(self, search_id: JobRef) -> Search | Training:
         """Asks for a search's end: at once while it waits, within seconds while it runs.
 
         Returns:
@@ -196,15 +298,15 @@ class Client:
             NotFoundError: There is no such search.
             ConflictError: It has already succeeded or failed.
         """
-        return parse_answer(self._transport.post(f"{_search_path(search_id)}/cancel"), Search)
+        return parse_answer(self._transport.post(f"{_path(search_id)}/cancel"), _model(search_id))
 
-    def trials(self, search_id: SearchId) -> tuple[Trial, ...]:
+    def trials(self, search_id: JobRef) -> tuple[Trial, ...]:
         """The trials of a search, by number.
 
         Raises:
             NotFoundError: There is no such search.
         """
-        response = self._transport.get(f"{_search_path(search_id)}/trials")
+        response = self._transport.get(f"{_path(search_id)}/trials")
         return parse_answer(response, _Trials).items
 
     def trial(self, trial_id: SearchId) -> Trial:
@@ -234,7 +336,7 @@ class Client:
         )
         return parse_answer(response, _Series).series
 
-    def events(self, search_id: SearchId, *, after: int = 0, limit: int = _PAGE) -> EventPage:
+    def events(self, search_id: JobRef, *, after: int = 0, limit: int = _PAGE) -> EventPage:
         """A page of what happened to a search, oldest first.
 
         Args:
@@ -246,13 +348,13 @@ class Client:
             NotFoundError: There is no such search.
         """
         response = self._transport.get(
-            f"{_search_path(search_id)}/events", params={"after": after, "limit": limit}
+            f"{_path(search_id)}/events", params={"after": after, "limit": limit}
         )
         return parse_answer(response, EventPage)
 
     def follow(
         self,
-        search_id: SearchId,
+        search_id: JobRef,
         after: int = 0,
         *,
         patience: float = streams.PATIENCE,
@@ -275,13 +377,19 @@ class Client:
         """
         return streams.follow(
             self._transport,
-            _segment(search_id),
+            _path(search_id),
             after=after,
             patience=patience,
             on_trouble=on_trouble,
         )
 
-    def wait(self, search_id: SearchId, timeout: float | None = None) -> Search:
+    @overload
+    def wait(self, search_id: Training, timeout: float | None = None) -> Training: ...
+
+    @overload
+    def wait(self, search_id: SearchId | Search, timeout: float | None = None) -> Search: ...
+
+    def wait(self, search_id: JobRef, timeout: float | None = None) -> Search | Training:
         """Blocks until a search has ended, however it ended: look at its `status`.
 
         Args:
@@ -301,17 +409,17 @@ class Client:
         heard_at = now
         while True:
             try:
-                search = self.get(search_id)
+                job = parse_answer(self._transport.get(_path(search_id)), _model(search_id))
             except (ServerUnreachableError, ServerFailedError):
                 if time.monotonic() - heard_at > streams.PATIENCE:
                     raise
             else:
                 heard_at = time.monotonic()
-                if search.ended:
-                    return search
+                if job.ended:
+                    return job
             left = _ASK_EVERY if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise WaitTimeoutError(f"search {search_id} has not ended in {timeout:g} s")
+                raise WaitTimeoutError(f"{_name(search_id)} has not ended in {timeout:g} s")
             time.sleep(min(_ASK_EVERY, left))
 
     def architectures(self, search_id: SearchId) -> tuple[RankedArchitecture, ...]:
@@ -320,7 +428,7 @@ class Client:
         Raises:
             NotFoundError: There is no such search.
         """
-        response = self._transport.get(f"{_search_path(search_id)}/architectures")
+        response = self._transport.get(f"{_path(search_id)}/architectures")
         return parse_answer(response, _Ranking).items
 
     def architecture(self, architecture_hash: str) -> Architecture:
@@ -379,8 +487,21 @@ class Client:
         return parse_answer(response, Readiness)
 
 
-def _search_path(search_id: SearchId) -> str:
-    return f"/v1/searches/{_segment(search_id)}"
+def _path(job: JobRef) -> str:
+    if isinstance(job, Job):
+        kind = "trainings" if isinstance(job, Training) else "searches"
+        return f"/v1/{kind}/{job.id}"
+    return f"/v1/searches/{_segment(job)}"
+
+
+def _name(job: JobRef) -> str:
+    if isinstance(job, Job):
+        return f"{'training' if isinstance(job, Training) else 'search'} {job.id}"
+    return f"search {job}"
+
+
+def _model(job: JobRef) -> type[Search] | type[Training]:
+    return Training if isinstance(job, Training) else Search
 
 
 def _segment(key: SearchId) -> str:

@@ -6,13 +6,14 @@ are in UTC. A metric that was not finite is None.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from search_core.genotype import CellGenotype
 from search_core.spec import SearchSpec
+from search_core.spec.retraining import RetrainingSpec
 
 
 def rfc3339(moment: datetime) -> str:
@@ -48,8 +49,32 @@ class Recommendation(Result):
     """Why this one."""
 
 
+class TestMeasurement(Result):
+    """What the weights of one epoch are worth on test images."""
+
+    __test__: ClassVar = False  # for pytest, which takes a class of this name for a test
+
+    epoch: int
+    loss: float | None
+    accuracy: float
+    """On the test split, as a fraction."""
+    extra_accuracies: Mapping[str, float] = {}
+    """On each further test set, by name."""
+
+
+class TestResult(Result):
+    """What a trial of a training came to."""
+
+    __test__: ClassVar = False
+
+    last: TestMeasurement
+    """The weights after the last epoch."""
+    best: TestMeasurement | None = None
+    """Those of the best epoch by validation accuracy; None where no images were held out."""
+
+
 class Trial(Result):
-    """One run of a search, with one seed."""
+    """One run of a search or of a training, with one seed."""
 
     id: UUID
     search_id: UUID
@@ -68,13 +93,15 @@ class Trial(Result):
     """Values by name, of the last completed epoch."""
     best_validation_accuracy: float | None = None
     architecture: str | None = None
-    """The hash of what it derived, once it succeeded."""
+    """The hash of what it derived or trained, once it succeeded."""
+    result: TestResult | None = None
+    """Of a training, once it succeeded: what it is worth on the test images."""
     started_at: Time | None = None
     ended_at: Time | None = None
 
 
-class Search(Result):
-    """A submitted search."""
+class Job(Result):
+    """What a search and a training have in common."""
 
     id: UUID
     name: str
@@ -84,7 +111,7 @@ class Search(Result):
     """Why it ended, or why it went back to the queue."""
     message: str = ""
     spec: Mapping[str, Any]
-    """The full spec, as JSON values; `parsed_spec` gives it typed."""
+    """The full spec, as JSON values."""
     priority: int = 0
     labels: Mapping[str, str] = {}
     attempt: int = 0
@@ -96,7 +123,6 @@ class Search(Result):
     waiting: Waiting | None = None
     """Only while it is queued."""
     trials: tuple[Trial, ...] = ()
-    recommended: Recommendation | None = None
 
     @property
     def ended(self) -> bool:
@@ -115,6 +141,12 @@ class Search(Result):
             default=None,
         )
 
+
+class Search(Job):
+    """A submitted search."""
+
+    recommended: Recommendation | None = None
+
     def parsed_spec(self) -> SearchSpec:
         """The spec, typed.
 
@@ -122,6 +154,18 @@ class Search(Result):
             pydantic.ValidationError: The server is newer and its spec has what this version lacks.
         """
         return SearchSpec.model_validate(dict(self.spec))
+
+
+class Training(Job):
+    """A submitted training from scratch; its trials have the results."""
+
+    def parsed_spec(self) -> RetrainingSpec:
+        """The spec, typed.
+
+        Raises:
+            pydantic.ValidationError: The server is newer and its spec has what this version lacks.
+        """
+        return RetrainingSpec.model_validate(dict(self.spec), strict=False)
 
 
 class Event(Result):
@@ -213,6 +257,8 @@ class Preset(Result):
 
     name: str
     summary: str
+    kind: str = "search"
+    """What starts from it: a search, or a training, whose architecture is still to be named."""
     spec: Mapping[str, Any]
 
 
@@ -220,6 +266,8 @@ class WaitingSearch(Result):
     """A line of the queue's waiting list."""
 
     search_id: UUID
+    kind: str = "search"
+    """Or a training."""
     name: str
     priority: int
     position: int
@@ -240,6 +288,8 @@ class RunningSearch(Result):
     """A line of the queue's running list."""
 
     search_id: UUID
+    kind: str = "search"
+    """Or a training."""
     name: str
     attempt: int
     started_at: Time | None = None

@@ -1,4 +1,4 @@
-"""A search's events as they happen, across broken connections and restarts of the server."""
+"""The events of a job as they happen, across broken connections and restarts of the server."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +12,15 @@ from dartboard.errors import (
     ServerUnreachableError,
     UnexpectedAnswerError,
 )
-from dartboard.models import Event, Search
+from dartboard.models import Event, Job
 from dartboard.transport import Transport, parse_answer
 
-END_KINDS: Final = frozenset({"search.succeeded", "search.failed", "search.cancelled"})
-"""The events after which a search does nothing more."""
+END_KINDS: Final = frozenset(
+    f"{kind}.{end}"
+    for kind in ("search", "training")
+    for end in ("succeeded", "failed", "cancelled")
+)
+"""The events after which a search or a training does nothing more."""
 
 PATIENCE: Final = 60.0
 """Seconds to go on trying while nothing is heard of the server."""
@@ -28,7 +32,7 @@ OnTrouble = Callable[[DartboardError], None]
 
 def follow(
     transport: Transport,
-    search_id: str,
+    path: str,
     *,
     after: int = 0,
     patience: float = PATIENCE,
@@ -38,7 +42,7 @@ def follow(
 
     Args:
         transport: The server.
-        search_id: The search.
+        path: Where the API has the search or the training.
         after: Skip events up to this number.
         patience: Seconds to go on trying while the server does not answer, once it has answered.
         on_trouble: Told of each failed connection, for display.
@@ -47,7 +51,6 @@ def follow(
         NotFoundError: There is no such search.
         ServerUnreachableError: There is no server, or it did not come back.
     """
-    path = f"/v1/searches/{search_id}"
     silent_since: float | None = None
     num_failures = 0
     reached = False
@@ -90,8 +93,7 @@ def _event(data: str) -> Event:
 
 
 def _is_over(transport: Transport, path: str, after: int) -> bool:
-    search = parse_answer(transport.get(path), Search)
-    if not search.ended:
+    if not parse_answer(transport.get(path), Job).ended:
         return False
     rest = transport.get(f"{path}/events", params={"after": after, "limit": 1})
     return not rest.json()["items"]

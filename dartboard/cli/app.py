@@ -19,6 +19,7 @@ from dartboard.cli import (
     queue,
     searches,
     submitting,
+    trainings,
 )
 from dartboard.errors import DartboardError, ServerUnreachableError
 from dartboard.local.signals import Terminated
@@ -70,6 +71,8 @@ _command(rich_help_panel=_SEARCHES)(searches.follow)
 _command(rich_help_panel=_SEARCHES)(searches.show)
 _command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
 _command(rich_help_panel=_SEARCHES)(searches.cancel)
+_command(rich_help_panel=_SEARCHES)(trainings.train)
+_command("trainings", rich_help_panel=_SEARCHES)(trainings.list_trainings)
 _command(rich_help_panel=_SEARCHES)(queue.queue)
 _command(rich_help_panel=_SEARCHES)(queue.presets)
 _command(rich_help_panel=_FOUND)(architectures.genotype)

@@ -99,7 +99,8 @@ def _search(client: "Client", body: dict[str, Any], console: "Console") -> "Sear
     search = client.submit(body)
     console.print()
     console.print(f"Submitted {json.dumps(body)}", soft_wrap=True)
-    search = show_progress(client, str(search.id), console)
+    show_progress(client, search, console)
+    search = client.get(search)
     console.print()
     show_outcome(client, search, console)
     if search.status != "succeeded":

@@ -1,4 +1,4 @@
-"""Watching a search until it ends: bars on a terminal, lines elsewhere, JSON for programs."""
+"""Watching a job until it ends: bars on a terminal, lines elsewhere, JSON for programs."""
 
 import time
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import Final
 from rich.console import Console
 
 from dartboard.cli import output
-from dartboard.cli.rendering import findings
+from dartboard.cli.rendering import findings, results
 from dartboard.cli.views import Bars, Lines, View
 from dartboard.client import Client
 from dartboard.errors import ServerFailedError, ServerUnreachableError
-from dartboard.models import Event, Search
+from dartboard.models import Event, Search, Training
 from dartboard.streams import PATIENCE, OnTrouble
 
 _LOOK_EVERY: Final = 1.0
@@ -20,12 +20,12 @@ RECENT: Final = 200
 """Events that tell what the states of the trials do not: who loads, and what was warned of."""
 
 
-def follow_search(client: Client, search_id: str, *, after: int, as_json: bool) -> int:
-    """Follows a search for the commands `follow` and `submit --follow`.
+def follow_job(client: Client, job: Search | Training, *, after: int, as_json: bool) -> int:
+    """Follows a search or a training for the commands `follow`, `submit` and `train`.
 
     Args:
         client: The server.
-        search_id: The search.
+        job: The search or training.
         after: With JSON: the events to skip.
         as_json: Print one event a line.
 
@@ -34,95 +34,96 @@ def follow_search(client: Client, search_id: str, *, after: int, as_json: bool) 
     """
     try:
         if as_json:
-            for event in client.follow(search_id, after):
+            for event in client.follow(job, after):
                 output.print_json(event, indent=None)
-            search = client.get(search_id)
+            job = client.get(job)
         else:
             console = output.stdout()
-            search = show_progress(client, search_id, console)
-            show_outcome(client, search, console)
+            job = show_progress(client, job, console)
+            show_outcome(client, job, console)
     except KeyboardInterrupt:
         output.tell_interrupted(
-            f"The search goes on. Watch it again: dartboard follow {search_id}\n"
-            f"End it: dartboard cancel {search_id}",
+            f"The {_noun(job)} goes on. Watch it again: dartboard follow {job.id}\n"
+            f"End it: dartboard cancel {job.id}",
             as_json=as_json,
         )
         return 130
-    return 0 if search.status == "succeeded" else 1
+    return 0 if job.status == "succeeded" else 1
 
 
-def show_progress(client: Client, search_id: str, console: Console) -> Search:
-    """Shows a search's progress until it ends.
+def show_progress(client: Client, job: Search | Training, console: Console) -> Search | Training:
+    """Shows the progress of a search or a training until it ends.
 
     Returns:
-        The search, ended.
+        The search or training, ended.
     """
     live = console.is_terminal and not console.is_dumb_terminal
     view: View = Bars(console) if live else Lines(console)
-    search: Search | None = None
     with view:
         # Lines tell the whole story; bars only need to know where it stands.
-        for news in watch(client, search_id, replay=not live, on_trouble=view.trouble):
+        for news in watch(client, job, replay=not live, on_trouble=view.trouble):
             if isinstance(news, Event):
                 view.event(news)
             else:
-                search = news
+                job = news
                 view.snapshot(news)
-    assert search is not None
-    return search
+    return job
 
 
-def show_outcome(client: Client, search: Search, console: Console) -> None:
-    """Prints how a search ended and what it found."""
-    if search.status != "succeeded":
-        reason = f" ({search.reason})" if search.reason else ""
-        console.print(f"The search {search.status}{reason}. {search.message}", soft_wrap=True)
+def show_outcome(client: Client, job: Search | Training, console: Console) -> None:
+    """Prints how a search or training ended and what it came to."""
+    if job.status != "succeeded":
+        reason = f" ({job.reason})" if job.reason else ""
+        console.print(f"The {_noun(job)} {job.status}{reason}. {job.message}", soft_wrap=True)
         return
-    if search.message:
-        console.print(search.message, soft_wrap=True)
-    for part in findings(search, client.architectures(search.id)):
+    if job.message:
+        console.print(job.message, soft_wrap=True)
+    found = (
+        results(job) if isinstance(job, Training) else findings(job, client.architectures(job.id))
+    )
+    for part in found:
         console.print(part, soft_wrap=True)
 
 
 def watch(
-    client: Client, search_id: str, *, replay: bool, on_trouble: OnTrouble
-) -> Iterator[Search | Event]:
-    """Yields states of a search while it waits, its events while it runs, and its last state.
+    client: Client, job: Search | Training, *, replay: bool, on_trouble: OnTrouble
+) -> Iterator[Search | Training | Event]:
+    """Yields states of a job while it waits, its events while it runs, and its last state.
 
     Args:
         client: The server.
-        search_id: The search.
+        job: The search or training.
         replay: Begin with its first event, not with where it stands and its recent ones.
         on_trouble: Told of each failed connection.
     """
-    seen = 0 if replay else max(0, client.events(search_id, limit=1).last - RECENT)
-    search = client.get(search_id)
+    seen = 0 if replay else max(0, client.events(job, limit=1).last - RECENT)
+    job = client.get(job)
     while True:
-        yield search
-        if search.status == "queued":
+        yield job
+        if job.status == "queued":
             # What it waits for changes without an event of its own.
             time.sleep(_LOOK_EVERY)
-            search = _state(client, search_id, on_trouble)
+            job = _state(client, job, on_trouble)
             continue
-        if search.ended and not replay:
+        if job.ended and not replay:
             return
-        for event in client.follow(search_id, seen, on_trouble=on_trouble):
+        for event in client.follow(job, seen, on_trouble=on_trouble):
             seen = event.number
             yield event
-            if event.kind == "search.requeued":
+            if event.trial_id is None and event.kind.endswith(".requeued"):
                 break
         else:
-            yield _state(client, search_id, on_trouble)
+            yield _state(client, job, on_trouble)
             return
-        search = _state(client, search_id, on_trouble)
+        job = _state(client, job, on_trouble)
 
 
-def _state(client: Client, search_id: str, on_trouble: OnTrouble) -> Search:
-    """A search as it is now, once the server answers again."""
+def _state(client: Client, job: Search | Training, on_trouble: OnTrouble) -> Search | Training:
+    """A search or training as it is now, once the server answers again."""
     silent_since: float | None = None
     while True:
         try:
-            return client.get(search_id)
+            return client.get(job)
         except (ServerUnreachableError, ServerFailedError) as error:
             now = time.monotonic()
             silent_since = silent_since or now
@@ -130,3 +131,7 @@ def _state(client: Client, search_id: str, on_trouble: OnTrouble) -> Search:
                 raise
             on_trouble(error)
         time.sleep(_LOOK_EVERY)
+
+
+def _noun(job: Search | Training) -> str:
+    return "training" if isinstance(job, Training) else "search"

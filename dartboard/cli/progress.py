@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from dartboard.models import Event, Search, Trial
+from dartboard.models import Event, Job, Trial
 
 _NEWEST_WEIGHT: Final = 0.4
 
@@ -89,7 +89,7 @@ class SearchProgress:
         notes: The newest warning of each trial and kind.
     """
 
-    search: Search
+    search: Job
     status: str = ""
     trials: dict[UUID, TrialProgress] = field(default_factory=dict)
     notes: dict[tuple[UUID, str], Note] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class SearchProgress:
         """Takes the trials over."""
         self.update(self.search)
 
-    def update(self, search: Search) -> None:
+    def update(self, search: Job) -> None:
         """Takes a newer state of the whole search; the measured pace of its trials is kept."""
         self.search = search
         self.status = search.status
@@ -114,7 +114,7 @@ class SearchProgress:
     def apply(self, event: Event) -> None:
         """Takes an event. One that the state already contains changes nothing."""
         what, _, happened = event.kind.partition(".")
-        if what == "search":
+        if what in ("search", "training"):
             self._apply_to_search(happened)
         if event.trial_id is not None and event.trial_id in self.trials:
             self._apply_to_trial(event.trial_id, happened, event)

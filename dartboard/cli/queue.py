@@ -34,9 +34,9 @@ def presets(as_json: Json = False, url: Url = None) -> None:
     if as_json:
         output.print_json(found)
         return
-    made = output.table("preset", "what it is")
+    made = output.table("preset", "of a", "what it is")
     for preset in found:
-        made.add_row(preset.name, preset.summary)
+        made.add_row(preset.name, preset.kind, preset.summary)
     output.stdout().print(made)
     output.stderr().print(f"Submit one: dartboard submit --preset {found[0].name} --follow")
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from dartboard.errors import DartboardError
+from dartboard.errors import DartboardError, NotFoundError
 
 if TYPE_CHECKING:
     from dartboard.client import Client
+    from dartboard.models import Search, Training
 
 _FULL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _START_OF_ID: Final = re.compile(r"[0-9a-f]{4,8}(-[0-9a-f-]*)?")
@@ -57,6 +58,23 @@ def search_id(client: "Client", reference: str) -> str:
             f"{', '.join(found)}: give more of it"
         )
     return found[0]
+
+
+def job(client: "Client", reference: str) -> "Search | Training":
+    """A search, or the training with this full id.
+
+    Raises:
+        typer.BadParameter: The reference is none, or several searches start with it.
+        DartboardError: There is no such search or training.
+    """
+    identifier = search_id(client, reference)
+    try:
+        return client.get(identifier)
+    except NotFoundError as error:
+        try:
+            return client.training(identifier)
+        except NotFoundError:
+            raise error from None
 
 
 def is_start_of_id(reference: str) -> bool:

@@ -9,11 +9,11 @@ from rich.text import Text
 
 from dartboard.cli import output
 from dartboard.cli.progress import SearchProgress
-from dartboard.models import RankedArchitecture, Search, Trial
+from dartboard.models import Job, RankedArchitecture, Search, Training, Trial
 from search_core.genotype import CellGenotype, Edge
 
 
-def search_table(searches: Iterable[Search]) -> Table:
+def search_table(searches: Iterable[Search | Training]) -> Table:
     """One line for each search."""
     made = output.table(
         "id", "name", "status", "epochs", "best accuracy", "age", right=("epochs", "best accuracy")
@@ -55,9 +55,11 @@ def search_page(
         yield ""
     for note in progress.notes.values():
         yield f"warning: {note}"
-    if ranked:
+    if ranked and isinstance(search, Search):
         yield ""
         yield from findings(search, ranked)
+    if isinstance(search, Training):
+        yield from results(search)
 
 
 def findings(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[RenderableType]:
@@ -73,6 +75,27 @@ def findings(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[R
     if search.recommended is not None:
         yield Text.assemble(("Recommended", "bold green"), f": {search.recommended.why}")
         yield f"  architecture {search.recommended.architecture}"
+
+
+def results(training: Training) -> Iterator[RenderableType]:
+    """What each trial of a training is worth on the test images, by number."""
+    for trial in training.trials:
+        if trial.result is None:
+            continue
+        last, best = trial.result.last, trial.result.best
+        yield Text.assemble(
+            (f"Trial {trial.number}", "bold"),
+            f" (seed {trial.seed}): test accuracy {output.fraction(last.accuracy)} after the last "
+            "epoch"
+            + (
+                f", {output.fraction(best.accuracy)} at epoch {best.epoch}, which has the "
+                "best validation accuracy"
+                if best is not None
+                else ""
+            ),
+        )
+        for name, accuracy in last.extra_accuracies.items():
+            yield f"  {name}: {output.fraction(accuracy)}"
 
 
 def genotype_lines(genotype: CellGenotype) -> str:
@@ -114,7 +137,7 @@ def trial_table(trials: Iterable[Trial], states: Mapping[UUID, str]) -> Table:
     return made
 
 
-def waiting_sentence(search: Search) -> str:
+def waiting_sentence(search: Job) -> str:
     """Where a search is, and if it is in the queue why it waits."""
     if search.waiting is not None:
         return f"queued, place {search.waiting.position}: {search.waiting.why}"
@@ -123,10 +146,13 @@ def waiting_sentence(search: Search) -> str:
     return search.status
 
 
-def _facts(search: Search) -> Iterator[tuple[str, str]]:
+def _facts(search: Job) -> Iterator[tuple[str, str]]:
     yield "id", str(search.id)
     yield "state", _state(search)
-    yield "space", _space(search)
+    if isinstance(search, Training):
+        yield "trains", _trained(search)
+    else:
+        yield "space", _space(search)
     yield "priority", str(search.priority)
     if search.labels:
         yield "labels", ", ".join(f"{key}={value}" for key, value in search.labels.items())
@@ -141,19 +167,27 @@ def _facts(search: Search) -> Iterator[tuple[str, str]]:
         yield ("took" if until else "runs for"), f"{took}{attempts}"
 
 
-def _state(search: Search) -> str:
+def _state(search: Job) -> str:
     state = waiting_sentence(search)
     if search.reason is not None and search.reason != "completed":
         state += f" ({search.reason})"
     return f"{state}. {search.message}" if search.message else state
 
 
-def _space(search: Search) -> str:
+def _space(search: Job) -> str:
     space, dataset = search.spec.get("space", {}), search.spec.get("dataset", {})
     sizes = [f"{space[key]} {key}" for key in ("channels", "cells", "nodes") if key in space]
     if "primitives" in space:
         sizes.append(f"{len(space['primitives'])} primitives")
     return f"{space.get('kind', '?')} ({', '.join(sizes)}) on {dataset.get('name', '?')}"
+
+
+def _trained(training: Training) -> str:
+    architecture = training.spec.get("architecture")
+    named = architecture if isinstance(architecture, str) else "a genotype"
+    network, dataset = training.spec.get("network", {}), training.spec.get("dataset", {})
+    sizes = [f"{network[key]} {key}" for key in ("channels", "cells") if key in network]
+    return f"{named} ({', '.join(sizes)}) on {dataset.get('name', '?')}"
 
 
 def _epochs(trials: Sequence[Trial]) -> str:

@@ -19,35 +19,37 @@ def follow(
     as_json: Json = False,
     url: Url = None,
 ) -> int:
-    """Watch a search until it ends. Ctrl-C stops the watching, not the search.
+    """Watch a search, or a training by its id, until it ends. Ctrl-C stops the watching only.
 
     With --json: one event a line, from the first one on. The exit code is 0 if it succeeded.
     """
-    from dartboard.cli.following import follow_search
-    from dartboard.cli.references import search_id
+    from dartboard.cli.following import follow_job
+    from dartboard.cli.references import job
 
     with connect(url) as client:
-        return follow_search(client, search_id(client, search), after=after, as_json=as_json)
+        return follow_job(client, job(client, search), after=after, as_json=as_json)
 
 
 def show(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
-    """Show all of a search: its state, why it waits, its trials, what it found.
+    """Show all of a search, or of a training by its id: its state, trials, what it came to.
 
-    With --json: the search, with its `architectures`.
+    With --json: the search, with its `architectures`, or the training.
     """
     from dartboard.cli.following import RECENT
     from dartboard.cli.progress import SearchProgress
-    from dartboard.cli.references import search_id
+    from dartboard.cli.references import job
     from dartboard.cli.rendering import search_page
+    from dartboard.models import Training
 
     with connect(url) as client:
-        identifier = search_id(client, search)
-        last = client.events(identifier, limit=1).last
-        recent = client.events(identifier, after=max(0, last - RECENT), limit=RECENT).items
-        found = client.get(identifier)
-        ranked = client.architectures(identifier)
+        named = job(client, search)
+        last = client.events(named, limit=1).last
+        recent = client.events(named, after=max(0, last - RECENT), limit=RECENT).items
+        found = client.get(named)
+        ranked = () if isinstance(found, Training) else client.architectures(found.id)
     if as_json:
-        output.print_json({**output.plain(found), "architectures": output.plain(ranked)})
+        more = {} if isinstance(found, Training) else {"architectures": output.plain(ranked)}
+        output.print_json({**output.plain(found), **more})
         return
     progress = SearchProgress(found)
     for event in recent:
@@ -117,14 +119,14 @@ def list_searches(
 
 
 def cancel(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
-    """End a search: at once while it waits, within seconds while it runs.
+    """End a search, or a training by its id: at once while it waits, within seconds otherwise.
 
-    With --json: the search.
+    With --json: the search or training.
     """
-    from dartboard.cli.references import search_id
+    from dartboard.cli.references import job
 
     with connect(url) as client:
-        found = client.cancel(search_id(client, search))
+        found = client.cancel(job(client, search))
     if as_json:
         output.print_json(found)
     elif found.ended:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -38,12 +38,17 @@ def read_spec(source: str) -> dict[str, Any]:
     return spec
 
 
-def apply_settings(spec: dict[str, Any], settings: Sequence[str]) -> None:
+def apply_settings(
+    spec: dict[str, Any],
+    settings: Sequence[str],
+    kind: Literal["search", "training"] = "search",
+) -> None:
     """Sets fields of a spec, each written as `path.to.field=JSON`.
 
     Args:
         spec: Changed in place.
         settings: A string that begins with a letter needs no quotes: `space.kind=darts`.
+        kind: What the spec describes.
 
     Raises:
         typer.BadParameter: A setting is not of this form, or leads through something that is no
@@ -60,7 +65,7 @@ def apply_settings(spec: dict[str, Any], settings: Sequence[str]) -> None:
         place: Any = spec
         for number, name in enumerate(names[:-1], start=1):
             place = place.setdefault(name, {})
-            if not isinstance(place, dict) or not _can_have_fields(names[:number]):
+            if not isinstance(place, dict) or not _can_have_fields(names[:number], kind):
                 raise typer.BadParameter(
                     f"--set {setting}: {'.'.join(names[:number])} is not an object, it has no "
                     f"field {names[number]!r}; set it as a whole",
@@ -69,14 +74,15 @@ def apply_settings(spec: dict[str, Any], settings: Sequence[str]) -> None:
         place[names[-1]] = value
 
 
-def _can_have_fields(path: Sequence[str]) -> bool:
+def _can_have_fields(path: Sequence[str], kind: Literal["search", "training"]) -> bool:
     """Whether a place in a spec is, or may be, an object. A place that is unknown may be."""
     # Not at import: `dartboard --help` needs neither.
     from pydantic import BaseModel
 
     from search_core.spec import SearchSpec
+    from search_core.spec.retraining import RetrainingSpec
 
-    models: list[type[BaseModel]] = [SearchSpec]
+    models: list[type[BaseModel]] = [SearchSpec if kind == "search" else RetrainingSpec]
     for name in path:
         annotations = [
             model.model_fields[name].annotation for model in models if name in model.model_fields

@@ -51,7 +51,7 @@ def submit(
     The options win over the file, and --set over all. With --json: the search; with --follow
     besides, one event a line after it.
     """
-    from dartboard.cli.following import follow_search
+    from dartboard.cli.following import follow_job
     from dartboard.cli.rendering import waiting_sentence
 
     body = read_spec(spec) if spec is not None else {}
@@ -70,7 +70,7 @@ def submit(
         )
     with connect(url) as client:
         if dry_run:
-            _tell_dry_run(client.dry_run(body), as_json=as_json)
+            tell_dry_run(client.dry_run(body), as_json=as_json)
             return 0
         search = client.submit(body)
         if as_json:
@@ -82,11 +82,12 @@ def submit(
                 say.print(f"It is {waiting_sentence(search)}.", soft_wrap=True)
                 say.print(f"Watch it: dartboard follow {search.id}", soft_wrap=True)
         if follow:
-            return follow_search(client, str(search.id), after=0, as_json=as_json)
+            return follow_job(client, search, after=0, as_json=as_json)
     return 0
 
 
-def _tell_dry_run(result: "DryRun", *, as_json: bool) -> None:
+def tell_dry_run(result: "DryRun", *, as_json: bool) -> None:
+    """Prints what a spec would run."""
     if as_json:
         output.print_json(result)
         return

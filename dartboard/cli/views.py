@@ -14,7 +14,7 @@ from dartboard.cli import output
 from dartboard.cli.progress import SearchProgress
 from dartboard.cli.rendering import waiting_sentence
 from dartboard.errors import DartboardError
-from dartboard.models import Event, Search
+from dartboard.models import Event, Job, Training
 from dartboard.streams import END_KINDS
 
 _MOST_NOTES: Final = 3
@@ -36,7 +36,7 @@ class View(Protocol):
         """Leaves the last state on the screen."""
         ...
 
-    def snapshot(self, search: Search) -> None:
+    def snapshot(self, search: Job) -> None:
         """Takes the state of the whole search."""
         ...
 
@@ -82,7 +82,7 @@ class Bars:
         for note in [*self._progress.notes.values()][-_MOST_NOTES:]:
             yield Text(str(note), style="yellow")
 
-    def snapshot(self, search: Search) -> None:
+    def snapshot(self, search: Job) -> None:
         """Takes the state of the whole search."""
         self._trouble = ""
         if self._progress is None:
@@ -108,7 +108,7 @@ class Bars:
             state = Text(
                 waiting_sentence(search), style=output.STATUS_STYLES.get(search.status, "")
             )
-        head = Text.assemble((search.name or "search", "bold"), f" {search.id}  ", state)
+        head = Text.assemble((search.name or _noun(search), "bold"), f" {search.id}  ", state)
         if self._trouble:
             head.append(f"  {self._trouble}", style="red")
         return head
@@ -163,7 +163,7 @@ class Lines:
     ) -> None:
         """Does nothing."""
 
-    def snapshot(self, search: Search) -> None:
+    def snapshot(self, search: Job) -> None:
         """Prints why the search waits, when that has changed."""
         self._in_trouble = False
         if self._progress is None:
@@ -190,7 +190,7 @@ class Lines:
             self._print("the server does not answer; trying again")
 
     def _search_event(self, event: Event) -> None:
-        if event.kind == "search.queued" and self._waiting:
+        if event.kind.endswith(".queued") and self._waiting:
             return  # said already, and why
         if event.kind in END_KINDS:
             return  # what follows tells how it ended, and why
@@ -224,3 +224,7 @@ class Lines:
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
+
+
+def _noun(job: Job) -> str:
+    return "training" if isinstance(job, Training) else "search"

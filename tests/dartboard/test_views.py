@@ -70,7 +70,7 @@ def test_watching_outlives_an_outage_while_the_search_waits(
 ) -> None:
     search = client.submit(SPEC)
     troubles: list[Exception] = []
-    news = watch(client, str(search.id), replay=False, on_trouble=troubles.append)
+    news = watch(client, search, replay=False, on_trouble=troubles.append)
     assert isinstance(next(news), Search)
     server.stop()
     worker.run()
