@@ -17,6 +17,7 @@ from store.recording import EpochResult
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import RayCluster, Record, Start, tiny_training, wait_until
+from tests.workers.test_ray_trials import EPOCHS, trial_processes
 from tests.workers.test_runner import claim
 from workers.inline_trials import InlineTrials
 from workers.recording import StoreSink
@@ -135,7 +136,7 @@ def test_a_training_of_another_version_fails_at_once(
 
 
 @pytest.mark.ray
-def test_a_training_runs_on_ray_too(
+def test_a_training_on_ray_survives_the_loss_of_its_process(
     settings: WorkerSettings,
     start: Start,
     ray_cluster: RayCluster,
@@ -149,8 +150,14 @@ def test_a_training_runs_on_ray_too(
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(ray_cluster.home / "run" / "ray-token"),
     )
-    training = submit_training()
+    spec = tiny_training(training={"epochs": EPOCHS})
+    training = submit_training(training={"epochs": EPOCHS})
+    wait_until(lambda: record(training).kinds.count("trial.epoch") >= 2)
+    (lost,) = trial_processes(record(training))
+    lost.suspend()  # so that it cannot end before it is killed
+    lost.kill()
     wait_until(lambda: record(training).search.ended_at)
     after = record(training)
     assert after.search.status == "succeeded", after.search.message
-    assert after.trials[0].result == undisturbed(tiny_training(), 0)
+    assert "trial.interrupted" in after.kinds
+    assert after.trials[0].result == undisturbed(spec, 0)
