@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -353,12 +354,17 @@ def test_ctrl_c_while_following_leaves_the_search_running(client: Client, server
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "DARTBOARD_URL": server.url},
+        # Whoever starts the tests in the background hands SIGINT on as ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     with process:
-        assert process.stdout is not None
-        assert "no dispatcher is running" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        try:
+            assert process.stdout is not None
+            assert "no dispatcher is running" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert f"dartboard follow {search.id}" in err
     assert f"dartboard cancel {search.id}" in err

@@ -126,6 +126,13 @@ def left_over(home: Path) -> list[str]:
     return found
 
 
+def kill(pid: int) -> None:
+    """Kills a process and waits for its end, which on a busy machine is not at once."""
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(60)
+
+
 def test_up_status_down_with_the_embedded_postgresql(
     home: Path, said: Json, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +158,7 @@ def test_up_status_down_with_the_embedded_postgresql(
     assert pids(said) == before
 
     # A dispatcher goes with its cluster, whose address it was started with.
-    os.kill(before["cluster"], signal.SIGKILL)
+    kill(before["cluster"])
     assert set(said("up")["started"]) == {"cluster", "dispatcher"}
     assert pids(said)["api"] == before["api"]
 
@@ -172,7 +179,7 @@ def test_up_after_a_crash_starts_what_is_missing(
     assert "postgres" not in up["started"]
     before = pids(said)
 
-    os.kill(before["api"], signal.SIGKILL)
+    kill(before["api"])
     status = said("status", code=1)
     states = {part["name"]: part["state"] for part in status["parts"]}
     assert states == {
@@ -188,8 +195,8 @@ def test_up_after_a_crash_starts_what_is_missing(
     assert again["url"] == up["url"]
     assert pids(said)["dispatcher"] == before["dispatcher"]
 
-    os.kill(before["cluster"], signal.SIGKILL)
-    os.kill(before["dispatcher"], signal.SIGKILL)
+    kill(before["cluster"])
+    kill(before["dispatcher"])
     assert said("down")["stopped"] == ["api"]
     assert left_over(home) == []
 
