@@ -19,8 +19,9 @@ install: ## install everything into .venv (the first step of the others)
 demo: install ## search an architecture for handwritten digits, live, and draw it
 	@$(BIN)/dartboard demo
 
+# Two at a time: much of the suite waits for processes that it started. A file stays together.
 test: install ## run the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## run the linters, the type checker, the import rules and the migration check
 	@$(BIN)/ruff format --check .

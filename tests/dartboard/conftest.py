@@ -156,6 +156,12 @@ class Worker:
         return lease.search_id
 
 
+@pytest.fixture(autouse=True)
+def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes away a width that the tests' own environment names, such as a parallel runner's."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The API; `DARTBOARD_URL` names it."""
