@@ -4,19 +4,22 @@ With too many epochs the identity tends to win every edge, because it trains fas
 derived network then has no operation left to learn with. The definition here: a search has
 collapsed when every edge of the derived normal cell is `skip_connect`, or `none` where the
 derivation may choose it. The reduction cell does not count, for its identities still convolve.
+A path through a HyperCuboid has collapsed when every step is `skip_connect`.
 """
 
-from search_core.genotype import Genotype
+from search_core.genotype import Genotype, PathGenotype
 from search_core.reports import SearchWarning
 from search_core.spec.primitives import NONE, SKIP
 
 
 def is_collapsed(genotype: Genotype) -> bool:
-    """Whether the normal cell adds nothing to what it reads.
+    """Whether the normal cell, or the path, adds nothing to what it reads.
 
     Args:
         genotype: A derived architecture.
     """
+    if isinstance(genotype, PathGenotype):
+        return all(step.operation == SKIP for step in genotype.steps)
     return all(edge.primitive in (SKIP, NONE) for edge in genotype.normal)
 
 
@@ -39,14 +42,14 @@ def warnings(
         return ()
     collapse = SearchWarning(
         "collapse",
-        f"the normal cell of epoch {epoch} has collapsed: all of its edges are {SKIP} or {NONE}; "
+        f"the architecture of epoch {epoch} has collapsed: all that it does is {SKIP} or {NONE}; "
         "fewer epochs or a smaller architecture_learning_rate may help",
     )
     if epoch == epochs or not stops(collapsed_epochs, stop_after):
         return (collapse,)
     stopped = SearchWarning(
         "stopped_on_collapse",
-        f"stopped after epoch {epoch} of {epochs}: the normal cell has been collapsed for "
+        f"stopped after epoch {epoch} of {epochs}: the architecture has been collapsed for "
         f"{collapsed_epochs} epochs in a row",
     )
     return collapse, stopped

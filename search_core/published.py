@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 
 from search_core.errors import UnknownNameError
-from search_core.genotype import CellGenotype, Genotype
+from search_core.genotype import Genotype, parse
 from search_core.spec.primitives import Family
 
 
@@ -17,13 +17,14 @@ class PublishedArchitecture:
     Attributes:
         name: Its name in the published code.
         genotype: The architecture.
-        family: Which operations the authors' primitive names stand for.
+        family: Which operations the authors' primitive names stand for; None for a path, whose
+            operations have one meaning.
         source: Where it was published.
     """
 
     name: str
     genotype: Genotype
-    family: Family
+    family: Family | None
     source: str
 
 
@@ -58,7 +59,7 @@ def _all() -> dict[str, PublishedArchitecture]:
     return {
         name: PublishedArchitecture(
             name=name,
-            genotype=CellGenotype.model_validate(entry["genotype"]),
+            genotype=parse(json.dumps(entry["genotype"])),
             family=entry["family"],
             source=entry["source"],
         )

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
+from search_core.cuboid_supernet import CuboidSupernet
 from search_core.errors import UnknownNameError
 from search_core.spec.spaces import Space
 from search_core.supernet import CellSupernet, Supernet
@@ -52,6 +53,7 @@ def register(*kinds: str) -> Callable[[SupernetFactory], SupernetFactory]:
 
 
 register("darts", "sharp_darts", "sharper_darts")(CellSupernet)
+register("hypercuboid")(CuboidSupernet)
 
 
 def build_supernet(

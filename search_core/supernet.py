@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from search_core import derive
 from search_core.cells import RelaxedCell
-from search_core.genotype import Genotype
+from search_core.genotype import CellGenotype, Genotype
 from search_core.randomness import layers_drawn_from
 from search_core.spec.primitives import SKIP
 from search_core.spec.spaces import REDUCTIONS, CellSpace
 from search_core.weighting import Weighting
 
-_ALPHA_SCALE = 1e-3
+ALPHA_SCALE = 1e-3
+"""Initial alphas are this many standard normals."""
+
 _STEM_FACTOR = 3
 
 
@@ -48,6 +50,17 @@ class Supernet(nn.Module, ABC):
     @abstractmethod
     def statistics(self, genotype: Genotype) -> dict[str, float]:
         """Figures about the alphas and the genotype derived from them, by metric name."""
+
+    def softmaxed(self, alpha: Tensor) -> Tensor:
+        """What competing candidates weigh.
+
+        Args:
+            alpha: [..., k] for k candidates.
+
+        Returns:
+            The weights, [..., k]; each group adds up to 1.
+        """
+        return alpha.softmax(dim=-1)
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """All parameters that are not alphas, in the order of `parameters()`."""
@@ -89,10 +102,10 @@ class CellSupernet(Supernet):
         self.weighting = weighting
         shape = (space.num_edges, len(space.primitives))
         self.alpha_normal = nn.Parameter(
-            _ALPHA_SCALE * torch.randn(shape, generator=alpha_generator)
+            ALPHA_SCALE * torch.randn(shape, generator=alpha_generator)
         )
         self.alpha_reduce = nn.Parameter(
-            _ALPHA_SCALE * torch.randn(shape, generator=alpha_generator)
+            ALPHA_SCALE * torch.randn(shape, generator=alpha_generator)
         )
         self.reductions = reduction_positions(space.cells)
         with layers_drawn_from(weight_generator):
@@ -120,8 +133,8 @@ class CellSupernet(Supernet):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """The logits of the images x_nchw, [n, k]."""
-        normal_ep = self.weighting(self.alpha_normal.softmax(dim=-1))
-        reduce_ep = self.weighting(self.alpha_reduce.softmax(dim=-1))
+        normal_ep = self.weighting(self.softmaxed(self.alpha_normal))
+        reduce_ep = self.weighting(self.softmaxed(self.alpha_reduce))
         older_nchw = newer_nchw = self.stem(x_nchw)
         for index, cell in enumerate(self.cells):
             multipliers_ep = reduce_ep if index in self.reductions else normal_ep
@@ -136,8 +149,8 @@ class CellSupernet(Supernet):
     def architecture_weights(self) -> dict[str, Tensor]:
         """The softmaxed alphas of both kinds of cell, each [e, p], without a gradient."""
         return {
-            "normal": self.alpha_normal.detach().softmax(dim=-1),
-            "reduce": self.alpha_reduce.detach().softmax(dim=-1),
+            "normal": self.softmaxed(self.alpha_normal.detach()),
+            "reduce": self.softmaxed(self.alpha_reduce.detach()),
         }
 
     def genotype(self, *, exclude_none: bool) -> Genotype:
@@ -150,10 +163,11 @@ class CellSupernet(Supernet):
     def statistics(self, genotype: Genotype) -> dict[str, float]:
         """Mean entropy of an edge's weights in nats, by cell, and the normal cell's skips."""
         weights = self.architecture_weights()
+        assert isinstance(genotype, CellGenotype)
         skips = sum(edge.primitive == SKIP for edge in genotype.normal)
         return {
-            "alpha_entropy_normal": _mean_entropy(weights["normal"]),
-            "alpha_entropy_reduce": _mean_entropy(weights["reduce"]),
+            "alpha_entropy_normal": mean_entropy(weights["normal"]),
+            "alpha_entropy_reduce": mean_entropy(weights["reduce"]),
             "skip_connects": float(skips),
         }
 
@@ -188,5 +202,6 @@ def check_image_size(image_shape: Sequence[int]) -> None:
         )
 
 
-def _mean_entropy(weights_ep: Tensor) -> float:
-    return float(torch.special.entr(weights_ep.double()).sum(dim=-1).mean())
+def mean_entropy(weights: Tensor) -> float:
+    """Mean entropy in nats of weights [choices to make, candidates] that each add up to 1."""
+    return float(torch.special.entr(weights.double()).sum(dim=-1).mean())

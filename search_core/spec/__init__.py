@@ -4,6 +4,7 @@ from search_core.spec.augmentation import AugmentationSpec
 from search_core.spec.base import SpecModel
 from search_core.spec.dataset_facts import FACTS, DatasetFacts
 from search_core.spec.datasets import DatasetSpec
+from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.presets import PRESETS, Preset
 from search_core.spec.schedules import (
     ConstantSchedule,
@@ -38,6 +39,7 @@ __all__ = [
     "DartsSpace",
     "DatasetFacts",
     "DatasetSpec",
+    "HyperCuboidSpace",
     "Preset",
     "ResourcesSpec",
     "Schedule",

@@ -8,6 +8,7 @@ from search_core.spec import presets
 from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
+from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
 from search_core.spec.spaces import REDUCTIONS, Space
 
@@ -150,7 +151,10 @@ class SearchSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check_data_suffices(self) -> Self:
-        check_large_enough(self.dataset, REDUCTIONS)
+        if isinstance(self.space, HyperCuboidSpace):
+            self._check_cuboid()
+        else:
+            check_large_enough(self.dataset, REDUCTIONS)
         check_augmentation(self.augmentation, self.dataset)
         facts = self.dataset.facts
         num_weight_images = int(facts.num_train * self.dataset.train_portion)
@@ -164,3 +168,12 @@ class SearchSpec(SpecModel):
                 "batch_size",
             )
         return self
+
+    def _check_cuboid(self) -> None:
+        # Any image will do: one pixel is halved to one pixel. But one value has no variance.
+        if self.training.batch_size == 1:
+            raise field_error(
+                "a hypercuboid normalises over the batch; choose a batch_size of 2 or more",
+                "training",
+                "batch_size",
+            )

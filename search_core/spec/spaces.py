@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from search_core.spec import primitives as names
 from search_core.spec.base import SpecModel, field_error
+from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.primitives import Family
 
 REDUCTIONS = 2
@@ -94,5 +95,8 @@ class SharperDartsSpace(CellSpace):
     """The candidate operations of an edge, in the order of alpha's columns."""
 
 
-Space = Annotated[DartsSpace | SharpDartsSpace | SharperDartsSpace, Field(discriminator="kind")]
+Space = Annotated[
+    DartsSpace | SharpDartsSpace | SharperDartsSpace | HyperCuboidSpace,
+    Field(discriminator="kind"),
+]
 """A search space, told apart by `kind`."""

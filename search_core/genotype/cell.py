@@ -1,22 +1,13 @@
-"""Architectures as values: typed, versioned JSON, the published text form, a canonical hash.
+"""A pair of cells as a value, as DARTS derives and prints them (arXiv 1806.09055, section 2)."""
 
-Free of torch. A genotype says which operations join which states; which operations the primitive
-names stand for (the family), and the width and depth of the network, are chosen when it is built.
-"""
-
-import ast
 import hashlib
 import json
 from collections import namedtuple
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from search_core.errors import InvalidGenotypeError
 from search_core.spec.primitives import ALL_PRIMITIVES
-
-_TEXT_LIMIT = 100_000
-_SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Edge(NamedTuple):
@@ -101,95 +92,6 @@ class CellGenotype(BaseModel):
     def hash(self) -> str:
         """SHA-256 of the canonical JSON, 64 hexadecimal digits: the architecture's address."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-
-Genotype = CellGenotype
-"""Any architecture; a union told apart by `kind` once there is a second kind."""
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a genotype's JSON form.
-
-    What a schema cannot say, `parse` checks besides: that every node has two edges, that it reads
-    earlier states only, and that a concatenation repeats none.
-
-    Returns:
-        A JSON schema, draft 2020-12.
-    """
-    return {"$schema": _SCHEMA_DIALECT, **CellGenotype.model_json_schema()}
-
-
-def parse(text_or_json: str) -> Genotype:
-    """Reads a genotype from its JSON or its published text form, without evaluating anything.
-
-    Args:
-        text_or_json: `{"kind": "cell", ...}` or `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)`.
-
-    Returns:
-        The genotype.
-
-    Raises:
-        InvalidGenotypeError: The text is in neither form, or describes no architecture; the
-            message says what is wrong and where.
-    """
-    text = text_or_json.strip()
-    if len(text) > _TEXT_LIMIT:
-        raise InvalidGenotypeError(
-            f"a genotype of {len(text):,} characters; the longest allowed has {_TEXT_LIMIT:,}"
-        )
-    try:
-        if text.startswith("{"):
-            return CellGenotype.model_validate_json(text)
-        return CellGenotype.model_validate(_read_published_text(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidGenotypeError(f"{place}: {message}" if place else message) from None
-
-
-def _read_published_text(text: str) -> dict[str, object]:
-    try:
-        expression = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        expression = None
-    if not (
-        isinstance(expression, ast.Call)
-        and isinstance(expression.func, ast.Name)
-        and expression.func.id == "Genotype"
-        and not expression.args
-    ):
-        raise InvalidGenotypeError(
-            "not a genotype: expected JSON that starts with '{' or "
-            "Genotype(normal=[...], normal_concat=[...], reduce=[...], reduce_concat=[...])"
-        )
-    fields: dict[str, object] = {}
-    for keyword in expression.keywords:
-        if keyword.arg is None or keyword.arg in ("kind", "version"):
-            raise InvalidGenotypeError("Genotype(...) takes the four published fields only")
-        try:
-            fields[keyword.arg] = _read_value(keyword.value)
-        except (ValueError, TypeError, RecursionError, MemoryError):
-            raise InvalidGenotypeError(
-                f"{keyword.arg}: expected a list of literal values"
-            ) from None
-    return fields
-
-
-def _read_value(node: ast.expr) -> object:
-    # Published genotypes write concatenations as range(2, 6) as often as [2, 3, 4, 5].
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "range"
-        and not node.keywords
-    ):
-        bounds = [ast.literal_eval(argument) for argument in node.args]
-        states = range(*bounds)
-        if len(states) > _TEXT_LIMIT:
-            raise ValueError("range too long")
-        return list(states)
-    return ast.literal_eval(node)
 
 
 def _check_cell(name: str, edges: tuple[Edge, ...], concat: tuple[int, ...]) -> None:

@@ -5,12 +5,11 @@ Legend: e edges of a cell, p primitives.
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
+from search_core.derive.weights import SupportsToList
 from search_core.genotype import CellGenotype, Edge
 from search_core.spec.primitives import NONE
 
-Weights = Tensor | Sequence[Sequence[float]]
+Weights = SupportsToList | Sequence[Sequence[float]]
 """Softmaxed weights [e, p]. The edges of node 0 come first, and in each node those of state 0."""
 
 
@@ -56,7 +55,7 @@ def cell_genotype(
 
 def _rows(weights_ep: Weights, num_primitives: int) -> list[list[float]]:
     values: Sequence[Sequence[float]] = (
-        weights_ep.tolist() if isinstance(weights_ep, Tensor) else weights_ep
+        weights_ep.tolist() if isinstance(weights_ep, SupportsToList) else weights_ep
     )
     rows = [list(row) for row in values]
     for edge, row in enumerate(rows):

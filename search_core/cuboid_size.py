@@ -1,0 +1,169 @@
+"""The size of a HyperCuboid and of its paths, counted before anything is built. Free of torch."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from search_core import costs
+from search_core.costs import Cost, Count, Size
+from search_core.genotype.path import PathGenotype
+from search_core.spec import axes
+from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
+from search_core.spec.layers import Convolution, Layers, Normalisation
+from search_core.spec.operations import sharp_sep_conv
+
+_BYTES = 4
+"""Of a float32."""
+
+
+def stem(image_channels: int, out_channels: int) -> Layers:
+    """What brings an image to a first state."""
+    return (Convolution(image_channels, out_channels, 3), Normalisation("batch", out_channels))
+
+
+def head(in_channels: int, final_channels: int) -> Layers:
+    """What brings a last state to the channels that are pooled and classified."""
+    return sharp_sep_conv(in_channels, final_channels, 1)
+
+
+@dataclass(frozen=True)
+class CuboidSize:
+    """How large a cuboid is.
+
+    Attributes:
+        num_positions: Operations of one path.
+        num_operations: Weighted operations in all: the number of alphas.
+        num_paths: Architectures in the space.
+        parameters: Weights of the network that is trained.
+        multiply_adds: Its multiply-adds for one image.
+        training_bytes: Estimate of the memory that a step of training takes, at most.
+    """
+
+    num_positions: int
+    num_operations: int
+    num_paths: int
+    parameters: int
+    multiply_adds: int
+    training_bytes: int
+
+
+class CuboidCosts:
+    """What the parts of a cuboid cost on images of one shape.
+
+    Args:
+        space: The cuboid.
+        image_shape: Channels, height and width of an image.
+        num_classes: Classes to tell apart.
+    """
+
+    def __init__(
+        self, space: HyperCuboidSpace, image_shape: tuple[int, int, int], num_classes: int
+    ) -> None:
+        self.space = space
+        self._image_channels, height, width = image_shape
+        self._num_classes = num_classes
+        sizes: list[Size] = [(height, width)]
+        for position in space.positions:
+            sizes.append(costs.after(position.stride, sizes[-1]))
+        self.sizes = tuple(sizes)
+        """Height and width before each position, and after the last."""
+
+    def stem(self, channels: int) -> Count:
+        """The stem of one channel count."""
+        return costs.count(
+            stem(self._image_channels, channels), self._image_channels, self.sizes[0]
+        )
+
+    def head(self, channels: int) -> Count:
+        """The head's convolution for one channel count, without pool and classifier."""
+        return costs.count(head(channels, self.space.final_channels), channels, self.sizes[-1])
+
+    @cached_property
+    def classifier(self) -> Cost:
+        """The pool and the linear layer."""
+        final = self.space.final_channels
+        return costs.global_pool(final, self.sizes[-1]) + costs.linear(final, self._num_classes)
+
+    @cached_property
+    def operations(self) -> tuple[tuple[Count, ...], ...]:
+        """By position, then in the order of the space's operations."""
+        return tuple(
+            tuple(self._operation(each, position.stride, size) for each in self.space.operations)
+            for position, size in zip(self.space.positions, self.sizes, strict=False)
+        )
+
+    def size(self, batch_size: int, *, second_order: bool = False) -> CuboidSize:
+        """The size of the whole cuboid.
+
+        Args:
+            batch_size: Images of a step.
+            second_order: Whether the weights are kept twice more.
+
+        Returns:
+            The size.
+        """
+        channels = self.space.channels
+        counts = [self.stem(each) for each in channels]
+        counts += [each for position in self.operations for each in position]
+        counts += [self.head(each) for each in channels]
+        cost = costs.total(each.cost for each in counts) + self.classifier
+        # Every operation's output is kept once more, for the gradient of its weight.
+        outputs = sum(
+            operation.out_channels * size[0] * size[1]
+            for size in self.sizes[1:]
+            for operation in self.space.operations
+        )
+        saved = sum(each.saved for each in counts) + outputs
+        # The weights, their gradients and their momenta; the second order's are one state more
+        # of the weights, and one more of the gradients.
+        copies = 5 if second_order else 3
+        return CuboidSize(
+            num_positions=len(self.space.positions),
+            num_operations=len(self.space.positions) * len(self.space.operations),
+            num_paths=num_paths(self.space),
+            parameters=cost.parameters,
+            multiply_adds=cost.multiply_adds,
+            training_bytes=_BYTES * (copies * cost.parameters + batch_size * saved),
+        )
+
+    def _operation(self, operation: CuboidOperation, stride: int, size: Size) -> Count:
+        in_channels, out_channels, candidate = operation
+        made = axes.layers(
+            candidate.operation, in_channels, out_channels, stride, dict(candidate.settings)
+        )
+        return costs.count(made, in_channels, size)
+
+
+def num_paths(space: HyperCuboidSpace) -> int:
+    """Architectures in a cuboid."""
+    joins = Counter((each.in_channels, each.out_channels) for each in space.operations)
+    reaching = dict.fromkeys(space.channels, 1)
+    for _ in space.positions:
+        reaching = {
+            out: sum(reaching[given] * joins[given, out] for given in space.channels)
+            for out in space.channels
+        }
+    return sum(reaching.values())
+
+
+def path_cost(genotype: PathGenotype, image_shape: tuple[int, int, int], num_classes: int) -> Cost:
+    """What a path's network costs.
+
+    Args:
+        genotype: The path.
+        image_shape: Channels, height and width of an image.
+        num_classes: Classes to tell apart.
+
+    Returns:
+        The cost; `search_core.profile` counts the same on the built network.
+    """
+    image_channels, *rest = image_shape
+    size: Size = (rest[0], rest[1])
+    first, last = genotype.steps[0], genotype.steps[-1]
+    cost = costs.count(stem(image_channels, first.in_channels), image_channels, size).cost
+    for step in genotype.steps:
+        counted = costs.count(step.layers, step.in_channels, size)
+        cost, size = cost + counted.cost, counted.out_size
+    final = genotype.final_channels
+    cost += costs.count(head(last.out_channels, final), last.out_channels, size).cost
+    return cost + costs.global_pool(final, size) + costs.linear(final, num_classes)
