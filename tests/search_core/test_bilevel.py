@@ -14,7 +14,14 @@ from search_core.errors import DivergedError
 from search_core.orders import first_order, second_order
 from search_core.randomness import stream
 from search_core.spaces import build_supernet
-from search_core.spec import AlgorithmSpec, DartsSpace, SharpDartsSpace, Space, TrainingSpec
+from search_core.spec import (
+    AlgorithmSpec,
+    DartsSpace,
+    HyperCuboidSpace,
+    SharpDartsSpace,
+    Space,
+    TrainingSpec,
+)
 from search_core.supernet import Supernet
 from search_core.weighting import Weighting, max_w, scalar
 
@@ -30,6 +37,15 @@ SMOOTH = DartsSpace(
     primitives=("none", "avg_pool_3x3", "skip_connect", "sep_conv_3x3"),
 )
 SMALL = DartsSpace(kind="darts", channels=2, cells=3, nodes=1)
+
+CUBOID = HyperCuboidSpace.model_validate(
+    {
+        "kind": "hypercuboid",
+        "axes": {"channels": [2, 3], "kernel_size": [3, 5]},
+        "levels": 1,
+        "final_channels": 4,
+    }
+)
 
 TRAINING = TrainingSpec(learning_rate=0.05, momentum=0.9, weight_decay=3e-3, gradient_clip=1.0)
 
@@ -71,7 +87,7 @@ def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float
 
 
 @pytest.mark.parametrize("weighting", [scalar, max_w])
-@pytest.mark.parametrize("space", [DARTS, SHARP])
+@pytest.mark.parametrize("space", [DARTS, SHARP, CUBOID])
 @pytest.mark.parametrize("num_steps_before", [0, 2])
 def test_second_order_is_the_gradient_of_the_unrolled_loss(
     space: Space,

@@ -27,6 +27,18 @@ METRICS = {
 }
 
 
+SPACES: dict[str, dict[str, Any]] = {
+    "darts": {"kind": "darts", "channels": 2, "cells": 3, "nodes": 1},
+    "sharp_darts": {"kind": "sharp_darts", "channels": 2, "cells": 3, "nodes": 1},
+    "hypercuboid": {
+        "kind": "hypercuboid",
+        "axes": {"channels": [2, 3], "normalisation": ["batch", "group"]},
+        "levels": 2,
+        "final_channels": 4,
+    },
+}
+
+
 class KilledError(Exception):
     """What a test stops a run with."""
 
@@ -132,13 +144,15 @@ def test_seeds_differ_and_the_global_generator_does_not_matter(make_spec: SpecMa
         ("darts", "second", (2, 6)),
         ("sharp_darts", "first", (4,)),
         ("sharp_darts", "second", (3,)),
+        ("hypercuboid", "first", (1, 4, 6)),
+        ("hypercuboid", "second", (3,)),
     ],
 )
 def test_killed_at_any_batch_a_resumed_run_gives_the_same_bits(
     make_spec: SpecMaker, kind: str, order: str, killed_after: tuple[int, ...]
 ) -> None:
     spec = make_spec(
-        space={"kind": kind, "channels": 2, "cells": 3, "nodes": 1},
+        space=SPACES[kind],
         dataset={"train_portion": 0.1},
         algorithm={"order": order, "weighting": "max_w"},
         training={"batch_size": 45, "schedule": {"kind": "cosine_power", "warmup_epochs": 1}},
