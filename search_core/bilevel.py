@@ -19,10 +19,13 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam
 
+from search_core.cuboid_supernet import CuboidSupernet
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
-from search_core.orders import ORDERS
-from search_core.spec.search import AlgorithmSpec, TrainingSpec
+from search_core.orders import ORDERS, Order
+from search_core.path_sampling import PathSampler
+from search_core.spec.algorithm import AlgorithmSpec
+from search_core.spec.search import TrainingSpec
 from search_core.supernet import Supernet
 
 _ADAM_BETAS = (0.5, 0.999)
@@ -48,15 +51,32 @@ class BilevelStep:
         network: The network, already on its device.
         algorithm: Order, and the alphas' learning rate and weight decay.
         training: The weights' learning rate, momentum, weight decay and largest gradient norm.
+        path_generator: Draws the paths of a search that samples them; others need none.
 
     Attributes:
         weight_optimizer: SGD over the weights.
         architecture_optimizer: Adam over the alphas, betas 0.5 and 0.999.
     """
 
-    def __init__(self, network: Supernet, algorithm: AlgorithmSpec, training: TrainingSpec) -> None:
+    def __init__(
+        self,
+        network: Supernet,
+        algorithm: AlgorithmSpec,
+        training: TrainingSpec,
+        path_generator: torch.Generator | None = None,
+    ) -> None:
         self.network = network
-        self.order = ORDERS[algorithm.order]
+        self.order: Order = ORDERS[algorithm.order]
+        self._cost_weight = algorithm.cost_weight
+        self._trained: nn.Module = network
+        if algorithm.sampling is not None:
+            assert isinstance(network, CuboidSupernet)
+            assert path_generator is not None
+            network.trained_by_paths = True
+            sampler = PathSampler(network, algorithm.sampling, path_generator)
+            self._trained = sampler
+            if algorithm.sampling.alphas == "paths":
+                self.order = sampler.order
         self.gradient_clip = training.gradient_clip
         self.weight_optimizer = SGD(
             network.weight_parameters(),
@@ -71,12 +91,15 @@ class BilevelStep:
             weight_decay=algorithm.architecture_weight_decay,
         )
 
-    def __call__(self, train: LabelledImages, validation: LabelledImages) -> BatchResult:
+    def __call__(
+        self, train: LabelledImages, validation: LabelledImages, *, alphas: bool = True
+    ) -> BatchResult:
         """Makes one step of each.
 
         Args:
             train: The batch of the weights' half.
             validation: The batch of the alphas' half.
+            alphas: Whether the alphas are trained, and not the weights only.
 
         Returns:
             Loss and hits on the training batch.
@@ -85,7 +108,8 @@ class BilevelStep:
             DivergedError: A loss or a gradient is not finite. Nothing has been trained on it.
         """
         self.network.train()
-        self._train_alphas(train, validation)
+        if alphas:
+            self._train_alphas(train, validation)
         return self._train_weights(train)
 
     def _train_alphas(self, train: LabelledImages, validation: LabelledImages) -> None:
@@ -95,6 +119,10 @@ class BilevelStep:
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         _check_finite("the norm of the alphas' gradient", float(norm))
         alphas = self.network.architecture_parameters()
+        if self._cost_weight:
+            penalty = self._cost_weight * self.network.expected_cost()
+            of_cost = torch.autograd.grad(penalty, alphas)
+            gradients = [loss + cost for loss, cost in zip(gradients, of_cost, strict=True)]
         for alpha, gradient in zip(alphas, gradients, strict=True):
             alpha.grad = gradient
         self.architecture_optimizer.step()
@@ -102,11 +130,13 @@ class BilevelStep:
 
     def _train_weights(self, train: LabelledImages) -> BatchResult:
         weights = self.network.weight_parameters()
-        logits_nk = self.network(train.images_nchw)
+        logits_nk = self._trained(train.images_nchw)
         loss = functional.cross_entropy(logits_nk, train.labels_n)
         value = float(loss.detach())
         _check_finite("the training loss", value)
-        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+        # What took no part, on another path or skipped, is left as it is: without decay, too.
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
         norm = nn.utils.clip_grad_norm_(weights, self.gradient_clip)
         _check_finite("the norm of the weights' gradient", float(norm))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from search_core import cuboid_size, layers
 from search_core.derive import heaviest_path
+from search_core.derive.graph import Choices
+from search_core.derive.paths import heaviest_choices
 from search_core.genotype import Genotype
 from search_core.marginals import marginals
 from search_core.randomness import layers_drawn_from
@@ -35,7 +37,13 @@ class CuboidSupernet(Supernet):
         weighting: From softmaxed weights to multipliers.
         weight_generator: Draws the initial weights.
         alpha_generator: Draws the initial alphas, 1e-3 times a standard normal.
+
+    Attributes:
+        trained_by_paths: Whether its weights are trained one path at a time, so that the mixture of
+            all says nothing of what a path is worth.
     """
+
+    relative_cost: Tensor
 
     def __init__(
         self,
@@ -50,7 +58,18 @@ class CuboidSupernet(Supernet):
         super().__init__()
         self.space = space
         self.weighting = weighting
+        self.trained_by_paths = False
         shape = (len(space.positions), len(space.operations))
+        counts = cuboid_size.CuboidCosts(space, image_shape, num_classes).operations
+        costs_po = torch.tensor(
+            [[float(each.cost.multiply_adds) for each in row] for row in counts]
+        )
+        # A constant, which no checkpoint needs.
+        self.register_buffer(
+            "relative_cost",
+            costs_po / costs_po.mean(dim=1).sum().clamp_min(1.0),
+            persistent=False,
+        )
         self.alpha = nn.Parameter(ALPHA_SCALE * torch.randn(shape, generator=alpha_generator))
         with layers_drawn_from(weight_generator):
             self.stems = nn.ModuleDict(
@@ -60,7 +79,8 @@ class CuboidSupernet(Supernet):
                 }
             )
             self.positions = nn.ModuleList(
-                Mixture(space.operations, position.stride) for position in space.positions
+                Mixture(space.operations, position.stride, space.skip_below)
+                for position in space.positions
             )
             self.finals = nn.ModuleDict(
                 {
@@ -81,6 +101,26 @@ class CuboidSupernet(Supernet):
         logits_nk: Tensor = self.head(final_nchw.mean(dim=(2, 3)))
         return logits_nk
 
+    def path_logits(self, x_nchw: Tensor, path: Choices) -> Tensor:
+        """The logits of the images x_nchw on one path alone, as if its multipliers were 1, [n, k].
+
+        Args:
+            x_nchw: The images.
+            path: The index of an operation for each position.
+        """
+        chosen = [self.space.operations[index] for index in path]
+        state_nchw = self.stems[str(chosen[0].in_channels)](x_nchw)
+        for position, index in zip(self.positions, path, strict=True):
+            assert isinstance(position, Mixture)
+            state_nchw = position.operations[index](state_nchw)
+        final_nchw = self.finals[str(chosen[-1].out_channels)](state_nchw)
+        logits_nk: Tensor = self.head(final_nchw.mean(dim=(2, 3)))
+        return logits_nk
+
+    def expected_cost(self) -> Tensor:
+        """Multiply-adds of the operations, each times its weight, as a share of the mean's."""
+        return (self.softmaxed(self.alpha) * self.relative_cost).sum()
+
     def architecture_parameters(self) -> list[nn.Parameter]:
         """`alpha`, [p, o]."""
         return [self.alpha]
@@ -94,6 +134,12 @@ class CuboidSupernet(Supernet):
         del exclude_none
         return heaviest_path(self.architecture_weights()["cuboid"], self.space)
 
+    def derived(self) -> nn.Module:
+        """The network; the heaviest path alone where paths were trained one at a time."""
+        if not self.trained_by_paths:
+            return self
+        return OnePath(self, heaviest_choices(self.architecture_weights()["cuboid"], self.space))
+
     def statistics(self, genotype: Genotype) -> dict[str, float]:
         """Mean entropy of a position's weights in nats, and every axis's marginals."""
         del genotype
@@ -104,16 +150,38 @@ class CuboidSupernet(Supernet):
         }
 
 
+class OnePath(nn.Module):
+    """One path of a cuboid's network.
+
+    Args:
+        network: The network.
+        path: The index of an operation for each position.
+    """
+
+    def __init__(self, network: CuboidSupernet, path: Choices) -> None:
+        super().__init__()
+        self.network = network
+        self.path = path
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """The logits of the images x_nchw, [n, k]."""
+        return self.network.path_logits(x_nchw, self.path)
+
+
 class Mixture(nn.Module):
     """All operations of one position, summed by multipliers into a state for each width.
 
     Args:
         operations: In the order of the multipliers.
         stride: 1 keeps the size, 2 halves it rounding up.
+        skip_below: Multipliers below it count as 0, but for the largest into each state.
     """
 
-    def __init__(self, operations: Sequence[CuboidOperation], stride: int) -> None:
+    def __init__(
+        self, operations: Sequence[CuboidOperation], stride: int, skip_below: float
+    ) -> None:
         super().__init__()
+        self.skip_below = skip_below
         self.joins = tuple((each.in_channels, each.out_channels) for each in operations)
         self.operations = nn.ModuleList(
             layers.build(
@@ -139,7 +207,29 @@ class Mixture(nn.Module):
             The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2.
         """
         terms: dict[int, list[Tensor]] = {channels: [] for channels in states}
+        skipped = self.skipped(multipliers_o) if self.skip_below else frozenset()
         for index, (operation, join) in enumerate(zip(self.operations, self.joins, strict=True)):
+            if index in skipped:
+                continue
             in_channels, out_channels = join
             terms[out_channels].append(multipliers_o[index] * operation(states[in_channels]))
         return {channels: reduce(add, summands) for channels, summands in terms.items()}
+
+    def skipped(self, multipliers_o: Tensor) -> frozenset[int]:
+        """Indices of the operations that are not worth computing.
+
+        Args:
+            multipliers_o: Multipliers of the operations.
+        """
+        multipliers = multipliers_o.tolist()
+        largest: dict[int, int] = {}
+        for index, (_, out_channels) in enumerate(self.joins):
+            best = largest.setdefault(out_channels, index)
+            if multipliers[index] > multipliers[best]:
+                largest[out_channels] = index
+        kept = set(largest.values())
+        return frozenset(
+            index
+            for index, multiplier in enumerate(multipliers)
+            if multiplier < self.skip_below and index not in kept
+        )

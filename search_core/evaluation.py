@@ -6,10 +6,35 @@ Legend: n images, k classes.
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_core.data import Images, LabelledImages
 
 _BATCH = 512
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, images: Images | LabelledImages) -> None:
+    """Sets the running statistics of batch normalisations to those of a pass over the images.
+
+    Weights that were trained in many networks, as parts of different paths, have seen inputs of all
+    of them; what one of these networks is worth is measured with its own statistics.
+
+    Args:
+        network: From images to logits. It is left in training mode.
+        images: On the network's device.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # The plain mean over the batches.
+        norm.momentum = None
+    network.train()
+    for batch in images.in_order(_BATCH):
+        network(batch.images_nchw)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @torch.no_grad()

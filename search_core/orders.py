@@ -113,7 +113,8 @@ def _loss(network: Supernet, batch: LabelledImages) -> Tensor:
 
 
 def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, parameters)
+    # Weights that a network skips have no part in the loss.
+    return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
 def _one_step_ahead(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule
 from search_core.spec.search import TrainingSpec
 
@@ -108,6 +109,22 @@ def rates(training: TrainingSpec) -> list[float]:
     if isinstance(schedule, CosineSchedule):
         return cosine(training.epochs, peak, schedule.min_learning_rate)
     return constant(training.epochs, peak)
+
+
+def temperatures(algorithm: AlgorithmSpec, epochs: int) -> list[float]:
+    """The temperature of every epoch that a spec asks for.
+
+    Args:
+        algorithm: The spec's algorithm.
+        epochs: Epochs of the search.
+
+    Returns:
+        From `temperature` to `final_temperature`, each the one before times the same factor.
+    """
+    first = algorithm.temperature
+    last = first if algorithm.final_temperature is None else algorithm.final_temperature
+    span = max(epochs - 1, 1)
+    return [first * (last / first) ** (epoch / span) for epoch in range(epochs)]
 
 
 class ListedLR(LRScheduler):

@@ -12,7 +12,7 @@ import torch
 from search_core import collapse, data, schedules, weighting
 from search_core.bilevel import BatchResult, BilevelStep
 from search_core.errors import DivergedError
-from search_core.evaluation import evaluate
+from search_core.evaluation import calibrate, evaluate
 from search_core.genotype import Genotype
 from search_core.randomness import stream
 from search_core.reports import BatchProgress, EpochReport
@@ -22,7 +22,7 @@ from search_core.states import check_origin, load_optimizer, origin, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 
 
 @dataclass
@@ -91,10 +91,13 @@ class SearchRun:
         # The alphas' batches are augmented like the weights', as in DARTS: else the alphas would
         # choose for easier images than the network is trained on. Accuracy is measured without.
         self._validation_batches = self._batches(self._validation, "validation")
-        self._step = BilevelStep(self.network, spec.algorithm, spec.training)
+        self._paths = stream(seed, "paths")
+        self._step = BilevelStep(self.network, spec.algorithm, spec.training, self._paths)
+        self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
         self._position = _Position()
+        self._set_temperature(0)
 
     @property
     def epoch(self) -> int:
@@ -130,6 +133,7 @@ class SearchRun:
             raise RuntimeError(f"the run is finished: {self.epoch} epochs are done")
         position = self._position
         batches = self._train_batches.batches
+        self._set_temperature(self.epoch)
         while position.batch < batches:
             started = self._clock()
             result = self._train_batch()
@@ -159,6 +163,7 @@ class SearchRun:
             "scheduler": self._scheduler.state_dict(),
             "train_batches": self._train_batches.state_dict(),
             "validation_batches": self._validation_batches.state_dict(),
+            "paths": self._paths.get_state(),
             "position": asdict(self._position),
         }
         return {name: snapshot(value) for name, value in state.items()}
@@ -183,7 +188,13 @@ class SearchRun:
             group["lr"] = self._scheduler.get_last_lr()[0]
         self._train_batches.load_state_dict(state["train_batches"])
         self._validation_batches.load_state_dict(state["validation_batches"])
-        self._position = _Position(**state["position"])
+        self._paths.set_state(state["paths"].cpu())
+        position = self._position = _Position(**state["position"])
+        # Between epochs, what the one before was trained with.
+        self._set_temperature(position.epoch if position.batch else max(position.epoch - 1, 0))
+
+    def _set_temperature(self, epoch: int) -> None:
+        self.network.temperature = self._temperatures[epoch]
 
     def _batches(self, half: data.Images, purpose: str) -> data.Batches:
         return half.batches(
@@ -196,7 +207,8 @@ class SearchRun:
     def _train_batch(self) -> BatchResult:
         train, validation = self._train_batches.next(), self._validation_batches.next()
         try:
-            return self._step(train, validation)
+            searching = self.epoch >= self._spec.algorithm.warmup_epochs
+            return self._step(train, validation, alphas=searching)
         except DivergedError as error:
             place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
             raise self._diverged(place, error) from error
@@ -204,7 +216,10 @@ class SearchRun:
     def _close_epoch(self) -> EpochReport:
         position = self._position
         started = self._clock()
-        loss, accuracy = evaluate(self.network, self._validation)
+        derived = self.network.derived()
+        if derived is not self.network:
+            calibrate(derived, self._train)
+        loss, accuracy = evaluate(derived, self._validation)
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()

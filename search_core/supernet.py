@@ -29,7 +29,12 @@ class Supernet(nn.Module, ABC):
     """A network with architecture parameters, the interface between a search and its space.
 
     The alphas are registered parameters, so that they are saved, moved and cast with the weights.
+
+    Attributes:
+        temperature: Divides the alphas before the softmax; the search sets it for every epoch.
     """
+
+    temperature: float = 1.0
 
     @abstractmethod
     def architecture_parameters(self) -> list[nn.Parameter]:
@@ -60,7 +65,19 @@ class Supernet(nn.Module, ABC):
         Returns:
             The weights, [..., k]; each group adds up to 1.
         """
-        return alpha.softmax(dim=-1)
+        return (alpha / self.temperature).softmax(dim=-1)
+
+    def expected_cost(self) -> Tensor:
+        """The cost that the alphas expect, relative to the mean; a scalar with a gradient.
+
+        Raises:
+            NotImplementedError: Candidates of this space do not say what they cost.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know what its candidates cost")
+
+    def derived(self) -> nn.Module:
+        """What measures an epoch's accuracy: from images to logits. The network itself."""
+        return self
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """All parameters that are not alphas, in the order of `parameters()`."""

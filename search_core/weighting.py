@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from search_core.spec.search import AlgorithmSpec
+from search_core.spec.algorithm import AlgorithmSpec
 
 Weighting = Callable[[Tensor], Tensor]
 """Maps softmaxed weights [..., k] to multipliers of the same shape."""

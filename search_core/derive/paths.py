@@ -40,7 +40,24 @@ def heaviest_path(weights: PathWeights, space: HyperCuboidSpace) -> PathGenotype
     Raises:
         ValueError: The weights have another shape, or one is not finite.
     """
-    return best_paths(weights, space, 1)[0].genotype
+    return read(weights, space).genotype(heaviest_choices(weights, space))
+
+
+def heaviest_choices(weights: PathWeights, space: HyperCuboidSpace) -> Choices:
+    """The path with the highest score, as the index of an operation for each position.
+
+    Args:
+        weights: Softmaxed weights, [level, stride, in, out, operation] or [position, operation].
+        space: The cuboid.
+
+    Returns:
+        The indices.
+
+    Raises:
+        ValueError: The weights have another shape, or one is not finite.
+    """
+    [(_, path)] = _best(read(weights, space), 1)
+    return path
 
 
 def best_paths(weights: PathWeights, space: HyperCuboidSpace, k: int) -> list[RankedPath]:
@@ -60,24 +77,7 @@ def best_paths(weights: PathWeights, space: HyperCuboidSpace, k: int) -> list[Ra
     if k < 1:
         raise ValueError(f"{k} paths: ask for at least one")
     graph = read(weights, space)
-    reading = graph.continuations()
-    # From the end: the best k ways to go on from each state. They are enough, because how a path
-    # came to a state changes nothing of what follows.
-    suffixes: dict[int, list[_Scored]] = {channels: [(0, ())] for channels in reading}
-    for row in reversed(graph.weights):
-        suffixes = {
-            channels: _first(
-                k,
-                [
-                    (row[index] + score, (index, *path))
-                    for index in indices
-                    for score, path in suffixes[space.operations[index].out_channels]
-                ],
-            )
-            for channels, indices in reading.items()
-        }
-    best = _first(k, [scored for each in suffixes.values() for scored in each])
-    return [_ranked(graph, scored) for scored in best]
+    return [_ranked(graph, scored) for scored in _best(graph, k)]
 
 
 def beam_paths(weights: PathWeights, space: HyperCuboidSpace, width: int) -> list[RankedPath]:
@@ -147,6 +147,27 @@ def path_score(weights: PathWeights, space: HyperCuboidSpace, genotype: PathGeno
             raise ValueError(f"step {number} of the path is no operation of this cuboid: {step}")
         score += max(matching)
     return graph.score(score)
+
+
+def _best(graph: Graph, k: int) -> list[_Scored]:
+    reading = graph.continuations()
+    operations = graph.space.operations
+    # From the end: the best k ways to go on from each state. They are enough, because how a path
+    # came to a state changes nothing of what follows.
+    suffixes: dict[int, list[_Scored]] = {channels: [(0, ())] for channels in reading}
+    for row in reversed(graph.weights):
+        suffixes = {
+            channels: _first(
+                k,
+                [
+                    (row[index] + score, (index, *path))
+                    for index in indices
+                    for score, path in suffixes[operations[index].out_channels]
+                ],
+            )
+            for channels, indices in reading.items()
+        }
+    return _first(k, [scored for each in suffixes.values() for scored in each])
 
 
 def _first(k: int, scored: list[_Scored]) -> list[_Scored]:

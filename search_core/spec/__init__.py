@@ -1,5 +1,6 @@
 """The typed description of a search. Free of torch."""
 
+from search_core.spec.algorithm import AlgorithmSpec, PathSampling
 from search_core.spec.augmentation import AugmentationSpec
 from search_core.spec.base import SpecModel
 from search_core.spec.dataset_facts import FACTS, DatasetFacts
@@ -13,7 +14,6 @@ from search_core.spec.schedules import (
     Schedule,
 )
 from search_core.spec.search import (
-    AlgorithmSpec,
     ResourcesSpec,
     SearchSpec,
     TrainingSpec,
@@ -40,6 +40,7 @@ __all__ = [
     "DatasetFacts",
     "DatasetSpec",
     "HyperCuboidSpace",
+    "PathSampling",
     "Preset",
     "ResourcesSpec",
     "Schedule",

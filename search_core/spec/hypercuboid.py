@@ -101,6 +101,11 @@ class HyperCuboidSpace(SpecModel):
     final_channels: int = Field(default=768, ge=1, le=8192)
     """Channels that the head's SharpSepConv makes, which are then pooled and classified."""
 
+    skip_below: float = Field(default=0.0, ge=0, lt=1)
+    """Do not compute operations whose multiplier is below this, except the heaviest into each
+    state. Faster, and no longer exact: what is skipped adds nothing and learns nothing. 0 computes
+    all."""
+
     @field_validator("axes")
     @classmethod
     def _check_axes(cls, value: dict[str, tuple[Choice, ...]]) -> dict[str, tuple[Choice, ...]]:

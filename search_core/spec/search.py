@@ -1,10 +1,11 @@
 """The one spec of a search: request body, database value, worker configuration, client type."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from search_core.spec import presets
+from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
@@ -13,37 +14,6 @@ from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Sche
 from search_core.spec.spaces import REDUCTIONS, Space
 
 _SEED_LIMIT = 2**32
-
-
-class AlgorithmSpec(SpecModel):
-    """How the architecture weights (alphas) are searched."""
-
-    order: Literal["first", "second"] = "first"
-    """First order takes the validation gradient at the current weights; second order at the
-    weights one step ahead, corrected by a finite difference (arXiv 1806.09055, section 2.3)."""
-    weighting: Literal["scalar", "max_w"] = "scalar"
-    """How an edge weighs its primitives: by the softmax itself, or by Max-W regularization."""
-    detach_max: bool = False
-    """Max-W only: let no gradient flow through the maximum. Off as in the published code."""
-    architecture_learning_rate: float = Field(default=3e-4, gt=0, le=10)
-    """Adam's learning rate for the alphas."""
-    architecture_weight_decay: float = Field(default=1e-3, ge=0, le=10)
-    """Adam's weight decay for the alphas."""
-    exclude_none: bool = True
-    """Never derive the primitive `none`, as published; false gives the variant without the rule."""
-    stop_on_collapse_epochs: int = Field(default=0, ge=0, le=10_000)
-    """End a trial early once this many epochs in a row have derived a collapsed normal cell, one
-    whose edges are all `skip_connect` or `none`. 0 only warns."""
-
-    @model_validator(mode="after")
-    def _check_detach_max(self) -> Self:
-        if self.detach_max and self.weighting != "max_w":
-            raise field_error(
-                f"detach_max has no effect on the {self.weighting!r} weighting; "
-                "leave it out or choose the weighting 'max_w'",
-                "detach_max",
-            )
-        return self
 
 
 class TrainingSpec(SpecModel):
@@ -150,10 +120,22 @@ class SearchSpec(SpecModel):
         return presets.apply(values, "search")
 
     @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        warmup = self.algorithm.warmup_epochs
+        if warmup >= self.training.epochs:
+            raise field_error(
+                f"warmup_epochs {warmup} leaves none of {self.training.epochs} epochs to search in",
+                "algorithm",
+                "warmup_epochs",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_data_suffices(self) -> Self:
         if isinstance(self.space, HyperCuboidSpace):
             self._check_cuboid()
         else:
+            self._check_cells()
             check_large_enough(self.dataset, REDUCTIONS)
         check_augmentation(self.augmentation, self.dataset)
         facts = self.dataset.facts
@@ -177,3 +159,13 @@ class SearchSpec(SpecModel):
                 "training",
                 "batch_size",
             )
+
+    def _check_cells(self) -> None:
+        for field in ("sampling", "cost_weight"):
+            if getattr(self.algorithm, field):
+                raise field_error(
+                    f"{field} is for the space 'hypercuboid' only, and this is "
+                    f"{self.space.kind!r}; leave it out",
+                    "algorithm",
+                    field,
+                )
