@@ -203,7 +203,8 @@ class Client:
 
         Args:
             spec: The spec, typed or as JSON values. Its `architecture` is a genotype, the name of a
-                published architecture or the hash of a stored one.
+                published architecture or the hash of a stored one. With a hash, `network.family`
+                defaults to the family of the searches that found it.
             **fields: Fields that override the spec's, such as `preset="retrain-digits"` or
                 `architecture=search.recommended.architecture`.
 

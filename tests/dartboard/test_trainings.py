@@ -76,11 +76,13 @@ def test_a_typed_spec_and_fields(client: Client) -> None:
 
 
 def test_what_a_search_found_is_trained_by_its_hash(client: Client, worker: Worker) -> None:
-    client.submit(SPEC)
+    client.submit(SPEC, space={"kind": "sharp_darts", "nodes": 1})
     search = client.get(worker.run())
     assert search.recommended is not None
     training = client.train(architecture=search.recommended.architecture)
-    assert training.parsed_spec().genotype == client.genotype(search.recommended.architecture)
+    spec = training.parsed_spec()
+    assert spec.genotype == client.genotype(search.recommended.architecture)
+    assert spec.family == "sharp"
 
 
 def test_trainings_are_listed_and_cancelled_by_themselves(client: Client) -> None:
