@@ -185,16 +185,10 @@ class Client:
             oldest_first: The order.
             page_size: Searches to fetch at a time, at most 200.
         """
-        params: dict[str, Any] = {
-            "status": [status] if isinstance(status, str) else [*status],
-            "space": space,
-            "name": name,
-            "label": [f"{key}:{value}" for key, value in (labels or {}).items()],
-            "created_after": created_after.astimezone().isoformat() if created_after else None,
-            "created_before": created_before.astimezone().isoformat() if created_before else None,
-            "sort": "created" if oldest_first else "-created",
-            "limit": page_size,
-        }
+        params = _filters(
+            status, name, labels, created_after, created_before, oldest_first, page_size
+        )
+        params["space"] = space
         while True:
             page = parse_answer(self._transport.get("/v1/searches", params=params), _Page)
             yield from page.items
@@ -209,7 +203,8 @@ class Client:
 
         Args:
             spec: The spec, typed or as JSON values. Its `architecture` is a genotype, the name of a
-                published architecture or the hash of a stored one.
+                published architecture or the hash of a stored one. With a hash, `network.family`
+                defaults to the family of the searches that found it.
             **fields: Fields that override the spec's, such as `preset="retrain-digits"` or
                 `architecture=search.recommended.architecture`.
 
@@ -255,6 +250,8 @@ class Client:
         status: str | Sequence[str] = (),
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
         oldest_first: bool = False,
         page_size: int = _PAGE,
     ) -> Iterator[Training]:
@@ -264,16 +261,14 @@ class Client:
             status: One status or any of several.
             name: Exactly this name.
             labels: All of these labels.
+            created_after: Created at or after this time.
+            created_before: Created before this time.
             oldest_first: The order.
             page_size: Trainings to fetch at a time, at most 200.
         """
-        params: dict[str, Any] = {
-            "status": [status] if isinstance(status, str) else [*status],
-            "name": name,
-            "label": [f"{key}:{value}" for key, value in (labels or {}).items()],
-            "sort": "created" if oldest_first else "-created",
-            "limit": page_size,
-        }
+        params = _filters(
+            status, name, labels, created_after, created_before, oldest_first, page_size
+        )
         while True:
             response = self._transport.get("/v1/trainings", params=params)
             page = parse_answer(response, _TrainingPage)
@@ -485,6 +480,27 @@ class Client:
         """Whether the server can take searches and run them, and what is amiss."""
         response = self._transport.get("/readyz", also=[_NOT_READY])
         return parse_answer(response, Readiness)
+
+
+def _filters(
+    status: str | Sequence[str],
+    name: str | None,
+    labels: Mapping[str, str] | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    oldest_first: bool,
+    page_size: int,
+) -> dict[str, Any]:
+    """The query of a list, of either kind."""
+    return {
+        "status": [status] if isinstance(status, str) else [*status],
+        "name": name,
+        "label": [f"{key}:{value}" for key, value in (labels or {}).items()],
+        "created_after": created_after.astimezone().isoformat() if created_after else None,
+        "created_before": created_before.astimezone().isoformat() if created_before else None,
+        "sort": "created" if oldest_first else "-created",
+        "limit": page_size,
+    }
 
 
 def _path(job: JobRef) -> str:

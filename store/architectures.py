@@ -60,6 +60,25 @@ def findings(session: Session, architecture_hash: str, *, limit: int = 50) -> Se
     return [Finding(search, trial) for search, trial in rows]
 
 
+def families(session: Session, architecture_hash: str) -> Sequence[str]:
+    """The operation families of the searches that found it, each once, in alphabetical order.
+
+    None for a path through a HyperCuboid, whose operations have no families.
+    """
+    family = Search.spec["space"]["family"].astext
+    return session.scalars(
+        select(family)
+        .join(Trial, Trial.search_id == Search.id)
+        .where(
+            Trial.architecture_hash == architecture_hash,
+            Search.kind == JobKind.SEARCH,
+            family.is_not(None),
+        )
+        .distinct()
+        .order_by(family)
+    ).all()
+
+
 def found_by_search(session: Session, search_id: UUID) -> Sequence[tuple[Trial, Architecture]]:
     """The trials of a search that derived an architecture, with it, by number."""
     rows = session.execute(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -63,10 +64,12 @@ class RayCapacity:
 
     Args:
         address: The head's address.
+        clock: Seconds that only ever go up.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._address = address
+        self._clock = clock
         self._latest = _NOTHING
         self._heard_at = 0.0
         self._closed = threading.Event()
@@ -75,8 +78,20 @@ class RayCapacity:
 
     def now(self) -> Capacity:
         """What the cluster said last, if that was lately: a head that hangs has no room."""
-        silent = time.monotonic() - self._heard_at
+        silent = self._clock() - self._heard_at
         return self._latest if silent < _STALE_SECONDS else _NOTHING
+
+    def hear(self, line: str) -> None:
+        """Takes a line of what the probe wrote for its latest word.
+
+        Args:
+            line: The nodes as JSON; somebody else's words, such as a library's, are passed over.
+        """
+        try:
+            self._latest = _read(line)
+        except (KeyError, TypeError, ValueError):  # other JSON is foreign too
+            return
+        self._heard_at = self._clock()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -106,11 +121,7 @@ class RayCapacity:
                     _dismiss(process)
                 assert process.stdout is not None
                 for line in process.stdout:
-                    try:
-                        self._latest = _read(line)
-                    except ValueError:  # somebody else's words, such as a library's
-                        continue
-                    self._heard_at = time.monotonic()
+                    self.hear(line)
             self._latest = _NOTHING
             self._closed.wait(_PAUSE_SECONDS)
 

@@ -1,4 +1,4 @@
-"""`logs`: what the parts of this machine wrote, and the runner of a search."""
+"""`logs`: what the parts of this machine wrote, and the runner of a search or a training."""
 
 import re
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ def logs(
     whose: Annotated[
         str | None,
         typer.Argument(
-            metavar="PART|SEARCH",
-            help="postgres, migrations, cluster, dispatcher or api; or a search (its id, the start "
-            "of one, or `last`), for the newest runner of it. Default: the end of each part's.",
+            metavar="PART|SEARCH|TRAINING",
+            help="postgres, migrations, cluster, dispatcher or api; or a search or training (its "
+            "id, the start of one, or `last`), for its newest runner. Default: each part's end.",
         ),
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 20,
@@ -68,17 +68,17 @@ def _files(whose: str | None, layout: "Layout") -> Mapping[str, Path]:
 
 
 def _runner_log(reference: str, layout: "Layout") -> Path:
-    """The log of a search's newest attempt. Only `last` needs a server to find it."""
-    from dartboard.cli.references import is_start_of_id, search_id
+    """The log of a job's newest attempt. Only `last` needs a server to find it."""
+    from dartboard.cli.references import is_start_of_id, job
     from dartboard.local.parts import LOGS
 
     if reference == "last":
         with connect(None) as client:
-            reference = search_id(client, reference)
+            reference = str(job(client, reference).id)
     elif not is_start_of_id(reference):
         raise typer.BadParameter(
-            f"{reference!r} is no part ({', '.join(LOGS)}) and no id of a search, nor the start of "
-            "one (4 characters or more), nor `last`"
+            f"{reference!r} is no part ({', '.join(LOGS)}) and no id of a search or training, nor "
+            "the start of one (4 characters or more), nor `last`"
         )
     newest: dict[str, tuple[int, Path]] = {}
     for file in layout.runner_logs.glob(f"{reference}*.log"):
@@ -88,12 +88,13 @@ def _runner_log(reference: str, layout: "Layout") -> Path:
             newest[match["search"]] = max(this, newest.get(match["search"], this))
     if not newest:
         raise DartboardError(
-            f"no search {reference} has run on this machine with DARTBOARD_HOME at {layout.home}; "
+            f"no search or training {reference} has run on this machine with DARTBOARD_HOME at "
+            f"{layout.home}; "
             f"`dartboard show {reference}` says how it is"
         )
     if len(newest) > 1:
         raise typer.BadParameter(
-            f"the ids of several searches start with {reference!r}, among them "
+            f"several ids start with {reference!r}, among them "
             f"{', '.join(sorted(newest)[:_SHOWN])}: give more of it"
         )
     ((_, file),) = newest.values()

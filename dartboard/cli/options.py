@@ -18,18 +18,20 @@ Url = Annotated[
         help="The server. Default: DARTBOARD_URL, else the one that `dartboard up` started.",
     ),
 ]
-SearchRef = Annotated[
+JobRef = Annotated[
     str,
     typer.Argument(
-        metavar="SEARCH", help="A search's id, the start of one, or `last` for the newest."
+        metavar="SEARCH|TRAINING",
+        help="The id of a search or a training, the start of one, or `last` for the newest of both "
+        "kinds.",
     ),
 ]
 ArchitectureRef = Annotated[
     str,
     typer.Argument(
         metavar="ARCHITECTURE|SEARCH",
-        help="An architecture's hash, or the start of one; or a search (as elsewhere), for the one "
-        "that it recommends.",
+        help="An architecture's hash, or the start of one; or a search's id, the start of one, or "
+        "`last` for the newest search, for the architecture that it recommends.",
     ),
 ]
 TrialNumber = Annotated[

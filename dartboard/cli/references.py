@@ -1,6 +1,7 @@
-"""From what a user types to the search or the architecture that is meant."""
+"""From what a user types to the search, the training or the architecture that is meant."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -10,8 +11,12 @@ import typer
 from dartboard.errors import DartboardError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from dartboard.client import Client
     from dartboard.models import Search, Training
+
+    JobList = Callable[..., Iterator[Search | Training]]
 
 _FULL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _START_OF_ID: Final = re.compile(r"[0-9a-f]{4,8}(-[0-9a-f-]*)?")
@@ -21,6 +26,27 @@ _SEARCHES_LOOKED_AT: Final = 200
 _TIME_DIGITS: Final = 12
 _SHOWN: Final = 5
 _SLACK: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How messages speak of what was looked for, where it is seen and where it comes from."""
+
+    noun: str
+    shown_by: str
+    made_by: str
+
+
+_SEARCHES: Final = _Words(
+    noun="search",
+    shown_by="`dartboard list` shows the ids",
+    made_by="`dartboard submit` makes one",
+)
+_JOBS: Final = _Words(
+    noun="search or training",
+    shown_by="`dartboard list` and `dartboard trainings` show the ids",
+    made_by="`dartboard submit` and `dartboard train` make one",
+)
 
 
 def search_id(client: "Client", reference: str) -> str:
@@ -37,48 +63,39 @@ def search_id(client: "Client", reference: str) -> str:
     reference = reference.strip().lower()
     if _FULL_ID.fullmatch(reference):
         return reference
-    if reference == "last":
-        newest = next(iter(client.list(page_size=1)), None)
-        if newest is None:
-            raise DartboardError("there is no search yet: `dartboard submit` makes one")
-        return str(newest.id)
-    if not _START_OF_ID.fullmatch(reference):
-        raise typer.BadParameter(
-            f"{reference!r} is no id of a search, nor the start of one (4 characters or more), "
-            "nor `last`; `dartboard list` shows the ids"
-        )
-    found = _starting_with(client, reference)
-    if not found:
-        raise DartboardError(
-            f"no search's id starts with {reference!r}; `dartboard list` shows the ids"
-        )
-    if len(found) > 1:
-        raise typer.BadParameter(
-            f"the ids of several searches start with {reference!r}, among them "
-            f"{', '.join(found)}: give more of it"
-        )
-    return found[0]
+    return str(_named(reference, _SEARCHES, [client.list]).id)
 
 
 def job(client: "Client", reference: str) -> "Search | Training":
-    """A search, or the training with this full id.
+    """A search or a training.
+
+    Args:
+        client: The server.
+        reference: An id, the start of one, or `last` for the newest of both kinds.
 
     Raises:
-        typer.BadParameter: The reference is none, or several searches start with it.
+        typer.BadParameter: The reference is none, or several searches or trainings start with it.
         DartboardError: There is no such search or training.
     """
-    identifier = search_id(client, reference)
+    reference = reference.strip().lower()
+    if not _FULL_ID.fullmatch(reference):
+        return _named(reference, _JOBS, [client.list, client.trainings])
     try:
-        return client.get(identifier)
-    except NotFoundError as error:
+        return client.get(reference)
+    except NotFoundError:
         try:
-            return client.training(identifier)
-        except NotFoundError:
-            raise error from None
+            return client.training(reference)
+        except NotFoundError as error:
+            raise NotFoundError(
+                status=error.status,
+                type=error.type,
+                title=error.title,
+                detail=f"No search or training has the id {reference}; {_JOBS.shown_by}.",
+            ) from None
 
 
 def is_start_of_id(reference: str) -> bool:
-    """Whether a search's id can be, or can start with, a text in small letters."""
+    """Whether an id can be, or can start with, a text in small letters."""
     return bool(_FULL_ID.fullmatch(reference) or _START_OF_ID.fullmatch(reference))
 
 
@@ -99,7 +116,7 @@ def architecture_hash(client: "Client", reference: str, trial: int | None) -> st
         _refuse_trial(trial)
         return reference
     if _START_OF_HASH.fullmatch(reference) and not (
-        _START_OF_ID.fullmatch(reference) and _starting_with(client, reference)
+        _START_OF_ID.fullmatch(reference) and _starting_with(client.list, reference)
     ):
         _refuse_trial(trial)
         return _only_hash(client, reference)
@@ -151,16 +168,41 @@ def _only_hash(client: "Client", start: str) -> str:
     return found.pop()
 
 
-def _starting_with(client: "Client", start: str) -> list[str]:
-    # An id begins with its time in milliseconds: its start bounds when the search was created.
+def _named(reference: str, words: _Words, lists: "Sequence[JobList]") -> "Search | Training":
+    """The one job of some lists that `last` or the start of an id names."""
+    if reference == "last":
+        newest = [job for jobs in lists for job in islice(jobs(page_size=1), 1)]
+        if not newest:
+            raise DartboardError(f"there is no {words.noun} yet: {words.made_by}")
+        return max(newest, key=lambda job: job.id)  # ids sort by age
+    if not _START_OF_ID.fullmatch(reference):
+        raise typer.BadParameter(
+            f"{reference!r} is no id of a {words.noun}, nor the start of one (4 characters or "
+            f"more), nor `last`; {words.shown_by}"
+        )
+    found = [job for jobs in lists for job in _starting_with(jobs, reference)]
+    if not found:
+        raise DartboardError(
+            f"no {words.noun} has an id that starts with {reference!r}; {words.shown_by}"
+        )
+    if len(found) > 1:
+        raise typer.BadParameter(
+            f"several ids start with {reference!r}, among them "
+            f"{', '.join(str(job.id) for job in found[:_SHOWN])}: give more of it"
+        )
+    return found[0]
+
+
+def _starting_with(jobs: "JobList", start: str) -> "list[Search | Training]":
+    # An id begins with its time in milliseconds: its start bounds when the job was created.
     digits = start.replace("-", "")[:_TIME_DIGITS]
     matching = (
-        str(search.id)
-        for search in client.list(
+        job
+        for job in jobs(
             created_after=_time(digits.ljust(_TIME_DIGITS, "0")) - _SLACK,
             created_before=_time(digits.ljust(_TIME_DIGITS, "f")) + _SLACK,
         )
-        if str(search.id).startswith(start)
+        if str(job.id).startswith(start)
     )
     return list(islice(matching, _SHOWN))
 

@@ -6,20 +6,20 @@ from typing import Annotated
 import typer
 
 from dartboard.cli import output
-from dartboard.cli.options import Json, SearchRef, Url, connect
+from dartboard.cli.options import JobRef, Json, Url, connect
 
 _STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
 def follow(
-    search: SearchRef,
+    reference: JobRef,
     after: Annotated[
         int, typer.Option(min=0, help="With --json: only events with larger numbers.")
     ] = 0,
     as_json: Json = False,
     url: Url = None,
 ) -> int:
-    """Watch a search, or a training by its id, until it ends. Ctrl-C stops the watching only.
+    """Watch a search or a training until it ends. Ctrl-C stops the watching only.
 
     With --json: one event a line, from the first one on. The exit code is 0 if it succeeded.
     """
@@ -27,11 +27,11 @@ def follow(
     from dartboard.cli.references import job
 
     with connect(url) as client:
-        return follow_job(client, job(client, search), after=after, as_json=as_json)
+        return follow_job(client, job(client, reference), after=after, as_json=as_json)
 
 
-def show(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
-    """Show all of a search, or of a training by its id: its state, trials, what it came to.
+def show(reference: JobRef, as_json: Json = False, url: Url = None) -> None:
+    """Show all of a search or a training: its state, trials, what it came to.
 
     With --json: the search, with its `architectures`, or the training.
     """
@@ -42,7 +42,7 @@ def show(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
     from dartboard.models import Training
 
     with connect(url) as client:
-        named = job(client, search)
+        named = job(client, reference)
         last = client.events(named, limit=1).last
         recent = client.events(named, after=max(0, last - RECENT), limit=RECENT).items
         found = client.get(named)
@@ -118,15 +118,15 @@ def list_searches(
         output.stderr().print(f"There are more; -n {2 * limit} shows more of them.")
 
 
-def cancel(search: SearchRef, as_json: Json = False, url: Url = None) -> None:
-    """End a search, or a training by its id: at once while it waits, within seconds otherwise.
+def cancel(reference: JobRef, as_json: Json = False, url: Url = None) -> None:
+    """End a search or a training: at once while it waits, within seconds otherwise.
 
     With --json: the search or training.
     """
     from dartboard.cli.references import job
 
     with connect(url) as client:
-        found = client.cancel(job(client, search))
+        found = client.cancel(job(client, reference))
     if as_json:
         output.print_json(found)
     elif found.ended:

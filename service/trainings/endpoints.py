@@ -1,18 +1,14 @@
 """`/v1/trainings`: submit, list, look at, cancel."""
 
-import json
-import re
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import JSONResponse
-from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
-from service.database import Database
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -25,13 +21,11 @@ from service.jobs.parameters import (
     labels_of,
 )
 from service.openapi import LOOKUP, SUBMISSION, ok, problems, spec_body
-from service.parameters import HASH_PATTERN, Limit, TrainingId
-from service.problems import FieldProblem
-from service.spec_body import invalid_spec, parse_spec, read_json
+from service.parameters import Limit, TrainingId
+from service.spec_body import parse_spec, read_json
+from service.trainings.by_hash import with_stored_architecture
 from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
 from service.wiring import DatabaseOf
-from store import architectures
-from store.errors import NotFoundError
 from store.searches import SearchFilter
 from store.states import JobKind
 
@@ -65,11 +59,11 @@ async def submit_training(
 
     The body is a spec; unknown fields are refused. Everything but `architecture` has a default. The
     architecture is a genotype as JSON, the name of a published one, or the hash of a stored one,
-    whose genotype then stands in the spec. What a search of the `sharp` family found is trained as
-    such with `"network": {"family": "sharp"}`.
+    whose genotype then stands in the spec. With a hash, `network.family` defaults to the family of
+    the searches that found it; where they differ, it has to be chosen.
     """
-    body = await _with_genotype(await read_json(request, smallest=_SMALLEST_SPEC), database)
-    spec = parse_spec(RetrainingSpec, body)
+    body = await read_json(request, smallest=_SMALLEST_SPEC)
+    spec = parse_spec(RetrainingSpec, await with_stored_architecture(body, database))
     if dry_run:
         return JSONResponse(TrainingDryRun.of(spec).model_dump(mode="json"))
     answer = await database.run(partial(operations.submit, spec=spec, answer=TrainingAnswer))
@@ -150,28 +144,3 @@ async def cancel_training(training_id: TrainingId, database: DatabaseOf) -> Trai
     Cancelling again changes nothing. A training that already succeeded or failed is a conflict.
     """
     return await database.run(partial(operations.cancel, job_id=training_id, answer=TrainingAnswer))
-
-
-async def _with_genotype(body: bytes, database: Database) -> bytes:
-    """The body, with the genotype of a stored architecture in the place of its hash.
-
-    Raises:
-        ProblemError: No architecture has this hash.
-    """
-    try:
-        value = from_json(body)
-    except ValueError:  # nested too deeply; whoever reads the spec says so
-        return body
-    key = value.get("architecture") if isinstance(value, dict) else None
-    if not (isinstance(key, str) and re.fullmatch(HASH_PATTERN, key)):
-        return body
-    try:
-        value["architecture"] = await database.run(partial(_genotype, architecture_hash=key))
-    except NotFoundError as error:
-        message = f"there is {error}; GET /v1/searches/{{id}}/architectures lists those of a search"
-        raise invalid_spec([FieldProblem(pointer="/architecture", message=message)]) from None
-    return json.dumps(value).encode()
-
-
-def _genotype(session: Session, architecture_hash: str) -> dict[str, Any]:
-    return architectures.get(session, architecture_hash).genotype

@@ -388,7 +388,8 @@ def test_showing_a_search(dartboard: Dartboard, client: Client, found: str) -> N
 def test_an_id_may_be_shortened_or_the_last(
     dartboard: Dartboard, client: Client, server: Served
 ) -> None:
-    assert "no search yet" in dartboard("show", "last").err
+    assert "no search or training yet" in dartboard("show", "last").err
+    assert "no search yet" in dartboard("genotype", "last").err
     first, second = client.submit(SPEC, name="first"), client.submit(SPEC, name="second")
     assert dartboard("show", "last", "--json").json["name"] == "second"
     # These two differ at the end only; the start until there is the same but for milliseconds.
@@ -402,7 +403,9 @@ def test_an_id_may_be_shortened_or_the_last(
     none = dartboard("show", "0123abcd", "--json")
     assert none.code == 1
     assert "dartboard list" in json.loads(none.err)["message"]
-    assert dartboard("show", "01900000-0000-7000-8000-000000000000").code == 1
+    absent = dartboard("show", "01900000-0000-7000-8000-000000000000", "--json")
+    assert (absent.code, json.loads(absent.err)["error"]) == (1, "not_found")
+    assert "`dartboard trainings` show the ids" in json.loads(absent.err)["message"]
 
 
 def test_listing(dartboard: Dartboard, client: Client, found: str) -> None:
@@ -530,7 +533,7 @@ def test_the_log_of_a_search_is_that_of_its_newest_runner(
     }
     missing = dartboard("logs", "last")
     assert missing.code == 1
-    assert f"no search {second.id} has run on this machine" in missing.err
+    assert f"no search or training {second.id} has run on this machine" in missing.err
     server.stop()
     assert dartboard("logs", str(first.id)[:8].upper()).out == "one\nattempt 10\n"
     (folder / f"{str(first.id)[:8]}-0000-7000-8000-000000000000-1.log").write_text("")

@@ -1,5 +1,6 @@
 """Trainings through the client and the command, against a real server."""
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -75,11 +76,13 @@ def test_a_typed_spec_and_fields(client: Client) -> None:
 
 
 def test_what_a_search_found_is_trained_by_its_hash(client: Client, worker: Worker) -> None:
-    client.submit(SPEC)
+    client.submit(SPEC, space={"kind": "sharp_darts", "nodes": 1})
     search = client.get(worker.run())
     assert search.recommended is not None
     training = client.train(architecture=search.recommended.architecture)
-    assert training.parsed_spec().genotype == client.genotype(search.recommended.architecture)
+    spec = training.parsed_spec()
+    assert spec.genotype == client.genotype(search.recommended.architecture)
+    assert spec.family == "sharp"
 
 
 def test_trainings_are_listed_and_cancelled_by_themselves(client: Client) -> None:
@@ -90,6 +93,9 @@ def test_trainings_are_listed_and_cancelled_by_themselves(client: Client) -> Non
     assert len(list(client.list())) == 1
     assert client.cancel(client.training(ids[0])).status == "cancelled"
     assert [each.id for each in client.trainings(status="cancelled")] == ids[:1]
+    middle = client.training(ids[1]).created_at
+    assert [each.id for each in client.trainings(created_after=middle)] == ids[:0:-1]
+    assert [each.id for each in client.trainings(created_before=middle)] == ids[:1]
     with pytest.raises(NotFoundError):
         client.get(ids[1])
     with pytest.raises(NotFoundError):
@@ -126,6 +132,33 @@ def test_the_command_trains_and_follows(
     assert dartboard("trainings", "--status", "queued", "--json").json == []
     refused = dartboard("cancel", training["id"])
     assert (refused.code, "succeeded" in refused.err) == (1, True)
+
+
+def test_an_id_may_be_shortened_or_the_last_of_both_kinds(
+    dartboard: Dartboard, client: Client, tmp_path: Path
+) -> None:
+    training = client.train(TRAINING, name="older")
+    assert dartboard("show", "last", "--json").json["name"] == "older"
+    search = client.submit(SPEC, name="newer")
+    assert dartboard("show", "last", "--json").json["name"] == "newer"
+    # What starts both ids is ambiguous, and one character more is not.
+    pairs = list(zip(str(training.id), str(search.id), strict=True))
+    common = [one == other for one, other in pairs].index(False)
+    ambiguous = dartboard("show", str(training.id)[:common])
+    assert ambiguous.code == 2
+    for each in (training, search):
+        assert str(each.id) in ambiguous.err
+        assert dartboard("show", str(each.id)[: common + 1], "--json").json["id"] == str(each.id)
+    # Only a search has something to draw.
+    assert str(search.id) in dartboard("genotype", "last").err
+    newest = client.train(TRAINING)
+    log = tmp_path / "home" / "logs" / "runners" / f"{newest.id}-1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("of the training\n")
+    assert dartboard("logs", "last").out == "of the training\n"
+    assert dartboard("cancel", "last").out == f"{newest.id} is cancelled.\n"
+    assert dartboard("follow", "last", "--json").out.count("training.cancelled") == 1
+    assert [client.get(each).status for each in (search, training)] == ["queued", "queued"]
 
 
 def test_the_command_says_what_a_training_would_run(dartboard: Dartboard, server: Served) -> None:

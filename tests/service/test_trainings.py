@@ -149,11 +149,81 @@ def test_an_architecture_by_its_hash(api: Api, worker: Worker) -> None:
     worker.store(genotype("dil_conv_3x3"))
     spec = train(api, architecture=genotype("dil_conv_3x3").hash)["spec"]
     assert spec["architecture"] == genotype("dil_conv_3x3").model_dump(mode="json")
+    # No search found it.
+    assert spec["network"]["family"] is None
     answer = api.post("/v1/trainings", json={**SPEC, "architecture": "0" * 64})
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert error["pointer"] == "/architecture"
     assert "GET /v1/searches/{id}/architectures" in error["message"]
+
+
+def find(api: Api, worker: Worker, **space: Any) -> None:
+    """Runs a search of a space that finds `genotype()` and `genotype("max_pool_3x3")`."""
+    api.submit(space={"channels": 2, "cells": 3, "nodes": 1, **space})
+    worker.run_to_the_end()
+
+
+@pytest.mark.parametrize(
+    ("space", "family"),
+    [
+        ({"kind": "darts"}, "darts"),
+        ({"kind": "sharp_darts"}, "sharp"),
+        ({"kind": "darts", "family": "sharp"}, "sharp"),
+    ],
+)
+def test_a_hash_brings_the_family_of_the_searches_that_found_it(
+    api: Api, worker: Worker, engine: Engine, space: dict[str, str], family: str
+) -> None:
+    for _ in range(2):
+        find(api, worker, **space)
+    # A training of the other family has found nothing.
+    other = {"darts": "sharp", "sharp": "darts"}[family]
+    train(api, network={"channels": 2, "cells": 3, "family": other})
+    run_to_the_end(engine, worker)
+    by_hash = {**SPEC, "architecture": genotype().hash}
+    for network in ({}, {"channels": 2, "cells": 3}, {"cells": 3, "family": None}):
+        spec = train(api, **{**by_hash, "network": network})["spec"]
+        assert spec["network"] == {
+            **RetrainingSpec.model_validate({"architecture": "DARTS_V2"}).network.model_dump(),
+            **network,
+            "family": family,
+        }
+    del by_hash["network"]
+    told = api.post("/v1/trainings?dry_run=true", json=by_hash).json()
+    assert told["spec"]["network"]["family"] == family
+    chosen = train(api, architecture=genotype().hash, network={"cells": 3, "family": other})
+    assert chosen["spec"]["network"]["family"] == other
+    # Without a hash, nobody is asked.
+    assert train(api)["spec"]["network"]["family"] is None
+
+
+def test_where_the_searches_differ_the_family_has_to_be_chosen(api: Api, worker: Worker) -> None:
+    find(api, worker, kind="darts")
+    find(api, worker, kind="sharper_darts")
+    by_hash = {**SPEC, "architecture": genotype().hash}
+    answer = api.post("/v1/trainings", json=by_hash)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == "/network/family"
+    assert "(darts, sharp)" in error["message"]
+    for family in ("darts", "sharp"):
+        network = {"cells": 3, "family": family}
+        assert train(api, **{**by_hash, "network": network})["spec"]["network"]["family"] == family
+
+
+@pytest.mark.parametrize(
+    ("network", "pointer"),
+    [(7, "/network"), (None, "/network"), ({"family": 7}, "/network/family")],
+)
+def test_a_network_that_is_none_is_refused_with_a_hash_too(
+    api: Api, worker: Worker, network: object, pointer: str
+) -> None:
+    find(api, worker, kind="darts")
+    body = {**SPEC, "architecture": genotype().hash, "network": network}
+    answer = api.post("/v1/trainings", json=body)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
 def test_a_dry_run_stores_nothing(api: Api) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from search_core import published
 from store import architectures, events, leases, recording, searches
 from store.errors import LeaseLostError
 from store.leases import Lease
@@ -56,12 +57,33 @@ def test_the_whole_way_of_a_search(engine: Engine, submit: Submit, claim: Claim)
         assert search.lease_token is None
         findings = architectures.findings(session, GENOTYPE.hash)
         assert [finding.trial.number for finding in findings] == [1, 0]
+        assert architectures.families(session, GENOTYPE.hash) == ["darts"]
     assert kinds_of(engine, search_id) == [
         "search.queued",
         "search.running",
         *["trial.started", "trial.epoch", "trial.succeeded"] * 2,
         "search.succeeded",
     ]
+
+
+def test_only_cells_have_families(engine: Engine, submit: Submit, claim: Claim) -> None:
+    path = published.get("HYPERCUBOID_HANDMADE").genotype
+    found = [
+        ({"kind": "hypercuboid"}, path),
+        ({"kind": "sharp_darts"}, GENOTYPE),
+        ({"kind": "sharper_darts"}, GENOTYPE),
+        ({"kind": "darts"}, GENOTYPE),
+    ]
+    for space, genotype in found:
+        search_id = submit(space=space)
+        lease = claim()
+        (trial,) = trials_of(engine, search_id)
+        with transaction(engine) as session:
+            recording.trial_succeeded(session, lease, trial.id, genotype)
+            recording.finish(session, lease)
+    with transaction(engine) as session:
+        assert architectures.families(session, GENOTYPE.hash) == ["darts", "sharp"]
+        assert architectures.families(session, path.hash) == []
 
 
 def test_an_epoch_recorded_twice_is_there_once(

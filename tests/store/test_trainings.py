@@ -86,6 +86,7 @@ def test_a_training_runs_to_its_results_and_recommends_nothing(
         # It was given the architecture, and did not find it.
         assert architectures.get(session, GENOTYPE.hash).kind == "cell"
         assert architectures.findings(session, GENOTYPE.hash) == []
+        assert architectures.families(session, GENOTYPE.hash) == []
 
 
 def test_a_trial_of_a_search_has_no_result(
