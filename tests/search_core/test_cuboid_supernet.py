@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_core import path_network
 from search_core.cuboid_size import CuboidCosts
-from search_core.cuboid_supernet import CuboidSupernet
+from search_core.cuboid_supernet import CuboidSupernet, Mixture
 from search_core.derive import path_score
 from search_core.genotype import PathGenotype
 from search_core.marginals import marginals
@@ -197,3 +197,58 @@ def test_marginals_ask_only_those_that_have_the_hyperparameter() -> None:
             "marginal.activation=silu": 0.4 / 0.8,
         }
     )
+
+
+def test_temperature_divides_the_alphas() -> None:
+    network = make(SMALL)
+    choose(network, (0, 0, 0, 0), 3.0)
+    network.temperature = 2.0
+    expected = (network.alpha.detach() / 2).softmax(dim=-1)
+    torch.testing.assert_close(network.architecture_weights()["cuboid"], expected)
+
+
+def test_expected_cost_is_a_share_of_the_mean_path_s() -> None:
+    network = make(SMALL)
+    with torch.no_grad():
+        network.alpha.zero_()
+    assert float(network.expected_cost().detach()) == pytest.approx(1)
+    counts = CuboidCosts(SMALL, (1, 8, 8), 10).operations
+    mean = sum(sum(each.cost.multiply_adds for each in row) / len(row) for row in counts)
+    route = (2, 7, 4, 0)
+    choose(network, route, 60.0)
+    chosen = sum(row[index].cost.multiply_adds for row, index in zip(counts, route, strict=True))
+    assert float(network.expected_cost().detach()) == pytest.approx(chosen / mean)
+    # Pools that keep the channels are free: the gradient leads there from everything else.
+    with torch.no_grad():
+        network.alpha.zero_()
+    [gradient] = torch.autograd.grad(network.expected_cost(), [network.alpha])
+    free = [
+        each.candidate.operation != "sharp_sep_conv" and each[0] == each[1]
+        for each in SMALL.operations
+    ]
+    assert set(gradient[0].topk(2, largest=False).indices.tolist()) == {
+        index for index, is_free in enumerate(free) if is_free
+    }
+
+
+def test_skipping_leaves_out_what_is_light_but_never_a_whole_state() -> None:
+    skipping = SMALL.model_copy(update={"skip_below": 0.05})
+    network, exact = make(skipping).eval(), make(SMALL).eval()
+    for each in (network, exact):
+        choose(each, (0, 0, 0, 0), 6.0)
+    weights_o = exact.architecture_weights()["cuboid"][0]
+    mixture = network.positions[0]
+    assert isinstance(mixture, Mixture)
+    # All but one are far below; of those into 6 channels the heaviest, the first of equals, stays.
+    into_six = [index for index, each in enumerate(SMALL.operations) if each.out_channels == 6]
+    assert mixture.skipped(weights_o) == frozenset(range(8)) - {0, into_six[0]}
+    images_nchw = torch.randn((4, 1, 8, 8), generator=stream(1, "images"))
+    called: list[int] = []
+    for index, operation in enumerate(mixture.operations):
+        operation.register_forward_hook(lambda *_, index=index: called.append(index))
+    difference = (network(images_nchw) - exact(images_nchw)).norm() / exact(images_nchw).norm()
+    assert called == [0, into_six[0]]
+    assert 0 < float(difference.detach()) < 0.1
+    # What is computed still trains, in both orders; what is not keeps still.
+    [alpha] = torch.autograd.grad(network(images_nchw).square().sum(), [network.alpha])
+    assert bool(alpha.isfinite().all())
