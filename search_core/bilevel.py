@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam
@@ -68,15 +68,14 @@ class BilevelStep:
         self.network = network
         self.order: Order = ORDERS[algorithm.order]
         self._cost_weight = algorithm.cost_weight
-        self._trained: nn.Module = network
+        self._sampler: PathSampler | None = None
         if algorithm.sampling is not None:
             assert isinstance(network, CuboidSupernet)
             assert path_generator is not None
             network.trained_by_paths = True
-            sampler = PathSampler(network, algorithm.sampling, path_generator)
-            self._trained = sampler
+            self._sampler = PathSampler(network, algorithm.sampling, path_generator)
             if algorithm.sampling.alphas == "paths":
-                self.order = sampler.order
+                self.order = self._sampler.order
         self.gradient_clip = training.gradient_clip
         self.weight_optimizer = SGD(
             network.weight_parameters(),
@@ -130,18 +129,43 @@ class BilevelStep:
 
     def _train_weights(self, train: LabelledImages) -> BatchResult:
         weights = self.network.weight_parameters()
-        logits_nk = self._trained(train.images_nchw)
-        loss = functional.cross_entropy(logits_nk, train.labels_n)
-        value = float(loss.detach())
-        _check_finite("the training loss", value)
-        # What took no part, on another path or skipped, is left as it is: without decay, too.
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        for weight, gradient in zip(weights, gradients, strict=True):
-            weight.grad = gradient
+        for weight in weights:
+            weight.grad = None
+        if self._sampler is None:
+            result = self._accumulate(self.network(train.images_nchw), train, 1.0)
+        else:
+            result = self._accumulate_paths(self._sampler, train)
+        # What took no part, on no path or skipped, has no gradient: it is left as it is, without
+        # decay too.
         norm = nn.utils.clip_grad_norm_(weights, self.gradient_clip)
         _check_finite("the norm of the weights' gradient", float(norm))
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
+        return result
+
+    def _accumulate_paths(self, sampler: PathSampler, train: LabelledImages) -> BatchResult:
+        paths = sampler.paths_to_train()
+        results = [
+            self._accumulate(
+                sampler.network.path_logits(train.images_nchw, path), train, 1 / len(paths)
+            )
+            for path in paths
+        ]
+        return BatchResult(
+            sum(each.loss for each in results) / len(paths),
+            round(sum(each.num_correct for each in results) / len(paths)),
+        )
+
+    def _accumulate(self, logits_nk: Tensor, train: LabelledImages, share: float) -> BatchResult:
+        """Adds a share of the loss's gradient to the weights'; alphas get none."""
+        weights = self.network.weight_parameters()
+        loss = functional.cross_entropy(logits_nk, train.labels_n)
+        value = float(loss.detach())
+        _check_finite("the training loss", value)
+        gradients = torch.autograd.grad(share * loss, weights, allow_unused=True)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None:
+                weight.grad = gradient if weight.grad is None else weight.grad + gradient
         num_correct = int((logits_nk.argmax(dim=1) == train.labels_n).sum())
         return BatchResult(value, num_correct)
 

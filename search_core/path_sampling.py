@@ -1,18 +1,20 @@
-"""Searching a HyperCuboid one path at a time.
+"""Searching a HyperCuboid by single paths.
 
-The weights train as in single path one-shot search (arXiv 1904.00420, section 3.2): every step one
-path, drawn at random. The alphas train by the score function estimator (Williams, 1992, equation
-2): the gradient of the expected validation loss of a path drawn by them is the mean over drawn
-paths of the loss, less that of the others, times the gradient of the path's log-probability. Only
-losses are needed, no gradient through a network.
+The weights train as in one-shot search by single paths (arXiv 1904.00420, section 3.2), by default
+with strict fairness (arXiv 1907.01845, section 3.2): a step trains as many paths as it takes for
+every operation to take part once. The alphas train by the score function estimator (Williams,
+1992, equation 2): the gradient of the expected validation loss of a drawn path is the mean over
+drawn paths of the loss, less that of the others, times the gradient of the path's log-probability.
+Only losses are needed, no gradient through a network.
 
-A path is drawn position by position, among the operations that read the state it has come to.
+A path is drawn position by position, among the operations that read the state it has come to, in
+proportion to their multipliers.
 
 Legend: n images, p positions, o operations of a position, k classes.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
@@ -24,7 +26,7 @@ from search_core.spec.algorithm import PathSampling
 from search_core.supernet import Supernet
 
 
-class PathSampler(nn.Module):
+class PathSampler:
     """Draws paths and trains with them.
 
     Args:
@@ -36,7 +38,6 @@ class PathSampler(nn.Module):
     def __init__(
         self, network: CuboidSupernet, sampling: PathSampling, generator: torch.Generator
     ) -> None:
-        super().__init__()
         self.network = network
         self._sampling = sampling
         self._generator = generator
@@ -52,12 +53,14 @@ class PathSampler(nn.Module):
         }
         self._everything = torch.arange(len(network.space.operations))
 
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        """The logits of the images x_nchw on a path drawn for a weight step, [n, k]."""
-        weights_po = self.network.architecture_weights()["cuboid"].cpu()
+    def paths_to_train(self) -> list[Choices]:
+        """The paths of the next weight step, which share its images."""
+        if self._sampling.weights == "fair":
+            return self.draw_fairly()
+        multipliers_po = self._multipliers().detach().cpu()
         if self._sampling.weights == "uniform":
-            weights_po = torch.ones_like(weights_po)
-        return self.network.path_logits(x_nchw, self.draw(weights_po))
+            multipliers_po = torch.ones_like(multipliers_po)
+        return [self.draw(multipliers_po)]
 
     def order(
         self,
@@ -78,8 +81,8 @@ class PathSampler(nn.Module):
             The mean loss of the drawn paths, and the estimate.
         """
         assert network is self.network
-        weights_po = self.network.architecture_weights()["cuboid"].cpu()
-        paths = [self.draw(weights_po) for _ in range(self._sampling.paths)]
+        multipliers_po = self._multipliers().detach().cpu()
+        paths = [self.draw(multipliers_po) for _ in range(self._sampling.paths)]
         with torch.no_grad():
             losses = torch.stack(
                 [
@@ -101,34 +104,63 @@ class PathSampler(nn.Module):
         gradients = torch.autograd.grad(surprise, self.network.architecture_parameters())
         return ArchitectureGradient(losses.mean(), gradients)
 
-    def draw(self, weights_po: Tensor) -> Choices:
+    def draw(self, multipliers_po: Tensor) -> Choices:
         """Draws a path.
 
         Args:
-            weights_po: On the CPU. At each position an operation is drawn in proportion to them.
+            multipliers_po: On the CPU. At each position an operation is drawn in proportion to
+                those of all that read the state.
 
         Returns:
             The index of an operation for each position.
         """
         path: list[int] = []
         open_to = self._everything
-        for weights_o in weights_po:
-            drawn = torch.multinomial(weights_o[open_to], 1, generator=self._generator)
+        for multipliers_o in multipliers_po:
+            drawn = torch.multinomial(multipliers_o[open_to], 1, generator=self._generator)
             path.append(int(open_to[drawn]))
-            open_to = self._reading[self.network.space.operations[path[-1]].out_channels]
+            open_to = self._after(path[-1])
         return tuple(path)
 
+    def draw_fairly(self) -> list[Choices]:
+        """Draws as many paths as a position has operations, so that each is on one of them.
+
+        Where fewer operations read a state than lead to it, some are on several; where more do,
+        some are on none this time.
+        """
+        paths: list[Choices] = [(index,) for index in self._shuffled(self._everything)]
+        for _ in self.network.space.positions[1:]:
+            waiting: dict[int, list[int]] = {}
+            continued: list[Choices] = []
+            for path in paths:
+                channels = self.network.space.operations[path[-1]].out_channels
+                if not waiting.get(channels):
+                    waiting[channels] = self._shuffled(self._reading[channels])
+                continued.append((*path, waiting[channels].pop()))
+            paths = continued
+        return paths
+
     def log_probability(self, path: Choices) -> Tensor:
-        """The logarithm of the chance that `draw` draws a path by the softmaxed alphas; a scalar.
+        """The logarithm of the chance that `draw` draws a path by the multipliers; a scalar.
 
         Args:
             path: The index of an operation for each position.
         """
-        scores_po = self.network.alpha / self.network.temperature
         terms = []
         open_to = self._everything
-        for scores_o, index in zip(scores_po, path, strict=True):
-            competing = scores_o[open_to.to(scores_o.device)]
-            terms.append(scores_o[index] - competing.logsumexp(dim=0))
-            open_to = self._reading[self.network.space.operations[index].out_channels]
+        for multipliers_o, index in zip(self._multipliers(), path, strict=True):
+            competing = multipliers_o[open_to.to(multipliers_o.device)]
+            terms.append(multipliers_o[index].log() - competing.sum().log())
+            open_to = self._after(index)
         return torch.stack(terms).sum()
+
+    def _multipliers(self) -> Tensor:
+        return self.network.weighting(self.network.softmaxed(self.network.alpha))
+
+    def _after(self, index: int) -> Tensor:
+        return self._reading[self.network.space.operations[index].out_channels]
+
+    def _shuffled(self, indices: Tensor) -> list[int]:
+        order = torch.randperm(len(indices), generator=self._generator)
+        shuffled: list[int] = indices[order].tolist()
+        return shuffled

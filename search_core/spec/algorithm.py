@@ -8,20 +8,22 @@ from search_core.spec.base import SpecModel, field_error
 
 
 class PathSampling(SpecModel):
-    """One path at a time: every weight step trains a path drawn at random.
+    """Single paths in place of the mixture of all operations (arXiv 1904.00420, 1907.01845).
 
-    The weights of an operation are then trained as they are used later, alone, and not as one
-    summand of many whose scale the normalisations make up for.
+    The weights of an operation are then trained as they are used later, and not as one summand of
+    many. Paths are drawn by the multipliers that the weighting makes of the softmaxed alphas, so
+    that under Max-W no operation is ever far less likely than the heaviest.
     """
 
+    weights: Literal["fair", "uniform", "alphas"] = "fair"
+    """Which paths a weight step trains. `fair`: so many that every operation takes part once, on
+    the same images, and the mean of their gradients; `uniform`: one, of which all are as likely;
+    `alphas`: one, drawn by the multipliers."""
     alphas: Literal["paths", "mixture"] = "paths"
-    """What trains the alphas: the losses of paths drawn by the softmaxed alphas, by the score
-    function estimator (Williams 1992), which needs no backward pass; or the gradient of the
-    mixture of all operations, by the order and weighting as without sampling."""
-    paths: int = Field(default=4, ge=2, le=256)
+    """What trains the alphas: the losses of drawn paths, by the score function estimator (Williams
+    1992), which needs no backward pass; or the gradient of the mixture, as without sampling."""
+    paths: int = Field(default=8, ge=2, le=256)
     """Paths that are compared on each validation batch, where `alphas` is `paths`."""
-    weights: Literal["uniform", "alphas"] = "uniform"
-    """How the path of a weight step is drawn: all alike, or by the softmaxed alphas."""
 
 
 class AlgorithmSpec(SpecModel):
@@ -61,19 +63,11 @@ class AlgorithmSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check_sampling(self) -> Self:
-        if self.sampling is None:
-            return self
-        if self.order != "first":
+        if self.sampling is not None and self.order != "first":
             raise field_error(
                 "paths that are sampled have no weight step to look ahead of; "
                 "choose the order 'first'",
                 "order",
-            )
-        if self.weighting != "scalar" and self.sampling.alphas == "paths":
-            raise field_error(
-                f"the alphas of sampled paths have no mixture for the {self.weighting!r} weighting "
-                "to weigh; leave it out, or set sampling.alphas to 'mixture'",
-                "weighting",
             )
         return self
 

@@ -14,11 +14,12 @@ from search_core.bilevel import BilevelStep
 from search_core.cuboid_supernet import CuboidSupernet, OnePath
 from search_core.data import LabelledImages
 from search_core.evaluation import calibrate
+from search_core.genotype import PathGenotype
 from search_core.path_sampling import PathSampler
 from search_core.randomness import stream
 from search_core.search import SearchRun
 from search_core.spec import AlgorithmSpec, PathSampling, SearchSpec, TrainingSpec
-from search_core.weighting import scalar
+from search_core.weighting import Weighting, max_w, scalar
 from tests.search_core.test_hypercuboid_spec import cuboid
 
 SpecMaker = Callable[..., SearchSpec]
@@ -39,12 +40,12 @@ CUBOID = {
 }
 
 
-def make_network() -> CuboidSupernet:
+def make_network(weighting: Weighting = scalar) -> CuboidSupernet:
     network = CuboidSupernet(
         SPACE,
         (1, 8, 8),
         10,
-        weighting=scalar,
+        weighting=weighting,
         weight_generator=stream(0, "weights"),
         alpha_generator=stream(0, "alphas"),
     ).double()
@@ -65,24 +66,28 @@ def all_paths() -> list[tuple[int, int]]:
     ]
 
 
-def test_the_chances_of_all_paths_add_up_to_one_and_are_those_drawn() -> None:
-    network = make_network()
+@pytest.mark.parametrize("weighting", [scalar, max_w])
+def test_the_chances_of_all_paths_add_up_to_one_and_are_those_drawn(weighting: Weighting) -> None:
+    network = make_network(weighting)
     network.temperature = 0.7
     sampler = sampler_of(network)
     chances = {
         path: math.exp(float(sampler.log_probability(path).detach())) for path in all_paths()
     }
     assert sum(chances.values()) == pytest.approx(1)
-    weights_po = network.architecture_weights()["cuboid"]
-    drawn = Counter(sampler.draw(weights_po) for _ in range(4000))
+    multipliers_po = weighting(network.architecture_weights()["cuboid"])
+    drawn = Counter(sampler.draw(multipliers_po) for _ in range(4000))
     assert set(drawn) <= set(chances)
     for path, chance in chances.items():
         deviation = math.sqrt(4000 * chance * (1 - chance))
-        assert abs(drawn[path] - 4000 * chance) < 5 * deviation + 1  # type: ignore[index]
+        assert abs(drawn[path] - 4000 * chance) < 5 * deviation + 1
 
 
-def test_the_estimate_is_the_gradient_of_the_expected_loss(make_batch: BatchMaker) -> None:
-    network = make_network()
+@pytest.mark.parametrize("weighting", [scalar, max_w])
+def test_the_estimate_is_the_gradient_of_the_expected_loss(
+    weighting: Weighting, make_batch: BatchMaker
+) -> None:
+    network = make_network(weighting)
     validation = make_batch(8, seed=2, dtype=torch.float64)
     sampler = sampler_of(network, paths=256)
     losses = {
@@ -105,36 +110,115 @@ def test_the_estimate_is_the_gradient_of_the_expected_loss(make_batch: BatchMake
     assert float((mean - exact).norm() / exact.norm()) < 0.35
 
 
-@pytest.mark.parametrize("weights", ["uniform", "alphas"])
-def test_a_weight_step_trains_one_path_and_nothing_else(
+@pytest.mark.parametrize("weighting", [scalar, max_w])
+def test_multipliers_are_what_paths_are_drawn_by(weighting: Weighting) -> None:
+    network = make_network(weighting)
+    multipliers_po = weighting(network.architecture_weights()["cuboid"])
+    sampler = sampler_of(network)
+    path = all_paths()[3]
+    first, second = path
+    readers = [
+        index
+        for index, operation in enumerate(SPACE.operations)
+        if operation.in_channels == SPACE.operations[first].out_channels
+    ]
+    chance = multipliers_po[0, first] / multipliers_po[0].sum()
+    chance = chance * multipliers_po[1, second] / multipliers_po[1, readers].sum()
+    assert float(sampler.log_probability(path).detach()) == pytest.approx(math.log(chance))
+
+
+def test_a_fair_step_has_every_operation_once() -> None:
+    network = make_network()
+    drawn = [tuple(sampler_of(network).draw_fairly()) for _ in range(1)]
+    sampler = sampler_of(network)
+    for _ in range(20):
+        paths = sampler.draw_fairly()
+        drawn.append(tuple(paths))
+        assert set(paths) <= set(all_paths())
+        for position in range(2):
+            assert sorted(path[position] for path in paths) == list(range(8))
+    assert len(set(drawn)) > 15
+
+
+def test_a_fair_step_where_readers_and_writers_differ() -> None:
+    # Only between different channels there is a normalisation to choose: 3 operations lead to
+    # each state of 2 or 3 channels, and as many read it; with a third width it is 5 and 5.
+    space = cuboid(
+        axes={
+            "channels": [2, 3, 4],
+            "operation": ["resizable_pool"],
+            "normalisation": ["batch", "group"],
+        },
+        levels=2,
+        strides=[2],
+        final_channels=4,
+    )
+    network = CuboidSupernet(
+        space,
+        (1, 8, 8),
+        10,
+        weighting=scalar,
+        weight_generator=stream(0, "weights"),
+        alpha_generator=stream(0, "alphas"),
+    )
+    paths = sampler_of(network).draw_fairly()
+    assert len(paths) == len(space.operations) == 15
+    assert sorted(path[0] for path in paths) == sorted(path[1] for path in paths)
+
+
+@pytest.mark.parametrize("weights", ["fair", "uniform", "alphas"])
+def test_a_weight_step_trains_its_paths_and_nothing_else(
     weights: str, make_batch: BatchMaker
 ) -> None:
     network = make_network()
+    sampling = PathSampling(weights=weights)  # type: ignore[arg-type]
     step = BilevelStep(
         network,
-        AlgorithmSpec(sampling=PathSampling(weights=weights)),  # type: ignore[arg-type]
+        AlgorithmSpec(sampling=sampling),
         TrainingSpec(weight_decay=0.1),
         stream(0, "paths"),
     )
-    expected = PathSampler(network, PathSampling(), stream(0, "paths"))
-    weights_po = network.architecture_weights()["cuboid"]
-    path = expected.draw(torch.ones_like(weights_po) if weights == "uniform" else weights_po)
+    paths = PathSampler(network, sampling, stream(0, "paths")).paths_to_train()
+    assert len(paths) == (8 if weights == "fair" else 1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     train, validation = (make_batch(8, seed=seed, dtype=torch.float64) for seed in (1, 2))
     step(train, validation, alphas=False)
     changed = {
         name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
     }
-    first, last = (SPACE.operations[index] for index in path)
-    allowed = (
-        f"stems.{first.in_channels}.",
-        *(f"positions.{place}.operations.{index}." for place, index in enumerate(path)),
-        f"finals.{last.out_channels}.",
-        "head.",
-    )
+    allowed = {"head."}
+    for path in paths:
+        first, last = (SPACE.operations[index] for index in path)
+        allowed |= {f"stems.{first.in_channels}.", f"finals.{last.out_channels}."}
+        allowed |= {f"positions.{place}.operations.{index}." for place, index in enumerate(path)}
     assert changed
-    assert all(name.startswith(allowed) for name in changed)
+    assert all(name.startswith(tuple(allowed)) for name in changed)
     assert {name.split(".")[0] for name in changed} >= {"stems", "finals", "head"}
+
+
+def test_a_fair_step_takes_the_mean_of_the_paths_gradients(make_batch: BatchMaker) -> None:
+    network, twin = make_network(), make_network()
+    step = BilevelStep(
+        network,
+        AlgorithmSpec(sampling=PathSampling()),
+        TrainingSpec(learning_rate=0.5, momentum=0.0, weight_decay=0.0, gradient_clip=1e6),
+        stream(0, "paths"),
+    )
+    train = make_batch(8, seed=1, dtype=torch.float64)
+    result = step(train, train, alphas=False)
+    paths = sampler_of(twin).draw_fairly()
+    losses = [
+        functional.cross_entropy(twin.path_logits(train.images_nchw, path), train.labels_n)
+        for path in paths
+    ]
+    mean = torch.stack(losses).mean()
+    assert result.loss == pytest.approx(float(mean.detach()))
+    for weight, gradient in zip(
+        twin.weight_parameters(), torch.autograd.grad(mean, twin.weight_parameters()), strict=True
+    ):
+        weight.data -= 0.5 * gradient
+    for found, expected in zip(network.weight_parameters(), twin.weight_parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_batch_of_paths_finds_the_operation_that_pays(make_spec: SpecMaker) -> None:
@@ -150,7 +234,9 @@ def test_a_batch_of_paths_finds_the_operation_that_pays(make_spec: SpecMaker) ->
         reports.append(run.run_epoch())
     assert reports[3].metrics["marginal.out_channels=12"] == pytest.approx(0.5, abs=0.01)
     assert reports[-1].metrics["marginal.out_channels=12"] > 0.8
-    assert all(step.out_channels == 12 for step in reports[-1].genotype.steps)
+    genotype = reports[-1].genotype
+    assert isinstance(genotype, PathGenotype)
+    assert all(step.out_channels == 12 for step in genotype.steps)
     assert reports[-1].metrics["validation_accuracy"] > 0.5
 
 
@@ -179,11 +265,6 @@ def test_what_is_measured_is_the_derived_path_alone(make_batch: BatchMaker) -> N
             {"algorithm": {"sampling": {}, "order": "second"}},
             ("order",),
             "choose the order 'first'",
-        ),
-        (
-            {"algorithm": {"sampling": {}, "weighting": "max_w"}},
-            ("weighting",),
-            "set sampling.alphas to 'mixture'",
         ),
         (
             {"space": {"kind": "darts"}, "algorithm": {"sampling": {}}},
@@ -217,6 +298,7 @@ def test_options_change_the_run_and_survive_a_resume(make_spec: SpecMaker) -> No
         {"temperature": 3.0, "final_temperature": 0.5},
         {"cost_weight": 5.0},
         {"sampling": {}},
+        {"sampling": {"weights": "uniform"}, "weighting": "max_w"},
         {"sampling": {"alphas": "mixture"}, "weighting": "max_w"},
     ]
     seen = []
