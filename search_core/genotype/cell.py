@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from search_core.genotype.numbers import Version, Whole
 from search_core.spec.primitives import ALL_PRIMITIVES
 
 
@@ -21,7 +22,7 @@ class Edge(NamedTuple):
     # The validation of a cell says more of what is wrong than a type could; these are for readers
     # of the schema.
     primitive: Annotated[str, Field(json_schema_extra={"enum": sorted(ALL_PRIMITIVES)})]
-    source: Annotated[int, Field(json_schema_extra={"minimum": 0})]
+    source: Annotated[Whole, Field(json_schema_extra={"minimum": 0})]
 
 
 class CellGenotype(BaseModel):
@@ -31,15 +32,15 @@ class CellGenotype(BaseModel):
 
     kind: Literal["cell"] = "cell"
     """Which kind of genotype this is."""
-    version: Literal[1] = 1
+    version: Version = 1
     """Version of this JSON form."""
     normal: tuple[Edge, ...] = Field(min_length=2, max_length=64)
     """Edges of the normal cell; edges 2i and 2i + 1 enter node i."""
-    normal_concat: tuple[int, ...] = Field(min_length=1, max_length=32)
+    normal_concat: tuple[Whole, ...] = Field(min_length=1, max_length=32)
     """States whose concatenation is the normal cell's output."""
     reduce: tuple[Edge, ...] = Field(min_length=2, max_length=64)
     """Edges of the reduction cell."""
-    reduce_concat: tuple[int, ...] = Field(min_length=1, max_length=32)
+    reduce_concat: tuple[Whole, ...] = Field(min_length=1, max_length=32)
     """States whose concatenation is the reduction cell's output."""
 
     @model_validator(mode="after")
