@@ -98,6 +98,15 @@ def test_any_text_is_a_genotype_or_a_clear_error(text: str) -> None:
             "Genotype(normal=[('none', 0), ('none', 'x')])",
             "normal.1.1: Input should be a valid int",
         ),
+        (
+            "Genotype(normal=[('none', 0), {'primitive': 'none', 'source': 0}])",
+            "normal.1: Input should be a pair of a primitive and a state",
+        ),
+        (
+            "Genotype(normal=[('none', 0), ('none', '1')])",
+            "normal.1.1: Input should be a valid int",
+        ),
+        ("Genotype(normal=[('none', 0), ('none', True)])", "normal.1.1: Input should be a valid"),
         ('{"kind": "path"}', "steps: Field required"),
         ('{"kind": "tree"}', "whose kind is 'cell' or 'path'"),
         ('{"kind": "cell", "version": 2}', "version: Input should be 1"),
