@@ -225,11 +225,11 @@ def test_what_is_wrong_with_a_text_is_said(text: str, message: str) -> None:
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Keys and indices to every part of a JSON value."""
-    items = value.items() if isinstance(value, dict) else ()
-    items = enumerate(value) if isinstance(value, list) else items
-    for key, part in items:
+    if not isinstance(value, dict | list):
+        return
+    for key in value if isinstance(value, dict) else range(len(value)):
         yield (*place, key)
-        yield from places(part, (*place, key))
+        yield from places(value[key], (*place, key))
 
 
 JSON = st.recursive(

@@ -160,7 +160,8 @@ def test_every_layer_trains(operation: str, axis: str, choice: Any) -> None:
     before = {name: each.detach().clone() for name, each in network.named_parameters()}
     images_nchw = torch.randn((8, 1, 8, 8), generator=stream(1, "images"))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    nn.functional.cross_entropy(network(images_nchw).main_nk, torch.arange(8) % 5).backward()
+    loss = nn.functional.cross_entropy(network(images_nchw).main_nk, torch.arange(8) % 5)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     still = [name for name, each in network.named_parameters() if torch.equal(each, before[name])]
     assert still == []
