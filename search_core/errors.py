@@ -9,6 +9,10 @@ class InvalidGenotypeError(SearchCoreError, ValueError):
     """A genotype's text or JSON does not describe an architecture; the message says where."""
 
 
+class IncomparableError(SearchCoreError, ValueError):
+    """Two architectures are of different kinds; the message says of which."""
+
+
 class UnknownNameError(SearchCoreError, ValueError):
     """A name is not in the registry; the message lists the names that are."""
 

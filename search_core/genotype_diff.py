@@ -1,11 +1,13 @@
-"""What two cell genotypes have in common and what not, node by node. Free of torch."""
+"""What two genotypes have in common and what not, node by node or step by step. Free of torch."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
-from search_core.genotype import CellGenotype, Edge
+from search_core.errors import IncomparableError
+from search_core.genotype import CellGenotype, Edge, Genotype, PathGenotype
+from search_core.path_diff import PathDiff, path_diff
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class CellDiff:
 
 @dataclass(frozen=True)
 class GenotypeDiff:
-    """Both cells of two genotypes.
+    """Both cells of two cell genotypes.
 
     Attributes:
         normal: The normal cells.
@@ -67,25 +69,45 @@ class GenotypeDiff:
         return self.normal.identical and self.reduce.identical
 
 
-def diff(a: CellGenotype, b: CellGenotype) -> GenotypeDiff:
+@overload
+def diff(a: CellGenotype, b: CellGenotype) -> GenotypeDiff: ...
+@overload
+def diff(a: PathGenotype, b: PathGenotype) -> PathDiff: ...
+@overload
+def diff(a: Genotype, b: Genotype) -> GenotypeDiff | PathDiff: ...
+
+
+def diff(a: Genotype, b: Genotype) -> GenotypeDiff | PathDiff:
     """Compares two architectures by structure.
 
-    Nodes are compared by number: a node that does the same under another number differs.
+    The nodes of cells are compared by number: a node that does the same under another number
+    differs. So are the steps of paths.
 
     Args:
         a: The first.
-        b: The second; it may have another number of nodes.
+        b: The second, of the same kind; it may have another number of nodes or steps.
 
     Returns:
-        For each cell and node, the edges of both and of either only.
+        Of cells for each cell and node the edges of both and of either only; of paths for each
+        step what is not the same.
+
+    Raises:
+        IncomparableError: One is of cells and the other a path.
     """
+    if isinstance(a, CellGenotype) and isinstance(b, CellGenotype):
+        return _cells_diff(a, b)
+    if isinstance(a, PathGenotype) and isinstance(b, PathGenotype):
+        return path_diff(a, b)
+    raise IncomparableError(
+        f"the first is of kind {a.kind!r} and the second of kind {b.kind!r}; cells are compared "
+        "with cells, and paths with paths"
+    )
+
+
+def _cells_diff(a: CellGenotype, b: CellGenotype) -> GenotypeDiff:
     return GenotypeDiff(
-        normal=CellDiff(
-            "normal", _nodes(a.normal, b.normal), tuple(a.normal_concat), tuple(b.normal_concat)
-        ),
-        reduce=CellDiff(
-            "reduce", _nodes(a.reduce, b.reduce), tuple(a.reduce_concat), tuple(b.reduce_concat)
-        ),
+        normal=CellDiff("normal", _nodes(a.normal, b.normal), a.normal_concat, b.normal_concat),
+        reduce=CellDiff("reduce", _nodes(a.reduce, b.reduce), a.reduce_concat, b.reduce_concat),
     )
 
 

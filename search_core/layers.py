@@ -1,10 +1,10 @@
 """Builds PyTorch modules of described layers."""
 
 import math
-from collections.abc import Callable
 from typing import Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from search_core.spec.layers import (
     Activation,
@@ -18,7 +18,7 @@ from search_core.spec.layers import (
 
 _GROUP_CHANNELS = 8
 
-ACTIVATIONS: Final[dict[ActivationKind, Callable[[], nn.Module]]] = {
+ACTIVATIONS: Final[dict[ActivationKind, type[nn.Module]]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "relu6": nn.ReLU6,
@@ -64,7 +64,18 @@ def _normalisation(layer: Normalisation) -> nn.Module:
     if layer.kind == "batch":
         return nn.BatchNorm2d(layer.channels, eps=layer.eps)
     groups = 1 if layer.kind == "layer" else _groups(layer.channels)
-    return nn.GroupNorm(groups, layer.channels, eps=layer.eps)
+    return _GroupNorm(groups, layer.channels, eps=layer.eps)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """A group normalisation that takes groups of one value as well; they become their shift.
+
+    PyTorch's refuses one image of one pixel whose groups have one channel, even in eval mode, where
+    it says nothing against a batch normalisation. Such an image may end an evaluation.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (its name in PyTorch)
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def _groups(channels: int) -> int:

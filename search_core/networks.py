@@ -1,4 +1,4 @@
-"""Networks that a genotype stands for, as they are trained from scratch.
+"""Networks that a cell genotype stands for, as they are trained from scratch.
 
 Sources: arXiv 1806.09055, section 3.2 and appendix A.2 to A.4; arXiv 1903.09900, section 4.
 
@@ -6,14 +6,14 @@ Legend: n images, c channels, h height, w width, k classes.
 """
 
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from search_core.auxiliary import AuxiliaryHead
+from search_core.classifier import Classifier, Logits
 from search_core.derived_cells import DerivedCell
-from search_core.drop_path import DropPath
 from search_core.genotype import CellGenotype
 from search_core.randomness import layers_drawn_from
 from search_core.spec.primitives import Family
@@ -25,19 +25,7 @@ _STEM_FACTOR = 3
 _IMAGENET_STEM_REDUCTIONS = 3
 
 
-class Logits(NamedTuple):
-    """What a network says of a batch of images.
-
-    Attributes:
-        main_nk: The classifier's logits.
-        auxiliary_nk: The auxiliary head's; None without one, and always in eval mode.
-    """
-
-    main_nk: Tensor
-    auxiliary_nk: Tensor | None
-
-
-class DerivedNetwork(nn.Module):
+class DerivedNetwork(Classifier):
     """Stem, cells, pooling and classifier of a cell genotype; built by `build`.
 
     Args:
@@ -109,22 +97,6 @@ class DerivedNetwork(nn.Module):
             if self.training and self.auxiliary is not None and index == self.reductions[-1]:
                 auxiliary_nk = self.auxiliary(newer_nchw)
         return Logits(self.head(self.pool(newer_nchw).flatten(start_dim=1)), auxiliary_nk)
-
-    def set_drop_path(self, probability: float, generator: torch.Generator | None = None) -> None:
-        """Sets the chance of every operation but identities to be dropped while training.
-
-        Args:
-            probability: From 0 to below 1; see `search_core.drop_path.drop_path_probability`.
-            generator: What to draw from, on the network's device; PyTorch's own when None.
-
-        Raises:
-            ValueError: The probability is outside its range.
-        """
-        if not 0 <= probability < 1:
-            raise ValueError(f"a drop path probability of {probability}: it must be in [0, 1)")
-        for module in self.modules():
-            if isinstance(module, DropPath):
-                module.probability, module.generator = probability, generator
 
 
 def build(

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from search_core import cuboid_size, layers
+from search_core.classifier import Classifier, Logits
 from search_core.genotype import PathGenotype
-from search_core.networks import Logits
 from search_core.randomness import layers_drawn_from
 
 
-class PathNetwork(nn.Module):
+class PathNetwork(Classifier):
     """Stem, every operation of the path, a SharpSepConv, a global pool and a linear classifier.
 
     Args:
@@ -37,7 +37,7 @@ class PathNetwork(nn.Module):
         self.head = nn.Linear(final, classes)
 
     def forward(self, x_nchw: Tensor) -> Logits:
-        """The logits of the images x_nchw; there is no auxiliary head."""
+        """The logits of the images x_nchw; there is no auxiliary head, and nothing is dropped."""
         final_nchw = self.final(self.steps(self.stem(x_nchw)))
         return Logits(self.head(self.pool(final_nchw).flatten(start_dim=1)), None)
 

@@ -1,7 +1,7 @@
 """Size and cost of a network: parameters, multiply-adds, and multiply-adds as the paper counts.
 
 Both counts are for one image in eval mode, so an auxiliary head costs nothing. The paper's
-(arXiv 1903.09900) also charges normalisations, ReLUs and pools.
+(arXiv 1903.09900) also charges normalisations, activations and pools.
 
 Legend: n images, c channels, h height, w width.
 """
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from search_core.layers import ACTIVATIONS
+
+_ACTIVATIONS = tuple(ACTIVATIONS.values())
 _POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d)
 
 
@@ -24,8 +27,9 @@ class Profile:
             auxiliary head nor the alphas of a supernet are among them.
         multiply_adds: Multiply-adds of convolutions and linear layers for one image.
         paper_multiply_adds: The paper's count for one image, which adds to them 2 for each element
-            of an affine batch normalisation and 1 of another, 1 for each element of a ReLU, and 1
-            for each element that goes into a pool. Sums and concatenations are free.
+            of an affine normalisation and 1 of another, 1 for each element of an activation, and 1
+            for each element that goes into a pool. Sums and concatenations are free. The paper has
+            ReLUs and batch normalisations only; the others count like them.
     """
 
     parameters: int
@@ -78,9 +82,9 @@ def _multiply_adds(layer: nn.Module, output: Tensor) -> int:
 
 
 def _paper_extra(layer: nn.Module, given: Tensor, output: Tensor) -> int:
-    if isinstance(layer, _BatchNorm):
+    if isinstance(layer, _BatchNorm | nn.GroupNorm):
         return (2 if layer.affine else 1) * output.numel()
-    if isinstance(layer, nn.ReLU):
+    if isinstance(layer, _ACTIVATIONS):
         return output.numel()
     if isinstance(layer, _POOLS):
         return given.numel()

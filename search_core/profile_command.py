@@ -1,9 +1,9 @@
 """Profiles an architecture in a process of its own: a JSON request on stdin, an answer on stdout.
 
 For programs that must not import torch themselves, such as the `dartboard` command. The request
-has `genotype` (its JSON form as a string), `form`, `family`, `channels`, `cells`, `classes` and
-`image_shape`; the answer has the counts of `search_core.profile.Profile`, or `error` and a
-sentence.
+has `genotype` (its JSON form as a string), `classes` and `image_shape`, and of cells `form`,
+`family`, `channels` and `cells` besides; the answer has the counts of
+`search_core.profile.Profile`, or `error` and a sentence.
 """
 
 import json
@@ -31,12 +31,17 @@ def main() -> int:
 
 
 def _counts(request: dict[str, Any]) -> dict[str, Any]:
-    from search_core import networks
-    from search_core.genotype import parse
-    from search_core.profile import profile
+    from search_core.cuboid_size import path_cost
+    from search_core.genotype import PathGenotype, parse
 
     image_shape = tuple(request.pop("image_shape"))
     genotype = parse(request.pop("genotype"))
+    if isinstance(genotype, PathGenotype):  # counted from its description, without PyTorch
+        return asdict(path_cost(genotype, image_shape, num_classes=request["classes"]))
+
+    from search_core import networks
+    from search_core.profile import profile
+
     # Only shapes matter, but the meta device would take longer to import than this to compute.
     network = networks.build(genotype, image_shape=image_shape, **request)
     return asdict(profile(network, image_shape))

@@ -1,4 +1,4 @@
-"""A training from scratch: a derived network by the papers' recipe, resumable at any batch.
+"""A training from scratch: an architecture by the papers' recipe, resumable at any batch.
 
 Sources: arXiv 1806.09055, appendix A.2; arXiv 1903.09900, section 4.
 """
@@ -19,6 +19,7 @@ from search_core.errors import DivergedError
 from search_core.evaluation import evaluate
 from search_core.randomness import stream
 from search_core.reports import BatchProgress
+from search_core.spec.networks import CellNetworkSpec
 from search_core.spec.retraining import RetrainingSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
 from search_core.training_measurement import BestEpoch, main_head
@@ -79,6 +80,8 @@ class TrainingRun:
         self._seed = seed
         self._clock = clock
         self._device = torch.device(device)
+        # A path has neither an auxiliary head nor operations to leave out.
+        self._cells = spec.network if isinstance(spec.network, CellNetworkSpec) else None
         self.network = build_network(spec, seed).to(self._device)
         self.best: BestEpoch | None = None
         self._images = load_images(spec, seed, device=self._device, data_root=data_root)
@@ -87,7 +90,7 @@ class TrainingRun:
         self._step = TrainingStep(
             self.network,
             spec.training,
-            auxiliary_weight=spec.network.auxiliary_weight,
+            auxiliary_weight=0.0 if self._cells is None else self._cells.auxiliary_weight,
             device=self._device,
         )
         self._rates = schedules.rates(spec.training)
@@ -202,9 +205,8 @@ class TrainingRun:
         self._result = None if result is None else TrainingResult.from_plain(result)
 
     def _drop_path_probability(self) -> float:
-        return drop_path_probability(
-            self._spec.network.drop_path, self.epoch, self._spec.training.epochs
-        )
+        maximum = 0.0 if self._cells is None else self._cells.drop_path
+        return drop_path_probability(maximum, self.epoch, self._spec.training.epochs)
 
     def _train_batch(self) -> BatchResult:
         place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
@@ -223,8 +225,9 @@ class TrainingRun:
             "train_loss": position.loss_sum / batches,
             "train_accuracy": position.num_correct / (batches * self._spec.training.batch_size),
             "learning_rate": self._rates[self.epoch],
-            "drop_path": self._drop_path_probability(),
         }
+        if self._cells is not None:
+            metrics["drop_path"] = self._drop_path_probability()
         if self._images.validation is not None:
             loss, accuracy = evaluate(main_head(self.network), self._images.validation)
             if not math.isfinite(loss):

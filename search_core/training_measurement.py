@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from search_core.classifier import Classifier, Logits
 from search_core.data import Images
 from search_core.evaluation import evaluate
-from search_core.networks import DerivedNetwork, Logits
 from search_core.states import snapshot
 from search_core.training_reports import TestMeasurement, TrainingResult
 
@@ -44,7 +44,7 @@ class BestEpoch:
         return (accuracy, -loss) > (self.accuracy, -self.loss)
 
 
-def main_head(network: DerivedNetwork) -> nn.Module:
+def main_head(network: Classifier) -> nn.Module:
     """The network without its auxiliary logits: from images to logits [n, k].
 
     Args:
@@ -69,9 +69,7 @@ class TestImages:
         self._extra = extra
         self._device = device
 
-    def measure(
-        self, network: DerivedNetwork, epoch: int, best: BestEpoch | None
-    ) -> TrainingResult:
+    def measure(self, network: Classifier, epoch: int, best: BestEpoch | None) -> TrainingResult:
         """Measures the weights that a network has, and the best ones.
 
         Args:
@@ -88,17 +86,17 @@ class TestImages:
         network.load_state_dict(last_weights)
         return TrainingResult(last, best_measurement)
 
-    def _measure(self, network: DerivedNetwork, epoch: int) -> TestMeasurement:
+    def _measure(self, network: Classifier, epoch: int) -> TestMeasurement:
         loss, accuracy = self._evaluate(network, self._test)
         extra = {name: self._evaluate(network, images)[1] for name, images in self._extra.items()}
         return TestMeasurement(epoch, loss, accuracy, extra)
 
-    def _evaluate(self, network: DerivedNetwork, images: Images) -> tuple[float, float]:
+    def _evaluate(self, network: Classifier, images: Images) -> tuple[float, float]:
         return evaluate(main_head(network), images.to(self._device))
 
 
 class _MainHead(nn.Module):
-    def __init__(self, network: DerivedNetwork) -> None:
+    def __init__(self, network: Classifier) -> None:
         super().__init__()
         self.network = network
 

@@ -12,9 +12,9 @@ class TrainingReport:
     Attributes:
         epoch: The epoch, from 1.
         epochs: Epochs of the run.
-        metrics: Figures by name. Accuracies are fractions; the learning rate and the drop path
-            probability are those that the epoch was trained with; the training loss is the main
-            head's, and that of validation is there where images are held out.
+        metrics: Figures by name. Accuracies are fractions; the learning rate and, of cells, the
+            drop path probability are those that the epoch was trained with; the training loss is
+            the main head's, and that of validation is there where images are held out.
         best_epoch: The epoch of the best validation accuracy so far, of equals that of the lowest
             validation loss; None where no images are held out.
     """

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import torch
 
-from search_core import data, networks
+from search_core import data, networks, path_network
+from search_core.classifier import Classifier
+from search_core.genotype import CellGenotype
 from search_core.randomness import stream
+from search_core.spec.networks import CellNetworkSpec
 from search_core.spec.retraining import RetrainingSpec
 from search_core.training_measurement import TestImages
 
@@ -66,23 +69,33 @@ def load_images(
     )
 
 
-def build_network(spec: RetrainingSpec, seed: int) -> networks.DerivedNetwork:
+def build_network(spec: RetrainingSpec, seed: int) -> Classifier:
     """Builds the network of a spec, on the CPU.
 
     Args:
         spec: Names the architecture, the network's size and the images that it is for.
         seed: Decides the initial weights.
     """
-    facts = spec.dataset.facts
+    facts, genotype, network = spec.dataset.facts, spec.genotype, spec.network
+    weight_generator = stream(seed, "weights")
+    if not isinstance(genotype, CellGenotype):
+        return path_network.build(
+            genotype,
+            classes=facts.num_classes,
+            image_shape=facts.image_shape,
+            weight_generator=weight_generator,
+        )
+    assert isinstance(network, CellNetworkSpec)  # the spec has checked that they belong together
+    assert spec.family is not None
     return networks.build(
-        spec.genotype,
-        form=spec.network.form,
+        genotype,
+        form=network.form,
         family=spec.family,
-        channels=spec.network.channels,
-        cells=spec.network.cells,
+        channels=network.channels,
+        cells=network.cells,
         classes=facts.num_classes,
         image_shape=facts.image_shape,
-        auxiliary=spec.network.auxiliary_weight > 0,
-        choke_channels=spec.network.choke_channels,
-        weight_generator=stream(seed, "weights"),
+        auxiliary=network.auxiliary_weight > 0,
+        choke_channels=network.choke_channels,
+        weight_generator=weight_generator,
     )

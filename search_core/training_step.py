@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.optim import SGD
 
 from search_core.bilevel import BatchResult
+from search_core.classifier import Classifier
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
-from search_core.networks import DerivedNetwork
 from search_core.spec.retraining import NetworkTrainingSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,7 +37,7 @@ class TrainingStep:
 
     def __init__(
         self,
-        network: DerivedNetwork,
+        network: Classifier,
         training: NetworkTrainingSpec,
         *,
         auxiliary_weight: float,

@@ -269,6 +269,10 @@ TRAINING_SPECS: Final[dict[str, Any]] = {
             "labels": {"team": "vision"},
         },
     },
+    "path": {
+        "summary": "A path through a HyperCuboid, which says all of its network itself",
+        "value": {"preset": "retrain-digits", "architecture": "HYPERCUBOID_HANDMADE"},
+    },
     "stored": {
         "summary": "What a search found, by its hash",
         "value": {"preset": "retrain-digits", "architecture": HASH},

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from search_core.genotype import CellGenotype
+from search_core.genotype import CellGenotype, PathGenotype
 from search_core.spec import SearchSpec
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
@@ -39,6 +39,8 @@ SUBMISSION: Final = (
     "unavailable",
 )
 """The problems of an operation that takes a spec."""
+
+_GENOTYPES: Final = ("CellGenotype", "PathGenotype")
 
 _EXAMPLE = "x-example"
 _COMPONENT = "#/components/schemas/{model}"
@@ -145,13 +147,18 @@ def _build(app: FastAPI) -> dict[str, Any]:
             (SearchSpec, "validation"),
             (RetrainingSpec, "validation"),
             (CellGenotype, "validation"),
+            (PathGenotype, "validation"),
             (Problem, "serialization"),
         ],
         ref_template=_COMPONENT,
     )
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components |= extra["$defs"]
-    components["Genotype"] = components.pop("CellGenotype")
+    components["Genotype"] = {
+        "title": "Genotype",
+        "description": "An architecture: a pair of cells, or a path through a hypercuboid.",
+        "anyOf": [{"$ref": _COMPONENT.format(model=name)} for name in _GENOTYPES],
+    }
     components["RetrainingSpec"]["properties"]["architecture"] = _ARCHITECTURE
     # Pydantic applies a preset before it looks for the space.
     del components["SearchSpec"]["required"]

@@ -32,17 +32,19 @@ def profile(
         ),
     ],
     form: Annotated[
-        Literal["cifar", "imagenet"], typer.Option(help="The network's stem.")
-    ] = "cifar",
+        Literal["cifar", "imagenet"] | None,
+        typer.Option(help="The network's stem; of cells. Default: cifar."),
+    ] = None,
     family: Annotated[
         Literal["darts", "sharp"] | None,
-        typer.Option(help="The operations. Default: as published; darts for a file."),
+        typer.Option(help="The operations; of cells. Default: as published; darts for a file."),
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(min=1, help="Of the first cell. Default: 36; ImageNet form 48.")
+        int | None,
+        typer.Option(min=1, help="Of the first cell. Default: 36; ImageNet form 48."),
     ] = None,
     cells: Annotated[
-        int | None, typer.Option(min=1, help="Depth. Default: 20; ImageNet form 14.")
+        int | None, typer.Option(min=1, help="Depth in cells. Default: 20; ImageNet form 14.")
     ] = None,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Default: 10; ImageNet form 1000.")
@@ -56,27 +58,35 @@ def profile(
     """Count the parameters and multiply-adds of an architecture's network.
 
     For one image, without the auxiliary head. The paper's count (arXiv 1903.09900) also charges
-    batch normalisations, ReLUs and pools. With --json: `parameters`, `multiply_adds` and
-    `paper_multiply_adds`.
+    normalisations, activations and pools. A path through a HyperCuboid says all of its network:
+    --form, --family, --channels and --cells are for cells. With --json: `parameters`,
+    `multiply_adds` and `paper_multiply_adds`.
     """
-    if form == "imagenet" and channels == 1:
-        raise typer.BadParameter(
-            "--form imagenet halves --channels in its stem: it needs 2 or more"
-        )
     genotype, published_family = _read(architecture)
-    sizes = _FORMS[form]
+    sizes = _FORMS[form or "cifar"]
     side = image_size or sizes["image_size"]
-    counts = _ask(
-        {
-            "genotype": genotype.to_json(),
-            "form": form,
+    request = {
+        "genotype": genotype.to_json(),
+        "classes": classes or sizes["classes"],
+        "image_shape": (image_channels, side, side),
+    }
+    if genotype.kind == "path":
+        of_cells = {
+            "--form": form, "--family": family, "--channels": channels, "--cells": cells
+        }  # fmt: skip
+        _refuse(architecture, [name for name, value in of_cells.items() if value is not None])
+    else:
+        if form == "imagenet" and channels == 1:
+            raise typer.BadParameter(
+                "--form imagenet halves --channels in its stem: it needs 2 or more"
+            )
+        request |= {
+            "form": form or "cifar",
             "family": family or published_family or "darts",
             "channels": channels or sizes["channels"],
             "cells": cells or sizes["cells"],
-            "classes": classes or sizes["classes"],
-            "image_shape": (image_channels, side, side),
         }
-    )
+    counts = _ask(request)
     if as_json:
         output.print_json(counts)
         return
@@ -112,6 +122,15 @@ def _read(architecture: str) -> tuple["Genotype", str | None]:
         raise typer.BadParameter(f"{architecture} cannot be read: {error}") from None
     except InvalidGenotypeError as error:
         raise typer.BadParameter(f"{architecture}: {error}") from None
+
+
+def _refuse(architecture: str, options: list[str]) -> None:
+    """Refuses options that mean nothing for a path."""
+    if options:
+        what = "standard input" if architecture == "-" else architecture
+        raise typer.BadParameter(
+            f"{what} is a path, which says all of its network; leave out {', '.join(options)}"
+        )
 
 
 def _ask(request: dict[str, Any]) -> dict[str, Any]:

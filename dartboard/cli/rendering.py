@@ -187,7 +187,8 @@ def _trained(training: Training) -> str:
     named = architecture if isinstance(architecture, str) else "a genotype"
     network, dataset = training.spec.get("network", {}), training.spec.get("dataset", {})
     sizes = [f"{network[key]} {key}" for key in ("channels", "cells") if key in network]
-    return f"{named} ({', '.join(sizes)}) on {dataset.get('name', '?')}"
+    kind = network.get("kind", "?")
+    return f"{named} ({', '.join(sizes) or kind}) on {dataset.get('name', '?')}"
 
 
 def _epochs(trials: Sequence[Trial]) -> str:

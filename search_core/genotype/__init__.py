@@ -6,7 +6,7 @@ is built. One of kind `path` is a whole network.
 """
 
 from search_core.genotype.cell import CellGenotype, Edge
-from search_core.genotype.kinds import Genotype, json_schema
+from search_core.genotype.kinds import Genotype, json_schema, kind_of
 from search_core.genotype.path import PathGenotype, PathStep
 from search_core.genotype.text import parse
 
@@ -17,5 +17,6 @@ __all__ = [
     "PathGenotype",
     "PathStep",
     "json_schema",
+    "kind_of",
     "parse",
 ]

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections import namedtuple
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from search_core.genotype.numbers import Version, Whole
 from search_core.spec.primitives import ALL_PRIMITIVES
 
 
@@ -21,7 +23,17 @@ class Edge(NamedTuple):
     # The validation of a cell says more of what is wrong than a type could; these are for readers
     # of the schema.
     primitive: Annotated[str, Field(json_schema_extra={"enum": sorted(ALL_PRIMITIVES)})]
-    source: Annotated[int, Field(json_schema_extra={"minimum": 0})]
+    source: Annotated[Whole, Field(json_schema_extra={"minimum": 0})]
+
+
+def _pair(value: Any) -> Any:
+    # Pydantic would take an object with the two names as well, which the schema has none of.
+    if isinstance(value, dict):
+        raise PydanticCustomError("edge", "Input should be a pair of a primitive and a state")
+    return value
+
+
+_Edge = Annotated[Edge, BeforeValidator(_pair)]
 
 
 class CellGenotype(BaseModel):
@@ -31,15 +43,15 @@ class CellGenotype(BaseModel):
 
     kind: Literal["cell"] = "cell"
     """Which kind of genotype this is."""
-    version: Literal[1] = 1
+    version: Version = 1
     """Version of this JSON form."""
-    normal: tuple[Edge, ...] = Field(min_length=2, max_length=64)
+    normal: tuple[_Edge, ...] = Field(min_length=2, max_length=64)
     """Edges of the normal cell; edges 2i and 2i + 1 enter node i."""
-    normal_concat: tuple[int, ...] = Field(min_length=1, max_length=32)
+    normal_concat: tuple[Whole, ...] = Field(min_length=1, max_length=32)
     """States whose concatenation is the normal cell's output."""
-    reduce: tuple[Edge, ...] = Field(min_length=2, max_length=64)
+    reduce: tuple[_Edge, ...] = Field(min_length=2, max_length=64)
     """Edges of the reduction cell."""
-    reduce_concat: tuple[int, ...] = Field(min_length=1, max_length=32)
+    reduce_concat: tuple[Whole, ...] = Field(min_length=1, max_length=32)
     """States whose concatenation is the reduction cell's output."""
 
     @model_validator(mode="after")

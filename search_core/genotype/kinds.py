@@ -10,8 +10,16 @@ from search_core.genotype.path import PathGenotype
 _SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _kind(value: Any) -> str | None:
-    """The kind, which JSON may leave out: only a path has steps."""
+def kind_of(value: Any) -> str | None:
+    """The kind of a genotype, as a value or as JSON, which may leave it out: only a path has steps.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        What it says of itself, which need not be a kind that there is; None if it is no object, or
+        its kind no text.
+    """
     if isinstance(value, CellGenotype | PathGenotype):
         return value.kind
     if not isinstance(value, dict):
@@ -23,7 +31,7 @@ def _kind(value: Any) -> str | None:
 Genotype = Annotated[
     Annotated[CellGenotype, Tag("cell")] | Annotated[PathGenotype, Tag("path")],
     Discriminator(
-        _kind,
+        kind_of,
         custom_error_type="genotype_kind",
         custom_error_message="a genotype is an object whose kind is 'cell' or 'path'",
     ),

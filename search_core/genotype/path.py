@@ -9,8 +9,10 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from search_core.genotype.numbers import Stride, Version, Whole
 from search_core.spec import axes
-from search_core.spec.axes import Choice
+from search_core.spec.axes import Choice, GivenChoice
+from search_core.spec.base import field_error
 from search_core.spec.layers import Layers
 from search_core.spec.operations import OPERATIONS
 
@@ -19,22 +21,27 @@ _CONFIG: Final = ConfigDict(
 )
 
 
+def _add_operations(schema: dict[str, Any]) -> None:
+    # When the schema is made: more may be registered by then than when this module is read.
+    schema["enum"] = [*OPERATIONS]
+
+
 class PathStep(BaseModel):
     """One operation of a path."""
 
     model_config = _CONFIG
 
-    level: int = Field(ge=0, le=1000)
+    level: Whole = Field(ge=0, le=1000)
     """The level that it belongs to, from 0."""
-    stride: Literal[1, 2]
+    stride: Stride
     """1 keeps the image size, 2 halves it rounding up."""
-    in_channels: int = Field(ge=1, le=8192)
+    in_channels: Whole = Field(ge=1, le=8192)
     """Channels that come in: those that the step before puts out."""
-    out_channels: int = Field(ge=1, le=8192)
+    out_channels: Whole = Field(ge=1, le=8192)
     """Channels that go out."""
-    operation: str = Field(json_schema_extra={"enum": [*OPERATIONS]})
+    operation: str = Field(json_schema_extra=_add_operations)
     """The operation's registered name."""
-    settings: dict[str, Choice] = Field(default_factory=dict)
+    settings: dict[str, GivenChoice] = Field(default_factory=dict)
     """Its other hyperparameters by axis, such as `kernel_size`. One that is left out has its axis's
     default; one that changes nothing is dropped, so that equal steps are equal."""
 
@@ -51,8 +58,13 @@ class PathStep(BaseModel):
         checked: dict[str, Choice] = {}
         for name, choice in self.settings.items():
             if name not in known:
-                raise ValueError(f"settings: unknown axis {name!r}; known are: {', '.join(known)}")
-            checked[name] = known[name].check(choice)
+                raise field_error(
+                    f"unknown axis {name!r}; known are: {', '.join(known)}", "settings", name
+                )
+            try:
+                checked[name] = known[name].check(choice)
+            except ValueError as error:
+                raise field_error(str(error), "settings", name) from None
         kept = axes.without_idle(
             self.operation, self.in_channels, self.out_channels, (self.stride,), checked
         )
@@ -79,9 +91,9 @@ class PathGenotype(BaseModel):
 
     kind: Literal["path"] = "path"
     """Which kind of genotype this is."""
-    version: Literal[1] = 1
+    version: Version = 1
     """Version of this JSON form."""
-    final_channels: int = Field(default=768, ge=1, le=8192)
+    final_channels: Whole = Field(default=768, ge=1, le=8192)
     """Channels that are pooled and classified."""
     steps: tuple[PathStep, ...] = Field(min_length=1, max_length=256)
     """The operations in their order."""
@@ -92,13 +104,19 @@ class PathGenotype(BaseModel):
             zip(self.steps, self.steps[1:], strict=False), start=1
         ):
             if step.in_channels != before.out_channels:
-                raise ValueError(
-                    f"steps[{index}] takes {step.in_channels} channels, but the step before puts "
-                    f"out {before.out_channels}"
+                raise field_error(
+                    f"step {index} takes {step.in_channels} channels, but the step before puts "
+                    f"out {before.out_channels}",
+                    "steps",
+                    index,
+                    "in_channels",
                 )
             if step.level < before.level:
-                raise ValueError(
-                    f"steps[{index}] is on level {step.level}, after one on level {before.level}"
+                raise field_error(
+                    f"step {index} is on level {step.level}, after one on level {before.level}",
+                    "steps",
+                    index,
+                    "level",
                 )
         return self
 

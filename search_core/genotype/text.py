@@ -45,8 +45,11 @@ def parse(text_or_json: str) -> Genotype:
         return CellGenotype.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        # The union's tag is no place in the text.
-        place = ".".join(str(part) for part in first["loc"] if part not in ("cell", "path"))
+        # The union's tag is no place in the text. A model's own errors name the field below it.
+        below = first.get("ctx", {}).get("path", ())
+        place = ".".join(
+            str(part) for part in (*first["loc"], *below) if part not in ("cell", "path")
+        )
         message = first["msg"].removeprefix("Value error, ")
         raise InvalidGenotypeError(f"{place}: {message}" if place else message) from None
 

@@ -9,7 +9,10 @@ follow from it.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Final, get_args
+from typing import Annotated, Any, ClassVar, Final, get_args
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from search_core.spec.layers import (
     Activation,
@@ -25,6 +28,17 @@ from search_core.spec.operations import OPERATIONS
 
 Choice = int | float | str
 """One value of an axis."""
+
+
+def _scalar(value: Any) -> Any:
+    """Refuses what no axis takes in one sentence, and not once for each type that it might be."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("axis_choice", "Input should be a number or a string")
+    return value
+
+
+GivenChoice = Annotated[Choice, BeforeValidator(_scalar)]
+"""One value of an axis as a spec or a genotype gives it, still to be checked by the axis."""
 
 CHANNELS: Final = "channels"
 OPERATION: Final = "operation"
@@ -239,7 +253,7 @@ class MidMultiplier(LayerAxis):
         factor = _number(choice, self.name)
         if not 0 < factor <= _LARGEST_MULTIPLIER:
             raise ValueError(
-                f"a {self.name} of {factor:g}: it must be above 0 and at most {_LARGEST_MULTIPLIER}"
+                f"a {self.name} of {factor}: it must be above 0 and at most {_LARGEST_MULTIPLIER}"
             )
         return int(factor) if factor == int(factor) else factor
 

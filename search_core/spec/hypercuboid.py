@@ -6,16 +6,16 @@ Source: arXiv 1903.09900, section 3.3. Free of torch.
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
 from search_core.spec.axes import (
     AXES,
     CHANNELS,
     OPERATION,
     Choice,
+    GivenChoice,
     layer_axes,
     layers,
     without_idle,
@@ -27,17 +27,7 @@ _LARGEST_POSITION = 8192
 """Operations of one (level, stride); a typing mistake makes millions."""
 
 
-def _scalar(value: Any) -> Any:
-    """Refuses what no axis takes in one sentence, and not once for each type that it might be."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticCustomError("axis_choice", "Input should be a number or a string")
-    return value
-
-
-AxisChoices = Annotated[
-    tuple[Annotated[Choice, BeforeValidator(_scalar)], ...],
-    Field(min_length=1, max_length=64, strict=False),
-]
+AxisChoices = Annotated[tuple[GivenChoice, ...], Field(min_length=1, max_length=64, strict=False)]
 
 
 class Position(NamedTuple):

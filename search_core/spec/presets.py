@@ -103,7 +103,7 @@ TRAINING_PRESETS: Final[dict[str, Preset]] = {
         kind="training",
         summary="A small network on the bundled digits: about half a minute on a CPU core",
         spec={
-            "network": {"channels": 8, "cells": 4, "drop_path": 0.1},
+            "network": {"kind": "cell", "channels": 8, "cells": 4, "drop_path": 0.1},
             "dataset": {"name": "digits"},
             "validation_portion": 0.1,
             "training": {
@@ -119,6 +119,7 @@ TRAINING_PRESETS: Final[dict[str, Preset]] = {
         summary="CIFAR-10 as in the sharpDARTS paper, on all training images; CIFAR-10.1 besides",
         spec={
             "network": {
+                "kind": "cell",
                 "form": "cifar",
                 "channels": 36,
                 "cells": 20,
@@ -149,7 +150,7 @@ TRAINING_PRESETS: Final[dict[str, Preset]] = {
         kind="training",
         summary="ImageNet as in the sharpDARTS paper, on all training images",
         spec={
-            "network": {"form": "imagenet", "channels": 48, "cells": 14},
+            "network": {"kind": "cell", "form": "imagenet", "channels": 48, "cells": 14},
             "dataset": {"name": "imagenet"},
             "augmentation": {"resized_crop": True, "horizontal_flip": True},
             "validation_portion": 0.0,

@@ -10,12 +10,13 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from search_core import published
 from search_core.errors import UnknownNameError
-from search_core.genotype import CellGenotype
+from search_core.genotype import CellGenotype, Genotype, PathGenotype, kind_of
 from search_core.spec import presets
 from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.dataset_facts import ExtraTest
 from search_core.spec.datasets import DatasetSpec, DigitsDataset
+from search_core.spec.networks import CellNetworkSpec, NetworkSpec, PathNetworkSpec
 from search_core.spec.primitives import PRIMITIVES, Family
 from search_core.spec.schedules import CosinePowerSchedule, Schedule
 from search_core.spec.search import LabelText, ResourcesSpec, TrainingSpec, TrialsSpec
@@ -31,32 +32,22 @@ def _known(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _architecture_kind(value: Any) -> str | None:
+    return "published" if isinstance(value, str) else kind_of(value)
+
+
 Architecture = Annotated[
     Annotated[str, AfterValidator(_known), Tag("published")]
-    | Annotated[CellGenotype, Tag("genotype")],
-    Discriminator(lambda value: "published" if isinstance(value, str) else "genotype"),
+    | Annotated[CellGenotype, Tag("cell")]
+    | Annotated[PathGenotype, Tag("path")],
+    Discriminator(
+        _architecture_kind,
+        custom_error_type="architecture_kind",
+        custom_error_message="an architecture is the name of a published one, or a genotype: an "
+        "object whose kind is 'cell' or 'path'",
+    ),
 ]
 """The name of a published architecture, or a genotype."""
-
-
-class NetworkSpec(SpecModel):
-    """The network that is built of a genotype, and how it is kept from overfitting."""
-
-    family: Family | None = None
-    """Which operations the primitive names stand for; null is the family that a published
-    architecture was published with, and `darts` for a genotype."""
-    form: Literal["cifar", "imagenet"] = "cifar"
-    """The stem: `cifar` keeps the image size, `imagenet` divides it by 8."""
-    channels: int = Field(default=36, ge=1, le=1024)
-    """Channels of the first cell; each reduction doubles them."""
-    cells: int = Field(default=20, ge=3, le=100)
-    """Depth in cells; those at a third and at two thirds reduce."""
-    choke_channels: int = Field(default=32, ge=1, le=1024)
-    """Middle channels of the `choke_conv` primitives."""
-    auxiliary_weight: float = Field(default=0.4, ge=0, le=10)
-    """Share of the auxiliary head's loss that is added to the loss; 0 builds no such head."""
-    drop_path: float = Field(default=0.2, ge=0, lt=1)
-    """Chance of an operation to be left out that the last epochs reach, starting from 0."""
 
 
 class NetworkTrainingSpec(TrainingSpec):
@@ -85,8 +76,9 @@ class RetrainingSpec(SpecModel):
     """For people; need not be unique."""
     architecture: Architecture
     """A published architecture's name, or a genotype. The one field without a default."""
-    network: NetworkSpec = NetworkSpec()
-    """The network that is built of it."""
+    network: NetworkSpec = CellNetworkSpec()
+    """The network that is built of it. Its kind is the architecture's: of a path there is nothing
+    to set, and what a preset says of cells does not count."""
     dataset: DatasetSpec = DigitsDataset()
     """The images. `train_portion` is a search's and stays as it is."""
     augmentation: AugmentationSpec = AugmentationSpec()
@@ -108,15 +100,17 @@ class RetrainingSpec(SpecModel):
     """For finding trainings again."""
 
     @property
-    def genotype(self) -> CellGenotype:
+    def genotype(self) -> Genotype:
         """The architecture's genotype."""
         if isinstance(self.architecture, str):
             return published.get(self.architecture).genotype
         return self.architecture
 
     @property
-    def family(self) -> Family:
-        """The operations that the primitive names stand for."""
+    def family(self) -> Family | None:
+        """The operations that the primitive names stand for; None for a path, which has none."""
+        if isinstance(self.network, PathNetworkSpec):
+            return None
         if self.network.family is not None:
             return self.network.family
         if isinstance(self.architecture, str):
@@ -130,35 +124,49 @@ class RetrainingSpec(SpecModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        return presets.apply(values, "training")
+    def _complete(cls, values: Any) -> Any:
+        return presets.apply(_with_network_kind(values), "training")
 
     @model_validator(mode="after")
-    def _check_operations(self) -> Self:
+    def _check_network(self) -> Self:
+        genotype = self.genotype
+        if self.network.kind != genotype.kind:
+            raise field_error(
+                f"{self.network.kind!r}, but the architecture is of kind {genotype.kind!r}; leave "
+                "out the network's kind"
+                + (" and the settings of cells" if genotype.kind == "path" else ""),
+                "network",
+                "kind",
+            )
+        if isinstance(genotype, CellGenotype):
+            self._check_operations(genotype)
+        return self
+
+    def _check_operations(self, genotype: CellGenotype) -> None:
+        family = self.family
+        assert family is not None
         for cell in ("normal", "reduce"):
-            for index, edge in enumerate(getattr(self.genotype, cell)):
-                if edge.primitive not in PRIMITIVES[self.family]:
+            for index, edge in enumerate(getattr(genotype, cell)):
+                if edge.primitive not in PRIMITIVES[family]:
                     raise field_error(
-                        f"{cell}[{index}] is {edge.primitive!r}, which the {self.family!r} family "
+                        f"{cell}[{index}] is {edge.primitive!r}, which the {family!r} family "
                         f"lacks; choose another of: {', '.join(get_args(Family))}",
                         "network",
                         "family",
                     )
-        return self
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
-        facts, form = self.dataset.facts, self.network.form
-        _, height, width = facts.image_shape
+        # Any image will do for a path: one pixel is halved to one pixel.
+        if isinstance(self.network, CellNetworkSpec):
+            self._check_image_size(self.network.form)
+        check_augmentation(self.augmentation, self.dataset)
+        return self
+
+    def _check_image_size(self, form: str) -> None:
+        _, height, width = self.dataset.facts.image_shape
         smallest = 2**REDUCTIONS
-        if form == "imagenet":
-            if self.network.channels == 1:
-                raise field_error(
-                    "the imagenet form halves channels in its stem; it needs at least 2",
-                    "network",
-                    "channels",
-                )
-            # Its stem rounds up.
+        if form == "imagenet":  # its stem rounds up
             smallest = _IMAGENET_STEM_FACTOR * (smallest - 1) + 1
         if min(height, width) < smallest:
             raise field_error(
@@ -167,8 +175,6 @@ class RetrainingSpec(SpecModel):
                 "network",
                 "form",
             )
-        check_augmentation(self.augmentation, self.dataset)
-        return self
 
     @model_validator(mode="after")
     def _check_split(self) -> Self:
@@ -198,3 +204,20 @@ class RetrainingSpec(SpecModel):
             if name in self.extra_tests[:index]:
                 raise field_error(f"{name!r} repeats", "extra_tests", index)
         return self
+
+
+def _with_network_kind(values: Any) -> Any:
+    """A request body whose network says its kind, if the architecture tells it.
+
+    So a preset's network of cells is laid under one of cells only.
+    """
+    if not isinstance(values, dict):
+        return values
+    network = values.get("network", {})
+    if not isinstance(network, dict) or "kind" in network:
+        return values
+    architecture = values.get("architecture")
+    if isinstance(architecture, str) and architecture in published.names():
+        architecture = published.get(architecture).genotype
+    kind = "path" if kind_of(architecture) == "path" else "cell"
+    return {**values, "network": {"kind": kind, **network}}

@@ -60,7 +60,8 @@ async def submit_training(
     The body is a spec; unknown fields are refused. Everything but `architecture` has a default. The
     architecture is a genotype as JSON, the name of a published one, or the hash of a stored one,
     whose genotype then stands in the spec. With a hash, `network.family` defaults to the family of
-    the searches that found it; where they differ, it has to be chosen.
+    the searches that found it; where they differ, it has to be chosen. A path through a HyperCuboid
+    says all of its network itself: nothing in `network` is for it.
     """
     body = await read_json(request, smallest=_SMALLEST_SPEC)
     spec = parse_spec(RetrainingSpec, await with_stored_architecture(body, database))

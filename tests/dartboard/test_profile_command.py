@@ -68,9 +68,23 @@ def test_for_people_with_the_forms_sizes_and_the_published_family(profile: Run) 
     assert "572,981," in paper_multiply_adds
 
 
+def test_a_path_by_its_published_name_and_from_a_file(profile: Run, tmp_path: Path) -> None:
+    found = counts(profile("HYPERCUBOID_HANDMADE", "--json"))
+    assert (found["parameters"], found["multiply_adds"]) == (1_035_882, 15_142_400)
+    assert found["paper_multiply_adds"] == 15_714_816
+    genotype = published.get("HYPERCUBOID_HANDMADE").genotype
+    (tmp_path / "text").write_text(genotype.to_text())
+    assert counts(profile("text", "--json")) == found
+    smaller = ("--classes", 5, "--image-size", 1, "--image-channels", 1, "--json")
+    assert counts(profile("text", *smaller))["parameters"] == 1_035_882 - 5 * 769 - 2 * 32 * 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("HYPERCUBOID_SCALAR", "--cells", 3), "HYPERCUBOID_SCALAR is a path, which says all of"),
+        (("HYPERCUBOID_SCALAR", "--form", "cifar", "--channels", 4), "out --form, --channels"),
+        (("HYPERCUBOID_SCALAR", "--family", "darts"), "leave out --family"),
         (("DARTS_V3",), "neither a file nor a published architecture; those are: NASNET_A"),
         (("bad",), "bad: node 0"),
         (("binary",), "binary cannot be read"),

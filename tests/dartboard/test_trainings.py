@@ -161,6 +161,18 @@ def test_an_id_may_be_shortened_or_the_last_of_both_kinds(
     assert [client.get(each).status for each in (search, training)] == ["queued", "queued"]
 
 
+def test_the_command_trains_a_path(dartboard: Dartboard, client: Client, server: Served) -> None:
+    arguments = ("train", "-a", "HYPERCUBOID_HANDMADE", "--preset", "retrain-digits")
+    said = dartboard(*arguments, "--json")
+    assert said.code == 0, said.err
+    assert said.json["spec"]["network"] == {"kind": "path"}
+    assert client.training(said.json["id"]).parsed_spec().genotype.kind == "path"
+    assert "HYPERCUBOID_HANDMADE (path) on digits" in dartboard("show", said.json["id"]).out
+    refused = dartboard(*arguments, "--set", "network.channels=4")
+    assert refused.code == 1
+    assert "/network/channels: channels is a setting of networks of cells" in refused.err
+
+
 def test_the_command_says_what_a_training_would_run(dartboard: Dartboard, server: Served) -> None:
     said = dartboard("train", "-a", "DARTS_V2", "--preset", "retrain-digits", "--dry-run")
     assert "1 trial of 20 epochs" in said.out

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from search_core.errors import InvalidGenotypeError
 from search_core.genotype import CellGenotype, Edge, json_schema, parse
+from search_core.spec.operations import OPERATIONS
 from search_core.spec.primitives import ALL_PRIMITIVES
 
 _PRIMITIVE = st.sampled_from(sorted(ALL_PRIMITIVES))
@@ -97,6 +98,15 @@ def test_any_text_is_a_genotype_or_a_clear_error(text: str) -> None:
             "Genotype(normal=[('none', 0), ('none', 'x')])",
             "normal.1.1: Input should be a valid int",
         ),
+        (
+            "Genotype(normal=[('none', 0), {'primitive': 'none', 'source': 0}])",
+            "normal.1: Input should be a pair of a primitive and a state",
+        ),
+        (
+            "Genotype(normal=[('none', 0), ('none', '1')])",
+            "normal.1.1: Input should be a valid int",
+        ),
+        ("Genotype(normal=[('none', 0), ('none', True)])", "normal.1.1: Input should be a valid"),
         ('{"kind": "path"}', "steps: Field required"),
         ('{"kind": "tree"}', "whose kind is 'cell' or 'path'"),
         ('{"kind": "cell", "version": 2}', "version: Input should be 1"),
@@ -153,15 +163,26 @@ def test_every_genotype_is_valid_by_the_published_schema(genotype: CellGenotype)
     jsonschema.validate(json.loads(genotype.to_json()), json_schema())
 
 
-def test_the_published_schema_describes_the_json_form() -> None:
-    schema = json_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    assert schema["$schema"].endswith("2020-12/schema")
-    assert schema["properties"]["kind"]["const"] == "cell"
+@pytest.mark.parametrize("kind", ["cell", "path"])
+def test_the_published_schema_describes_the_json_form(kind: str) -> None:
+    whole = json_schema()
+    jsonschema.Draft202012Validator.check_schema(whole)
+    assert whole["$schema"].endswith("2020-12/schema")
+    names = {"cell": "CellGenotype", "path": "PathGenotype"}
+    assert whole["oneOf"] == [{"$ref": f"#/$defs/{name}"} for name in names.values()]
+    schema = whole["$defs"][names[kind]]
+    assert schema["properties"]["kind"]["const"] == kind
     assert schema["properties"]["version"]["const"] == 1
     assert not schema["additionalProperties"]
-    primitive, source = schema["$defs"]["Edge"]["prefixItems"]
+    described = {**schema["properties"], **whole["$defs"]["PathStep"]["properties"]}
+    assert all(field["description"] for field in described.values())
+    json.dumps(whole)
+
+
+def test_the_published_schema_lists_primitives_and_operations() -> None:
+    definitions = json_schema()["$defs"]
+    primitive, source = definitions["Edge"]["prefixItems"]
     assert set(primitive["enum"]) == ALL_PRIMITIVES
     assert (source["type"], source["minimum"]) == ("integer", 0)
-    assert all(field["description"] for field in schema["properties"].values())
-    json.dumps(schema)
+    operation = definitions["PathStep"]["properties"]["operation"]
+    assert operation["enum"] == [*OPERATIONS]

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_core import published
 from search_core.genotype import CellGenotype, Edge
 from search_core.genotype_diff import CellDiff, NodeDiff, diff
+from tests.search_core.published_cells import cells
 from tests.search_core.test_genotype import genotypes, swapped
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "max_pool_3x3"
@@ -45,7 +45,7 @@ def test_an_output_in_another_order_is_another_architecture() -> None:
 
 
 def test_published_architectures() -> None:
-    first, second = published.get("DARTS_V1").genotype, published.get("DARTS_V2").genotype
+    first, second = cells("DARTS_V1"), cells("DARTS_V2")
     found = diff(first, second)
     assert len(found.normal.nodes) == len(found.reduce.nodes) == 4
     assert not found.identical

@@ -9,8 +9,10 @@ from search_core.drop_path import DropPath, drop_path_probability
 from search_core.genotype import CellGenotype
 from search_core.networks import DerivedNetwork, Form, build
 from search_core.spec.primitives import Family
+from tests.search_core.published_cells import NAMES
+from tests.search_core.published_cells import cells as published_cells
 
-DARTS_V2 = published.get("DARTS_V2").genotype
+DARTS_V2 = published_cells("DARTS_V2")
 
 
 def small(
@@ -35,10 +37,11 @@ def small(
     )
 
 
-@pytest.mark.parametrize("name", published.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_published_architecture_can_be_trained(name: str) -> None:
-    architecture = published.get(name)
-    network = small(architecture.genotype, family=architecture.family, auxiliary=True)
+    family = published.get(name).family
+    assert family is not None
+    network = small(published_cells(name), family=family, auxiliary=True)
     logits = network(torch.randn(2, 3, 16, 16))
     assert logits.auxiliary_nk is not None
     assert logits.main_nk.shape == logits.auxiliary_nk.shape == (2, 7)

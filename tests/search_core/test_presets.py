@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from search_core.spec import PRESETS, AugmentationSpec, SearchSpec
+from search_core.spec import PRESETS, AugmentationSpec, DartsSpace, SearchSpec, SharpDartsSpace
+from search_core.spec.networks import CellNetworkSpec
 from search_core.spec.presets import TRAINING_PRESETS, merge
 from search_core.spec.retraining import RetrainingSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule
@@ -30,6 +31,7 @@ def training(name: str) -> RetrainingSpec:
 def test_darts(name: str, order: str) -> None:
     spec = search(name)
     assert (spec.space.kind, spec.dataset.name) == ("darts", "cifar10")
+    assert isinstance(spec.space, DartsSpace)
     assert (spec.space.channels, spec.space.cells, spec.space.nodes) == (16, 8, 4)
     assert (spec.training.epochs, spec.training.batch_size) == (50, 64)
     assert spec.training.learning_rate == 0.025
@@ -39,6 +41,7 @@ def test_darts(name: str, order: str) -> None:
 
 def test_sharpdarts() -> None:
     spec = search("sharpdarts-cifar10")
+    assert isinstance(spec.space, SharpDartsSpace)
     assert (spec.space.kind, spec.space.family) == ("sharp_darts", "sharp")
     assert (spec.space.channels, spec.space.cells, spec.space.nodes) == (16, 8, 4)
     assert (spec.training.epochs, spec.training.batch_size) == (120, 48)
@@ -51,6 +54,7 @@ def test_sharpdarts() -> None:
 
 def test_retraining_on_cifar10() -> None:
     spec = training("retrain-cifar10")
+    assert isinstance(spec.network, CellNetworkSpec)
     assert (spec.network.form, spec.network.channels, spec.network.cells) == ("cifar", 36, 20)
     assert (spec.network.auxiliary_weight, spec.network.drop_path) == (0.4, 0.2)
     assert (spec.dataset.name, spec.extra_tests) == ("cifar10", ("cifar10_1",))
@@ -66,6 +70,7 @@ def test_retraining_on_cifar10() -> None:
 
 def test_retraining_on_imagenet() -> None:
     spec = training("retrain-imagenet")
+    assert isinstance(spec.network, CellNetworkSpec)
     assert (spec.network.form, spec.network.channels, spec.network.cells) == ("imagenet", 48, 14)
     assert (spec.dataset.name, spec.training.epochs) == ("imagenet", 300)
     assert spec.training.weight_decay == 1e-4

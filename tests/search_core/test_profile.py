@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from search_core import published
 from search_core.networks import Form, build
 from search_core.profile import profile
 from search_core.randomness import stream
@@ -10,6 +9,7 @@ from search_core.spaces import build_supernet
 from search_core.spec import DartsSpace
 from search_core.spec.primitives import Family
 from search_core.weighting import scalar
+from tests.search_core.published_cells import cells as published_cells
 
 CIFAR = ("cifar", (3, 32, 32), 36, 20, 10)
 IMAGENET = ("imagenet", (3, 224, 224), 48, 14, 1000)
@@ -37,7 +37,7 @@ def test_published_sizes_and_costs(
     form, image_shape, channels, cells, classes = setting
     with torch.device("meta"):  # only shapes matter
         network = build(
-            published.get(name).genotype,
+            published_cells(name),
             form=form,
             family=family,
             channels=channels,

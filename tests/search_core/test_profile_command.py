@@ -33,6 +33,24 @@ def test_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert f"{answer['paper_multiply_adds'] / 1e6:.3f}" == "356.729"
 
 
+def test_counts_of_a_path_need_no_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = {
+        "genotype": published.get("HYPERCUBOID_HANDMADE").genotype.to_json(),
+        "classes": 10,
+        "image_shape": [3, 32, 32],
+    }
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert profile_command.main() == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "parameters": 1_035_882,
+        "multiply_adds": 15_142_400,
+        "paper_multiply_adds": 15_714_816,
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,13 +1,19 @@
+from itertools import product
+
 import pytest
 
 from search_core import published
+from search_core.derive import path_score
 from search_core.errors import UnknownNameError
-from search_core.genotype import parse
+from search_core.genotype import CellGenotype, PathGenotype, parse
+from search_core.spec import HyperCuboidSpace
 from search_core.spec.primitives import PRIMITIVES
 
 
 def test_names() -> None:
     assert {"DARTS_V1", "DARTS_V2", "SHARP_DARTS", "SHARPSEPCONV_DARTS"} <= set(published.names())
+    paths = {name for name in published.names() if published.get(name).genotype.kind == "path"}
+    assert paths == {"HYPERCUBOID_HANDMADE", "HYPERCUBOID_SCALAR", "HYPERCUBOID_MAX_W"}
 
 
 @pytest.mark.parametrize("name", published.names())
@@ -16,8 +22,14 @@ def test_every_architecture_is_complete(name: str) -> None:
     assert architecture.name == name
     assert architecture.source
     genotype = architecture.genotype
-    used = {edge.primitive for edge in (*genotype.normal, *genotype.reduce)}
-    assert used <= set(PRIMITIVES[architecture.family])
+    if isinstance(genotype, CellGenotype):
+        used = {edge.primitive for edge in (*genotype.normal, *genotype.reduce)}
+        assert architecture.family is not None
+        assert used <= set(PRIMITIVES[architecture.family])
+    else:
+        assert architecture.family is None
+        positions = [(step.level, step.stride) for step in genotype.steps]
+        assert positions == list(product(range(4), (1, 2)))
     assert parse(genotype.to_text()) == parse(genotype.to_json()) == genotype
 
 
@@ -30,6 +42,17 @@ def test_darts_v2_as_the_paper_draws_it() -> None:
         "('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], "
         "reduce_concat=range(2, 6))"
     )
+
+
+@pytest.mark.parametrize("name", ["HANDMADE", "SCALAR", "MAX_W"])
+def test_the_published_paths_are_paths_of_the_papers_cuboid(name: str) -> None:
+    genotype = published.get(f"HYPERCUBOID_{name}").genotype
+    space = HyperCuboidSpace(kind="hypercuboid")
+    weights = [[1.0] * len(space.operations)] * len(space.positions)
+    assert isinstance(genotype, PathGenotype)
+    # What is no path of the space is refused.
+    assert path_score(weights, space, genotype) == len(space.positions)
+    assert genotype.final_channels == space.final_channels
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

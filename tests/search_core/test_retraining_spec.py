@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from search_core import published
-from search_core.genotype import CellGenotype
+from search_core.genotype import CellGenotype, PathGenotype
+from search_core.spec.networks import CellNetworkSpec, PathNetworkSpec
 from search_core.spec.presets import TRAINING_PRESETS
 from search_core.spec.primitives import PRIMITIVES
 from search_core.spec.retraining import RetrainingSpec
 from tests.search_core.test_genotype import genotypes
+from tests.search_core.test_genotype_paths import paths
+
+CELLS = [name for name in published.names() if published.get(name).genotype.kind == "cell"]
+PATHS = [name for name in published.names() if published.get(name).genotype.kind == "path"]
 
 
 def _is_sharp(genotype: CellGenotype) -> bool:
@@ -21,18 +26,23 @@ def _is_sharp(genotype: CellGenotype) -> bool:
 
 @st.composite
 def specs(draw: st.DrawFn) -> RetrainingSpec:
-    genotype: str | CellGenotype = draw(
-        st.one_of(st.sampled_from(published.names()), genotypes().filter(_is_sharp))
+    kind = draw(st.sampled_from(["cell", "path"]))
+    genotype: str | CellGenotype | PathGenotype = draw(
+        st.one_of(st.sampled_from(CELLS), genotypes().filter(_is_sharp))
+        if kind == "cell"
+        else st.one_of(st.sampled_from(PATHS), paths())
     )
+    of_cells = {
+        "family": "sharp",
+        "channels": draw(st.integers(1, 64)),
+        "auxiliary_weight": draw(st.floats(0, 1)),
+        "drop_path": draw(st.floats(0, 0.9)),
+    }
+    named = {"kind": kind} if draw(st.booleans()) else {}
     values = {
         "preset": draw(st.sampled_from([None, "retrain-digits"])),
         "architecture": genotype if isinstance(genotype, str) else json.loads(genotype.to_json()),
-        "network": {
-            "family": "sharp",
-            "channels": draw(st.integers(1, 64)),
-            "auxiliary_weight": draw(st.floats(0, 1)),
-            "drop_path": draw(st.floats(0, 0.9)),
-        },
+        "network": {**named, **of_cells} if kind == "cell" else named,
         "validation_portion": draw(st.floats(0, 0.5)),
         "training": {
             "epochs": draw(st.integers(1, 100)),
@@ -50,6 +60,8 @@ def test_json_round_trip(spec: RetrainingSpec) -> None:
     again = RetrainingSpec.model_validate_json(text)
     assert again == spec
     assert again.model_dump_json() == text
+    assert spec.network.kind == spec.genotype.kind
+    assert (spec.family is None) == (spec.network.kind == "path")
 
 
 def test_an_architecture_is_a_published_name_or_a_genotype() -> None:
@@ -66,9 +78,72 @@ def test_an_architecture_is_a_published_name_or_a_genotype() -> None:
     assert overridden.family == "sharp"
 
 
+@pytest.mark.parametrize("given", [{}, {"network": {}}, {"network": {"kind": "path"}}])
+@pytest.mark.parametrize("preset", [None, *TRAINING_PRESETS])
+def test_the_network_of_a_path_is_chosen_by_itself(
+    preset: str | None, given: dict[str, Any]
+) -> None:
+    genotype = published.get("HYPERCUBOID_MAX_W").genotype
+    for architecture in ("HYPERCUBOID_MAX_W", json.loads(genotype.to_json()), genotype):
+        spec = RetrainingSpec.model_validate(
+            {"preset": preset, "architecture": architecture, **given}
+        )
+        assert spec.network == PathNetworkSpec(kind="path")
+        assert (spec.genotype, spec.family) == (genotype, None)
+    if preset is not None:
+        # All else that the preset says stays.
+        of_cells = RetrainingSpec.model_validate({"preset": preset, "architecture": "DARTS_V2"})
+        same = {"training", "dataset", "augmentation", "validation_portion", "extra_tests"}
+        assert spec.model_dump(include=same) == of_cells.model_dump(include=same)
+
+
+@pytest.mark.parametrize(
+    ("network", "place", "message"),
+    [
+        *(
+            ({name: 3}, (name,), f"{name} is a setting of networks of cells")
+            for name in CellNetworkSpec.model_fields
+            if name != "kind"
+        ),
+        ({"kind": "path", "drop_path": 0.1}, ("drop_path",), "drop_path is a setting of networks"),
+        ({"kind": "cell"}, ("network", "kind"), "'cell', but the architecture is of kind 'path'"),
+        (
+            {"kind": "cell", "cells": 5},
+            ("network", "kind"),
+            "leave out .* and the settings of cell",
+        ),
+    ],
+)
+def test_settings_of_cells_are_refused_of_a_path(
+    network: dict[str, Any], place: tuple[str, ...], message: str
+) -> None:
+    for preset in (None, "retrain-digits"):
+        with pytest.raises(ValidationError, match=message) as caught:
+            RetrainingSpec.model_validate(
+                {"preset": preset, "architecture": "HYPERCUBOID_HANDMADE", "network": network}
+            )
+        (error,) = caught.value.errors()
+        assert error["ctx"]["path"] == place
+
+
+def test_a_typed_network_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'cell', but the architecture is of kind 'path'"):
+        RetrainingSpec(architecture="HYPERCUBOID_HANDMADE", network=CellNetworkSpec())
+    with pytest.raises(ValidationError, match="'path', but the architecture is of kind 'cell'"):
+        RetrainingSpec(architecture="DARTS_V2", network=PathNetworkSpec(kind="path"))
+
+
+def test_images_too_small_for_cells_are_large_enough_for_a_path() -> None:
+    values = {"dataset": {"name": "synthetic", "image_shape": [1, 1, 3]}}
+    with pytest.raises(ValidationError, match="at least 4x4 pixels"):
+        RetrainingSpec.model_validate({"architecture": "DARTS_V2", **values})
+    RetrainingSpec.model_validate({"architecture": "HYPERCUBOID_HANDMADE", **values})
+
+
 def test_the_schema_describes_every_field() -> None:
     schema = TypeAdapter(RetrainingSpec).json_schema()
-    models = [schema, *(schema["$defs"][name] for name in ("NetworkSpec", "NetworkTrainingSpec"))]
+    names = ("CellNetworkSpec", "PathNetworkSpec", "NetworkTrainingSpec")
+    models = [schema, *(schema["$defs"][name] for name in names)]
     for model in models:
         assert all("description" in field for field in model["properties"].values())
 
@@ -78,7 +153,11 @@ def test_the_schema_describes_every_field() -> None:
     [
         ({"architecture": "DARTS_V3"}, "no published architecture 'DARTS_V3'; choose from"),
         ({"architecture": {"kind": "cell", "normal": []}}, "normal"),
-        ({"architecture": 3}, "CellGenotype"),
+        ({"architecture": 3}, "an object whose kind is 'cell' or 'path'"),
+        ({"architecture": {"kind": "tree"}}, "an object whose kind is 'cell' or 'path'"),
+        ({"architecture": {"kind": 3}}, "an object whose kind is 'cell' or 'path'"),
+        ({"network": {"kind": "path"}}, "'path', but the architecture is of kind 'cell'"),
+        ({"network": {"kind": "tree"}}, "'cell', 'path'"),
         ({"architecture": "SHARP_DARTS", "network": {"family": "darts"}}, "family lacks; choose"),
         ({"network": {"form": "imagenet"}}, "at least 25x25 pixels; those of 'digits' have 8x8"),
         (
@@ -118,7 +197,9 @@ def test_the_smallest_image_of_the_imagenet_form(side: int) -> None:
         "dataset": {"name": "synthetic", "image_shape": (3, side, 32)},
     }
     if side == 25:
-        assert RetrainingSpec.model_validate(values).network.form == "imagenet"
+        network = RetrainingSpec.model_validate(values).network
+        assert isinstance(network, CellNetworkSpec)
+        assert network.form == "imagenet"
         return
     with pytest.raises(ValidationError, match="25x25"):
         RetrainingSpec.model_validate(values)
@@ -130,4 +211,5 @@ def test_a_preset_can_be_overridden(name: str) -> None:
         {"preset": name, "architecture": "DARTS_V2", "training": {"epochs": 1000}}
     )
     assert spec.training.epochs == 1000
+    assert isinstance(spec.network, CellNetworkSpec)
     assert spec.network.cells == TRAINING_PRESETS[name].spec["network"]["cells"]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from search_core import data
+from search_core.classifier import Classifier
 from search_core.data import Dataset, LabelledImages, StoredImages
 from search_core.drop_path import drop_path_probability
 from search_core.errors import CheckpointError, DivergedError
 from search_core.evaluation import evaluate
 from search_core.genotype import CellGenotype, Edge
-from search_core.networks import DerivedNetwork
 from search_core.reports import BatchProgress
 from search_core.spec.presets import TRAINING_PRESETS, merge
 from search_core.spec.retraining import RetrainingSpec
@@ -98,7 +98,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def weights(network: DerivedNetwork) -> dict[str, torch.Tensor]:
+def weights(network: Classifier) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 

@@ -1,6 +1,7 @@
 """The papers' trainings, shrunk, on files in the real formats."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,29 @@ class KilledError(Exception):
     """What a test stops a run with."""
 
 
+PATH: dict[str, Any] = {
+    "final_channels": 6,
+    "steps": [
+        {
+            "level": 0,
+            "stride": 2,
+            "in_channels": 3,
+            "out_channels": 4,
+            "operation": "sharp_sep_conv",
+            "settings": {"kernel_size": 5, "activation": "gelu", "normalisation": "group"},
+        }
+    ],
+}
+
+
 def shrunk(preset: str, **sections: Any) -> RetrainingSpec:
     return RetrainingSpec.model_validate(merge(SHRUNK, {"preset": preset, **sections}))
+
+
+def shrunk_path(preset: str, **sections: Any) -> RetrainingSpec:
+    """The same of a path, under which the preset's network of cells is not laid."""
+    training = {"training": SHRUNK["training"], "architecture": PATH}
+    return RetrainingSpec.model_validate(merge(training, {"preset": preset, **sections}))
 
 
 def finish(run: TrainingRun) -> list[dict[str, float]]:
@@ -89,11 +111,12 @@ def check_resumes(spec: RetrainingSpec, data_root: Path, kills: tuple[int, ...])
     return whole
 
 
+@pytest.mark.parametrize("of", [shrunk, shrunk_path])
 def test_cifar10_with_autoaugment_and_cifar10_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Callable[..., RetrainingSpec]
 ) -> None:
     write_cifar10(tmp_path, monkeypatch)
-    spec = shrunk("retrain-cifar10", validation_portion=0.5)
+    spec = of("retrain-cifar10", validation_portion=0.5)
     assert spec.augmentation.auto_augment == "cifar10"
     with pytest.raises(DataNotFoundError, match="cifar10_1"):
         TrainingRun(spec, 7, data_root=tmp_path)

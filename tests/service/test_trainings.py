@@ -21,6 +21,14 @@ SPEC: dict[str, Any] = {
     "trials": {"seeds": [0, 7]},
     "labels": {"team": "vision"},
 }
+HANDMADE = "HYPERCUBOID_HANDMADE"
+PATH_STEP: dict[str, Any] = {
+    "level": 0,
+    "stride": 1,
+    "in_channels": 4,
+    "out_channels": 4,
+    "operation": "conv",
+}
 RESULT = {
     "last": {"epoch": 3, "loss": 0.5, "accuracy": 0.9, "extra_accuracies": {}},
     "best": {"epoch": 2, "loss": float("nan"), "accuracy": 0.8, "extra_accuracies": {}},
@@ -145,6 +153,25 @@ def test_an_architecture_by_its_published_name(api: Api) -> None:
     assert RetrainingSpec.model_validate_json(body).genotype == published.get("DARTS_V2").genotype
 
 
+@pytest.mark.parametrize("network", [{}, {"network": {}}, {"network": {"kind": "path"}}])
+def test_a_path_by_its_published_name_or_as_a_genotype(api: Api, network: dict[str, Any]) -> None:
+    genotype = published.get(HANDMADE).genotype
+    body: dict[str, Any] = {"preset": "retrain-digits", **network}
+    for architecture in (
+        HANDMADE,
+        genotype.model_dump(mode="json"),
+        json.loads(genotype.to_json()),
+    ):
+        answer = api.post("/v1/trainings", json={**body, "architecture": architecture})
+        assert answer.status_code == 201, answer.text
+        spec = answer.json()["spec"]
+        assert spec["network"] == {"kind": "path"}
+        assert spec["training"]["epochs"] == 20
+        assert RetrainingSpec.model_validate_json(json.dumps(spec)).genotype == genotype
+    told = api.post("/v1/trainings?dry_run=true", json={**body, "architecture": HANDMADE})
+    assert told.json()["spec"] == {**spec, "architecture": HANDMADE}
+
+
 def test_an_architecture_by_its_hash(api: Api, worker: Worker) -> None:
     worker.store(genotype("dil_conv_3x3"))
     spec = train(api, architecture=genotype("dil_conv_3x3").hash)["spec"]
@@ -258,6 +285,28 @@ def test_a_dry_run_stores_nothing(api: Api) -> None:
             ["/dataset/train_portion"],
         ),
         ({"architecture": "DARTS_V2", "priority": 101}, ["/priority"]),
+        ({"architecture": "DARTS_V2", "network": {"kind": "path"}}, ["/network/kind"]),
+        ({"architecture": "DARTS_V2", "network": {"kind": "tree"}}, ["/network/kind"]),
+        ({"architecture": {"kind": "tree"}}, ["/architecture"]),
+        ({"architecture": HANDMADE, "network": {"channels": 4}}, ["/network/channels"]),
+        ({"architecture": HANDMADE, "network": {"kind": "cell"}}, ["/network/kind"]),
+        ({"architecture": HANDMADE, "network": {"colour": 4}}, ["/network/colour"]),
+        (
+            {
+                "preset": "retrain-digits",
+                "architecture": {"steps": [PATH_STEP, {**PATH_STEP, "settings": {"size": 3}}]},
+                "network": {"drop_path": 0.1},
+            },
+            ["/architecture/steps/1/settings/size", "/network/drop_path"],
+        ),
+        (
+            {"architecture": {"steps": [PATH_STEP, {**PATH_STEP, "in_channels": 9}]}},
+            ["/architecture/steps/1/in_channels"],
+        ),
+        (
+            {"architecture": {"steps": [{**PATH_STEP, "settings": {"kernel_size": None}}]}},
+            ["/architecture/steps/0/settings/kernel_size"],
+        ),
         ([], [""]),
     ],
 )
