@@ -2,7 +2,7 @@
 
     python -m benchmarks.ground_truth
 
-trains all 128 paths of a small HyperCuboid with four seeds, on digits and on synthetic images; then
+trains all 128 paths of a small HyperCuboid with three seeds, on digits and on synthetic images; then
 it searches the same cuboid in every way of `searches.VARIANTS`, and prints for each data set how
 well the searches' scores rank the paths, what the chosen path loses against the best, and what a
 search costs in CPU time as a share of the whole grid with one seed. The test images, which the
@@ -88,7 +88,7 @@ def _parse(arguments: list[str]) -> Any:
     parser.add_argument(
         "--datasets", nargs="+", choices=list(grids.DATASETS), default=list(grids.DATASETS)
     )
-    parser.add_argument("--seeds", type=int, default=4, help="trainings of each path")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each path")
     parser.add_argument("--epochs", type=int, default=15, help="of each training")
     parser.add_argument("--every", type=int, default=1, help="train each n-th path only")
     parser.add_argument("--searches", type=int, default=4, help="seeds of each search")
