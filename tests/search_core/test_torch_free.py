@@ -20,8 +20,6 @@ ROOT = Path(search_core.__file__).parents[1]
         "genotype_diff",
         "path_diff",
         "costs",
-        "cuboid_size",
-        "derive",
         "marginals",
         "published",
         "collapse",
