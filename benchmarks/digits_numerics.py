@@ -31,6 +31,7 @@ from search_core.randomness import stream
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
 from search_core.spec.retraining import RetrainingSpec
+from search_core.spec.spaces import CellSpace
 from search_core.training import TrainingRun
 from search_core.training_setup import build_network
 
@@ -165,6 +166,7 @@ def random_genotype(spec: SearchSpec, seed: int) -> CellGenotype:
         seed: Of the choice.
     """
     generator = stream(seed, "random genotype")
+    assert isinstance(spec.space, CellSpace)
     shape = (spec.space.num_edges, len(spec.space.primitives))
     normal_ep, reduce_ep = (torch.rand(shape, generator=generator) for _ in range(2))
     return derive.cell_genotype(normal_ep, reduce_ep, spec.space.primitives)
@@ -267,7 +269,9 @@ def _search(spec: SearchSpec, seed: int) -> tuple[CellGenotype, float]:
     accuracy = 0.0
     while not run.finished:
         accuracy = run.run_epoch().metrics["validation_accuracy"]
-    return run.genotype(), accuracy
+    genotype = run.genotype()
+    assert isinstance(genotype, CellGenotype)
+    return genotype, accuracy
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -127,7 +127,9 @@ def test_a_state_sums_what_puts_out_so_many_channels() -> None:
     for position in range(4):
         following = {4: torch.zeros(1), 6: torch.zeros(1)}
         for index, operation in enumerate(SMALL.operations):
-            term = network.positions[position].operations[index](states[operation.in_channels])
+            mixture = network.positions[position]
+            assert isinstance(mixture, Mixture)
+            term = mixture.operations[index](states[operation.in_channels])
             following[operation.out_channels] = (
                 following[operation.out_channels] + weights_po[position, index] * term
             )
@@ -163,6 +165,7 @@ def test_statistics_of_known_alphas() -> None:
         "marginal.operation=resizable_pool": pytest.approx(0, abs=1e-6),
     }
     weights = network.architecture_weights()["cuboid"]
+    assert isinstance(genotype, PathGenotype)
     assert path_score(weights, SMALL, genotype) == pytest.approx(4)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.digits_numerics import Outcome, Plan, Source, examine, main, random_genotype, table
-from search_core.genotype import parse
+from search_core.genotype import CellGenotype, parse
 from search_core.spec import SearchSpec
 
 
@@ -44,7 +44,9 @@ def test_an_architecture_is_found_and_retrained(source: Source) -> None:
     assert len(found.last_accuracies) == len(found.best_accuracies) == 2
     assert found.last_accuracies[0] != found.last_accuracies[1]
     assert (found.supernet_accuracy is None) == (source == "random")
-    assert parse(found.genotype).num_nodes == 3
+    genotype = parse(found.genotype)
+    assert isinstance(genotype, CellGenotype)
+    assert genotype.num_nodes == 3
     assert found.parameters > 1000
 
 

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 import search_core
 from search_core import primitives, spaces
+from search_core.spec.axes import AXES
+from search_core.spec.operations import OPERATIONS
 
 PAGE = Path(search_core.__file__).parents[1] / "docs" / "core.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -28,6 +31,15 @@ PUBLIC = (
     "TrainingRun(",
     "diff(",
     "json_schema(",
+    "HyperCuboidSpace",
+    "CuboidCosts(",
+    "path_cost(",
+    "path_network.build(",
+    "derive.heaviest_path(",
+    "derive.best_paths(",
+    "derive.heaviest_path_within(",
+    "axes.register",
+    "operations.register",
 )
 
 
@@ -38,7 +50,8 @@ def test_an_example_runs(line: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "REGISTRY", dict(module.REGISTRY))
     # Its lines keep their numbers in an error.
     source = "\n" * (line - 1) + EXAMPLES[line]
-    exec(compile(source, str(PAGE), "exec"), {"__name__": "example"})
+    with patch.dict(AXES), patch.dict(OPERATIONS):
+        exec(compile(source, str(PAGE), "exec"), {"__name__": "example"})
 
 
 @pytest.mark.parametrize("name", PUBLIC)

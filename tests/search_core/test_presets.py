@@ -3,11 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from search_core.spec import PRESETS, AugmentationSpec, DartsSpace, SearchSpec, SharpDartsSpace
+from search_core.spec import PRESETS, AugmentationSpec, SearchSpec
 from search_core.spec.networks import CellNetworkSpec
 from search_core.spec.presets import TRAINING_PRESETS, merge
 from search_core.spec.retraining import RetrainingSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule
+from search_core.spec.spaces import CellSpace
 
 DARTS_AUGMENTATION = AugmentationSpec(crop_padding=4, horizontal_flip=True)
 SHARP_DARTS_AUGMENTATION = AugmentationSpec(
@@ -31,7 +32,7 @@ def training(name: str) -> RetrainingSpec:
 def test_darts(name: str, order: str) -> None:
     spec = search(name)
     assert (spec.space.kind, spec.dataset.name) == ("darts", "cifar10")
-    assert isinstance(spec.space, DartsSpace)
+    assert isinstance(spec.space, CellSpace)
     assert (spec.space.channels, spec.space.cells, spec.space.nodes) == (16, 8, 4)
     assert (spec.training.epochs, spec.training.batch_size) == (50, 64)
     assert spec.training.learning_rate == 0.025
@@ -41,7 +42,7 @@ def test_darts(name: str, order: str) -> None:
 
 def test_sharpdarts() -> None:
     spec = search("sharpdarts-cifar10")
-    assert isinstance(spec.space, SharpDartsSpace)
+    assert isinstance(spec.space, CellSpace)
     assert (spec.space.kind, spec.space.family) == ("sharp_darts", "sharp")
     assert (spec.space.channels, spec.space.cells, spec.space.nodes) == (16, 8, 4)
     assert (spec.training.epochs, spec.training.batch_size) == (120, 48)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from search_core.cells import MixedEdge
+from search_core.genotype import CellGenotype
 from search_core.primitives import Slot
 from search_core.randomness import stream
 from search_core.spaces import REGISTRY, build_supernet
@@ -12,7 +13,9 @@ from search_core.spec import DartsSpace, SearchSpec, SharpDartsSpace, SharperDar
 from search_core.supernet import CellSupernet, Supernet, reduction_positions
 from search_core.weighting import max_w, scalar
 
-SPACES: list[Space] = [
+Cells = DartsSpace | SharpDartsSpace | SharperDartsSpace
+
+SPACES: list[Cells] = [
     DartsSpace(kind="darts", channels=2, cells=3, nodes=2),
     SharpDartsSpace(kind="sharp_darts", channels=2, cells=4, nodes=2, choke_channels=3),
     SharperDartsSpace(kind="sharper_darts", channels=2, cells=5, nodes=1),
@@ -54,7 +57,7 @@ def test_logits_and_gradients_of_every_parameter(
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_alphas_are_registered_and_kept_apart(space: Space) -> None:
+def test_alphas_are_registered_and_kept_apart(space: Cells) -> None:
     network = make(space)
     alphas, weights = network.architecture_parameters(), network.weight_parameters()
     assert {"alpha_normal", "alpha_reduce"} <= set(network.state_dict())
@@ -134,6 +137,7 @@ def test_statistics_of_known_alphas() -> None:
         network.alpha_reduce.zero_()
         network.alpha_reduce[:, skip] = 100
     genotype = network.genotype(exclude_none=True)
+    assert isinstance(genotype, CellGenotype)
     statistics = network.statistics(genotype)
     assert statistics["alpha_entropy_normal"] == pytest.approx(torch.tensor(8.0).log().item())
     assert statistics["alpha_entropy_reduce"] == pytest.approx(0)

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from sqlalchemy import Engine
 
-from search_core.genotype import CellGenotype, Edge
+from search_core.genotype import CellGenotype, Edge, Genotype
 from search_core.spec import SearchSpec
 from service.__main__ import Server
 from service.app import create_app
@@ -129,7 +129,7 @@ class Worker:
         with transaction(self._engine) as session:
             recording.finish(session, lease)
 
-    def store(self, value: CellGenotype) -> None:
+    def store(self, value: Genotype) -> None:
         with transaction(self._engine) as session:
             architectures.put(session, value)
 

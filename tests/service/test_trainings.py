@@ -253,6 +253,18 @@ def test_a_network_that_is_none_is_refused_with_a_hash_too(
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
+def test_a_path_by_its_hash(api: Api, worker: Worker) -> None:
+    genotype = published.get(HANDMADE).genotype
+    worker.store(genotype)
+    answer = api.post("/v1/trainings", json={"architecture": genotype.hash})
+    assert answer.status_code == 201, answer.text
+    spec = answer.json()["spec"]
+    assert (spec["architecture"], spec["network"]) == (
+        genotype.model_dump(mode="json"),
+        {"kind": "path"},
+    )
+
+
 def test_a_dry_run_stores_nothing(api: Api) -> None:
     answer = api.post("/v1/trainings?dry_run=true", json=SPEC)
     assert answer.status_code == 200

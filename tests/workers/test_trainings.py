@@ -59,6 +59,20 @@ def test_a_training_runs_to_its_results(
     ]
 
 
+def test_a_training_of_a_path_runs_to_its_result(
+    engine: Engine, settings: WorkerSettings, submit_training: Submit, record: Recorder
+) -> None:
+    torch.set_num_threads(1)
+    step = {"level": 0, "stride": 2, "in_channels": 2, "out_channels": 4, "operation": "conv"}
+    of_a_path = {"architecture": {"final_channels": 4, "steps": [step]}, "network": {}}
+    spec = tiny_training(**of_a_path)
+    training = submit_training(**of_a_path)
+    assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
+    (trial,) = record(training).trials
+    assert trial.architecture_hash == spec.genotype.hash
+    assert trial.result == undisturbed(spec, trial.seed)
+
+
 class _LosesItsProcess(StoreSink):
     """A sink whose process ends right after an epoch's checkpoint, before it is recorded."""
 
