@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from search_core import costs
-from search_core.costs import Cost, Count, Size
+from search_core.costs import EVALUATION_FACTOR, Cost, Count, Size
 from search_core.genotype.path import PathGenotype
 from search_core.spec import axes
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
@@ -14,6 +14,14 @@ from search_core.spec.operations import sharp_sep_conv
 
 _BYTES = 4
 """Of a float32."""
+
+_SLACK = {False: 1.25, True: 1.6}
+"""By how much training takes more than what is counted, by whether it is of the second order:
+gradients that are passed on, layers that are rearranged for fast kernels, holes in the heap.
+`benchmarks/cuboid_memory.py` measures it."""
+
+_LIBRARIES = 64 * 2**20
+"""Bytes that PyTorch takes for itself once it computes."""
 
 
 def stem(image_channels: int, out_channels: int) -> Layers:
@@ -87,10 +95,18 @@ class CuboidCosts:
     @cached_property
     def operations(self) -> tuple[tuple[Count, ...], ...]:
         """By position, then in the order of the space's operations."""
-        return tuple(
-            tuple(self._operation(each, position.stride, size) for each in self.space.operations)
+        # Positions with the same stride on images of the same size cost the same.
+        rows: dict[tuple[int, Size], tuple[Count, ...]] = {}
+        places = [
+            (position.stride, size)
             for position, size in zip(self.space.positions, self.sizes, strict=False)
-        )
+        ]
+        for stride, size in places:
+            if (stride, size) not in rows:
+                rows[stride, size] = tuple(
+                    self._operation(each, stride, size) for each in self.space.operations
+                )
+        return tuple(rows[place] for place in places)
 
     def size(self, batch_size: int, *, second_order: bool = False) -> CuboidSize:
         """The size of the whole cuboid.
@@ -117,14 +133,30 @@ class CuboidCosts:
         # The weights, their gradients and their momenta; the second order's are one state more
         # of the weights, and one more of the gradients.
         copies = 5 if second_order else 3
+        training = _SLACK[second_order] * _BYTES * (copies * cost.parameters + batch_size * saved)
+        # Not instead of it: the allocator keeps what training took.
+        measuring = _BYTES * EVALUATION_FACTOR * batch_size * self._held()
         return CuboidSize(
             num_positions=len(self.space.positions),
             num_operations=len(self.space.positions) * len(self.space.operations),
             num_paths=num_paths(self.space),
             parameters=cost.parameters,
             multiply_adds=cost.multiply_adds,
-            training_bytes=_BYTES * (copies * cost.parameters + batch_size * saved),
+            training_bytes=_LIBRARIES + round(training) + measuring,
         )
+
+    def _held(self) -> int:
+        """Elements for one image that a forward pass without gradients holds, at most."""
+        channels, final = sum(self.space.channels), self.space.final_channels
+        last = self.sizes[-1][0] * self.sizes[-1][1]
+        heads = max(self.head(each).held for each in self.space.channels)
+        held = [channels * last + heads + final * last]
+        for row, size, next_size in zip(self.operations, self.sizes, self.sizes[1:], strict=False):
+            # The states before and after, and one operation with its product.
+            states = channels * (size[0] * size[1] + next_size[0] * next_size[1])
+            widest = max(self.space.channels) * next_size[0] * next_size[1]
+            held.append(states + max(each.held for each in row) + widest)
+        return max(held)
 
     def _operation(self, operation: CuboidOperation, stride: int, size: Size) -> Count:
         in_channels, out_channels, candidate = operation
