@@ -136,7 +136,7 @@ def _dismiss(process: subprocess.Popen[str]) -> None:
 
 def _read(line: str) -> Capacity:
     return Capacity(
-        tuple(Node(node["cpus"], node["gpus"], node["memory"]) for node in json.loads(line))
+        tuple(Node(node["cpus"], node["gpus"], node.get("memory")) for node in json.loads(line))
     )
 
 

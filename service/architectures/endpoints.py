@@ -184,7 +184,7 @@ def _dot(genotype: Genotype, cell: CellName | None) -> str:
     if not isinstance(genotype, CellGenotype):
         raise ProblemError(
             "invalid-parameter",
-            "query parameter 'cell': this architecture is a path without cells.",
+            "query parameter 'cell': this architecture is a path, which has no cells.",
         )
     return architecture_dot(genotype, (cell,))
 

@@ -25,8 +25,8 @@ def _render(dot: str) -> bytes:
     with _graphviz:
         graph = pygraphviz.AGraph(string=dot)
         try:
-            # Where everything has its place, the binding takes "nop2" by itself.
-            graph.has_layout = graph.graph_attr["layout"] == "nop2"
+            # A picture that names its layout has a place for everything, and is drawn as it is.
+            graph.has_layout = "layout" in dict(graph.graph_attr)
             svg: bytes = graph.draw(format="svg", prog=None if graph.has_layout else "dot")
         finally:
             graph.close()
