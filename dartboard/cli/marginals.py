@@ -5,21 +5,26 @@ from typing import Final
 
 from rich.text import Text
 
+from search_core.spec.axes import AXES
+
+_ORDER: Final = ("in_channels", "out_channels", *AXES)
 _PREFIX: Final = "marginal."
 _LEAD: Final = 1.05
 """A choice that has not so many times its even share leads by nothing worth telling."""
 
 
 def by_axis(metrics: Mapping[str, float | None]) -> dict[str, dict[str, float]]:
-    """The share of every choice of every axis, the largest first."""
+    """The share of every choice of every axis, the largest first; the axes as in their registry."""
     axes: dict[str, dict[str, float]] = {}
     for name, share in metrics.items():
         if name.startswith(_PREFIX) and share is not None:
             axis, _, choice = name.removeprefix(_PREFIX).partition("=")
             axes.setdefault(axis, {})[choice] = share
+    # A newer server may have axes that this version does not know: they come last.
+    known = [axis for axis in _ORDER if axis in axes]
     return {
-        axis: dict(sorted(shares.items(), key=lambda item: -item[1]))
-        for axis, shares in axes.items()
+        axis: dict(sorted(axes[axis].items(), key=lambda item: -item[1]))
+        for axis in dict.fromkeys([*known, *axes])
     }
 
 

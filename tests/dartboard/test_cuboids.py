@@ -71,7 +71,7 @@ def test_the_client_reads_all_of_a_cuboid(client: Client, cuboid: UUID) -> None:
     assert alphas.groups["cuboid"].columns[5].facts["settings"] == {"kernel_size": 5}
     assert client.alphas(trial_id, after_step=1).items == ()
     paths = client.paths(trial_id, 2)
-    assert [path.genotype for path in paths.items][0] == BEST
+    assert paths.items[0].genotype == BEST
     assert client.metrics(trial_id, ["marginal.kernel_size*"]).keys() == {
         "marginal.kernel_size=3",
         "marginal.kernel_size=5",
@@ -137,6 +137,8 @@ def test_a_path_is_shown_printed_and_drawn(
     assert "hypercuboid (channels 4|8, kernel_size 3|5, 1 levels) on digits" in shown
     assert "Path(final_channels=16, steps=[" in shown
     assert "  kernel_size   5 64%   3 36%" in shown
+    axes = [line.split()[0] for line in shown.splitlines() if "%" in line]
+    assert axes == ["in_channels", "out_channels", "operation", "kernel_size"]
     assert parse(dartboard("genotype", cuboid).out) == BEST
     assert dartboard("genotype", cuboid, "--json").json["kind"] == "path"
     assert dartboard("draw", cuboid, "-o", "path.svg").code == 0

@@ -17,6 +17,7 @@ from search_core.marginals import marginals
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.operations import OPERATIONS
 from service.drawing import cuboids, grid, paths, rendering
+from service.drawing.palette import INK
 from store import queue, recording, searches
 from store.leases import Capacity, Lease, Node
 from store.recording import EpochResult
@@ -361,7 +362,7 @@ def test_every_operation_has_a_colour_that_reads_on_white(operation: str) -> Non
     parts = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     red, green, blue = (part**2.2 for part in parts)
     assert 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) >= 4.5
-    assert color != grid.INK
+    assert color != INK
 
 
 def _texts(svg: bytes) -> list[str]:
