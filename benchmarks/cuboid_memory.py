@@ -2,7 +2,7 @@
 
 Each cuboid is searched for one epoch in a process of its own, on the CPU with one thread. What the
 process held at its peak, less what it held once everything was imported, stands beside the estimate
-that a submission is judged by (`CuboidCosts.size`).
+that a submission is judged by (`search_core.cuboid_size.searched_size`).
 
     python -m benchmarks.cuboid_memory
 
@@ -19,10 +19,9 @@ from typing import Any, Final
 import psutil
 import torch
 
-from search_core.cuboid_size import CuboidCosts
+from search_core.cuboid_size import searched_size
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
-from search_core.spec.hypercuboid import HyperCuboidSpace
 
 _MIB: Final = 2**20
 _KIB: Final = 2**10
@@ -37,7 +36,13 @@ CASES: Final[dict[str, dict[str, Any]]] = {
         "space": {},
         "image_shape": (3, 32, 32),
         "batch_size": 16,
-        "order": "second",
+        "algorithm": {"order": "second"},
+    },
+    "the paper's, batch 64, one path at a time": {
+        "space": {},
+        "image_shape": (3, 32, 32),
+        "batch_size": 64,
+        "algorithm": {"sampling": {}},
     },
     "channels 16, 32, one level, batch 64": {
         "space": {"axes": {"channels": [16, 32]}, "levels": 1, "final_channels": 64},
@@ -61,7 +66,7 @@ CASES: Final[dict[str, dict[str, Any]]] = {
         },
         "image_shape": (3, 32, 32),
         "batch_size": 64,
-        "order": "second",
+        "algorithm": {"order": "second"},
     },
     "wide: channels 256, 512, batch 8": {
         "space": {"axes": {"channels": [256, 512]}, "levels": 2},
@@ -103,7 +108,7 @@ def spec_of(case: dict[str, Any]) -> SearchSpec:
                 "train_portion": 1 / 3,
                 "image_shape": case["image_shape"],
             },
-            "algorithm": {"order": case.get("order", "first")},
+            "algorithm": case.get("algorithm", {}),
             "training": {"epochs": 1, "batch_size": batch},
         }
     )
@@ -123,12 +128,9 @@ def measure(case: dict[str, Any]) -> int:
 
 def estimate(case: dict[str, Any]) -> int:
     """Bytes that the size of a case's cuboid names."""
-    spec = spec_of(case)
-    assert isinstance(spec.space, HyperCuboidSpace)
-    facts = spec.dataset.facts
-    counted = CuboidCosts(spec.space, facts.image_shape, facts.num_classes)
-    second = spec.algorithm.order == "second"
-    return counted.size(spec.training.batch_size, second_order=second).training_bytes
+    size = searched_size(spec_of(case))
+    assert size is not None
+    return size.training_bytes
 
 
 def main() -> int:

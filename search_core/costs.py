@@ -21,6 +21,10 @@ from search_core.spec.layers import (
 EVALUATION_FACTOR = 2
 """A search measures its network on batches this many times as large as it trains on."""
 
+LARGEST_EVALUATION = 512
+"""Images that are looked at together, at most; a path of a sampled search is calibrated on so many
+(`search_core.evaluation`)."""
+
 Size = tuple[int, int]
 """Height and width of a feature map in pixels."""
 

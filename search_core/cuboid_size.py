@@ -1,16 +1,18 @@
 """The size of a HyperCuboid and of its paths, counted before anything is built. Free of torch."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from search_core import costs
-from search_core.costs import EVALUATION_FACTOR, Cost, Count, Size
+from search_core.costs import EVALUATION_FACTOR, LARGEST_EVALUATION, Cost, Count, Size
 from search_core.genotype.path import PathGenotype
 from search_core.spec import axes
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
 from search_core.spec.layers import Convolution, Layers, Normalisation
 from search_core.spec.operations import sharp_sep_conv
+from search_core.spec.search import SearchSpec
 
 _BYTES = 4
 """Of a float32."""
@@ -108,12 +110,21 @@ class CuboidCosts:
                 )
         return tuple(rows[place] for place in places)
 
-    def size(self, batch_size: int, *, second_order: bool = False) -> CuboidSize:
+    def size(
+        self,
+        batch_size: int,
+        *,
+        second_order: bool = False,
+        one_path: bool = False,
+        calibrated: bool = False,
+    ) -> CuboidSize:
         """The size of the whole cuboid.
 
         Args:
             batch_size: Images of a step.
             second_order: Whether the weights are kept twice more.
+            one_path: Whether only one path at a time is trained, and never all of them.
+            calibrated: Whether the derived path is calibrated after each epoch.
 
         Returns:
             The size.
@@ -123,19 +134,16 @@ class CuboidCosts:
         counts += [each for position in self.operations for each in position]
         counts += [self.head(each) for each in channels]
         cost = costs.total(each.cost for each in counts) + self.classifier
-        # Every operation's output is kept once more, for the gradient of its weight.
-        outputs = sum(
-            operation.out_channels * size[0] * size[1]
-            for size in self.sizes[1:]
-            for operation in self.space.operations
-        )
-        saved = sum(each.saved for each in counts) + outputs
+        saved = self._saved_by_a_path() if one_path else self._saved_by_all(counts)
         # The weights, their gradients and their momenta; the second order's are one state more
         # of the weights, and one more of the gradients.
         copies = 5 if second_order else 3
         training = _SLACK[second_order] * _BYTES * (copies * cost.parameters + batch_size * saved)
         # Not instead of it: the allocator keeps what training took.
-        measuring = _BYTES * EVALUATION_FACTOR * batch_size * self._held()
+        held = self._held_by_a_path() if one_path else self._held_by_all()
+        measuring = _BYTES * EVALUATION_FACTOR * batch_size * held
+        if calibrated:
+            measuring += _BYTES * LARGEST_EVALUATION * self._held_by_a_path()
         return CuboidSize(
             num_positions=len(self.space.positions),
             num_operations=len(self.space.positions) * len(self.space.operations),
@@ -145,7 +153,30 @@ class CuboidCosts:
             training_bytes=_LIBRARIES + round(training) + measuring,
         )
 
-    def _held(self) -> int:
+    def _saved_by_all(self, counts: Sequence[Count]) -> int:
+        """Elements for one image that are kept from the forward to the backward pass."""
+        # Every operation's output is kept once more, for the gradient of its weight.
+        outputs = sum(
+            operation.out_channels * size[0] * size[1]
+            for size in self.sizes[1:]
+            for operation in self.space.operations
+        )
+        return sum(each.saved for each in counts) + outputs
+
+    def _saved_by_a_path(self) -> int:
+        """The same of one path, at most: the stem, operations and head that keep most."""
+        stems = [self.stem(each) for each in self.space.channels]
+        heads = [self.head(each) for each in self.space.channels]
+        parts = [stems, *self.operations, heads]
+        return sum(max(each.saved for each in part) for part in parts)
+
+    def _held_by_a_path(self) -> int:
+        """Elements for one image that a forward pass on one path holds, at most."""
+        stems = [self.stem(each) for each in self.space.channels]
+        heads = [self.head(each) for each in self.space.channels]
+        return max(each.held for part in (stems, *self.operations, heads) for each in part)
+
+    def _held_by_all(self) -> int:
         """Elements for one image that a forward pass without gradients holds, at most."""
         channels, final = sum(self.space.channels), self.space.final_channels
         last = self.sizes[-1][0] * self.sizes[-1][1]
@@ -164,6 +195,26 @@ class CuboidCosts:
             candidate.operation, in_channels, out_channels, stride, dict(candidate.settings)
         )
         return costs.count(made, in_channels, size)
+
+
+def searched_size(spec: SearchSpec) -> CuboidSize | None:
+    """The size of the cuboid that a search trains, on its images and by its algorithm.
+
+    Args:
+        spec: The search.
+
+    Returns:
+        The size; None of a space of cells.
+    """
+    if not isinstance(spec.space, HyperCuboidSpace):
+        return None
+    facts, sampling = spec.dataset.facts, spec.algorithm.sampling
+    return CuboidCosts(spec.space, facts.image_shape, facts.num_classes).size(
+        spec.training.batch_size,
+        second_order=spec.algorithm.order == "second",
+        one_path=sampling is not None and sampling.alphas == "paths",
+        calibrated=sampling is not None,
+    )
 
 
 def num_paths(space: HyperCuboidSpace) -> int:

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from search_core.costs import LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
 
-_BATCH = 512
+_BATCH = LARGEST_EVALUATION
 
 
 @torch.no_grad()

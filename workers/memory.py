@@ -11,9 +11,8 @@ from typing import Final
 
 import psutil
 
-from search_core.cuboid_size import CuboidCosts
+from search_core.cuboid_size import searched_size
 from search_core.spec import SearchSpec
-from search_core.spec.hypercuboid import HyperCuboidSpace
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
@@ -60,12 +59,10 @@ def check(spec: SearchSpec, free: int, place: str) -> None:
     Raises:
         NotEnoughMemoryError: It would not fit.
     """
-    if not isinstance(spec.space, HyperCuboidSpace):
+    size = searched_size(spec)
+    if size is None:
         return
-    facts = spec.dataset.facts
-    counted = CuboidCosts(spec.space, facts.image_shape, facts.num_classes)
-    second = spec.algorithm.order == "second"
-    needed = counted.size(spec.training.batch_size, second_order=second).training_bytes
+    needed = size.training_bytes
     if needed > free:
         raise NotEnoughMemoryError(
             f"Training this cuboid takes an estimated {needed / _GIB:.1f} GiB, and {place} has "

@@ -3,9 +3,9 @@
 from typing import Self
 
 from search_core import cell_size
-from search_core.cuboid_size import CuboidCosts
+from search_core.cuboid_size import searched_size
 from search_core.spec import SearchSpec
-from search_core.spec.hypercuboid import HyperCuboidSpace
+from search_core.spec.spaces import CellSpace
 from service.problems import FieldProblem
 from service.schema_base import Answer
 from service.spec_body import invalid_spec
@@ -36,21 +36,9 @@ class SpaceSize(Answer):
     @classmethod
     def of(cls, spec: SearchSpec) -> Self:
         """The size of a spec's space, on its images."""
-        space = spec.space
-        if not isinstance(space, HyperCuboidSpace):
-            exclude_none = spec.algorithm.exclude_none
-            return cls(
-                positions=None,
-                operations=cell_size.num_operations(space),
-                architectures=cell_size.num_architectures(space, exclude_none=exclude_none),
-                parameters=None,
-                multiply_adds=None,
-                training_bytes=None,
-            )
-        facts = spec.dataset.facts
-        size = CuboidCosts(space, facts.image_shape, facts.num_classes).size(
-            spec.training.batch_size, second_order=spec.algorithm.order == "second"
-        )
+        size = searched_size(spec)
+        if size is None:
+            return cls._of_cells(spec)
         return cls(
             positions=size.num_positions,
             operations=size.num_operations,
@@ -58,6 +46,19 @@ class SpaceSize(Answer):
             parameters=size.parameters,
             multiply_adds=size.multiply_adds,
             training_bytes=size.training_bytes,
+        )
+
+    @classmethod
+    def _of_cells(cls, spec: SearchSpec) -> Self:
+        assert isinstance(spec.space, CellSpace)
+        exclude_none = spec.algorithm.exclude_none
+        return cls(
+            positions=None,
+            operations=cell_size.num_operations(spec.space),
+            architectures=cell_size.num_architectures(spec.space, exclude_none=exclude_none),
+            parameters=None,
+            multiply_adds=None,
+            training_bytes=None,
         )
 
 

@@ -22,4 +22,11 @@ def test_the_estimate_is_an_upper_bound_and_not_far_off() -> None:
 
 def test_the_second_order_takes_more() -> None:
     case = CASES[CASE]
-    assert estimate(case) < estimate({**case, "order": "second"})
+    assert estimate(case) < estimate({**case, "algorithm": {"order": "second"}})
+
+
+def test_one_path_at_a_time_takes_less_unless_the_mixture_is_trained_too() -> None:
+    case = CASES[CASE]
+    one_path = estimate({**case, "algorithm": {"sampling": {}}})
+    both = estimate({**case, "algorithm": {"sampling": {"alphas": "mixture"}}})
+    assert one_path < estimate(case) < both
