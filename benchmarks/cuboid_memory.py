@@ -6,7 +6,7 @@ that a submission is judged by (`search_core.cuboid_size.searched_size`).
 
     python -m benchmarks.cuboid_memory
 
-prints a Markdown table. it takes about five minutes and 5 GB of memory.
+prints a Markdown table. It takes five to ten minutes and 5 GB of memory.
 """
 
 import argparse
