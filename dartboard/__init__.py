@@ -29,11 +29,13 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from dartboard.models import (
+        AlphaSeries,
         Architecture,
         Discovery,
         DryRun,
         Event,
         EventPage,
+        Paths,
         Point,
         Preset,
         Queue,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         Readiness,
         Recommendation,
         Search,
+        SpaceSize,
         TestMeasurement,
         TestResult,
         Training,
@@ -65,11 +68,13 @@ _HOMES = {
         "WaitTimeoutError",
     ),
     "dartboard.models": (
+        "AlphaSeries",
         "Architecture",
         "Discovery",
         "DryRun",
         "Event",
         "EventPage",
+        "Paths",
         "Point",
         "Preset",
         "Queue",
@@ -77,6 +82,7 @@ _HOMES = {
         "Readiness",
         "Recommendation",
         "Search",
+        "SpaceSize",
         "TestMeasurement",
         "TestResult",
         "Training",
@@ -87,6 +93,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AlphaSeries",
     "Architecture",
     "Client",
     "ConflictError",
@@ -100,6 +107,7 @@ __all__ = [
     "InvalidSpecError",
     "LocalError",
     "NotFoundError",
+    "Paths",
     "Point",
     "Preset",
     "ProblemError",
@@ -110,6 +118,7 @@ __all__ = [
     "Search",
     "ServerFailedError",
     "ServerUnreachableError",
+    "SpaceSize",
     "TestMeasurement",
     "TestResult",
     "Training",

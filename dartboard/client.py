@@ -17,11 +17,13 @@ from dartboard.errors import (
     WaitTimeoutError,
 )
 from dartboard.models import (
+    AlphaSeries,
     Architecture,
     DryRun,
     Event,
     EventPage,
     Job,
+    Paths,
     Point,
     Preset,
     Queue,
@@ -35,7 +37,7 @@ from dartboard.models import (
 from dartboard.settings import Settings
 from dartboard.transport import Transport, parse_answer
 from search_core.errors import InvalidGenotypeError
-from search_core.genotype import CellGenotype, parse
+from search_core.genotype import Genotype, parse
 from search_core.spec import SearchSpec
 from search_core.spec.retraining import RetrainingSpec
 
@@ -319,7 +321,7 @@ class Client:
 
         Args:
             trial_id: The trial.
-            names: Only these series; all when empty.
+            names: Only these series; all when empty. `marginal.*` stands for all that begin so.
             after_step: Only points with a larger step.
 
         Raises:
@@ -330,6 +332,71 @@ class Client:
             params={"names": [*names], "after_step": after_step},
         )
         return parse_answer(response, _Series).series
+
+    def alphas(self, trial_id: SearchId, *, after_step: int | None = None) -> AlphaSeries:
+        """What the candidates of a trial weigh after each epoch, with labels of rows and columns.
+
+        Args:
+            trial_id: The trial.
+            after_step: Only later epochs; of more than 200 the first ones.
+
+        Raises:
+            NotFoundError: There is no such trial.
+            ConflictError: It is one of a training.
+        """
+        response = self._transport.get(
+            f"/v1/trials/{_segment(trial_id)}/alphas", params={"after_step": after_step}
+        )
+        return parse_answer(response, AlphaSeries)
+
+    def paths(
+        self,
+        trial_id: SearchId,
+        k: int = 10,
+        *,
+        within_parameters: int | None = None,
+        within_multiply_adds: int | None = None,
+    ) -> Paths:
+        """The k best paths of a trial's hypercuboid at its last completed epoch, with their costs.
+
+        Args:
+            trial_id: The trial.
+            k: How many, at most 100.
+            within_parameters: Find the best path with at most so many weights, too.
+            within_multiply_adds: Or the best one with at most so many multiply-adds.
+
+        Raises:
+            NotFoundError: There is no such trial.
+            ConflictError: It searches cells, or has not completed an epoch.
+            ProblemError: No path is within the budget; says what the cheapest one costs.
+        """
+        response = self._transport.get(
+            f"/v1/trials/{_segment(trial_id)}/paths",
+            params={
+                "k": k,
+                "within_parameters": within_parameters,
+                "within_multiply_adds": within_multiply_adds,
+            },
+        )
+        return parse_answer(response, Paths)
+
+    def cuboid_picture(
+        self,
+        trial_id: SearchId,
+        format: Literal["svg", "dot"] = "svg",  # noqa: A002  (reads well where it is called)
+    ) -> bytes:
+        """A drawing of a trial's whole hypercuboid by the weights of its last completed epoch.
+
+        Args:
+            trial_id: The trial.
+            format: An SVG picture, or Graphviz's DOT.
+
+        Raises:
+            NotFoundError: There is no such trial.
+            ConflictError: It searches cells, or has not completed an epoch.
+        """
+        path = f"/v1/trials/{_segment(trial_id)}/cuboid.{format}"
+        return self._transport.get(path, accept="*/*").content
 
     def events(self, search_id: JobRef, *, after: int = 0, limit: int = _PAGE) -> EventPage:
         """A page of what happened to a search, oldest first.
@@ -435,7 +502,7 @@ class Client:
         path = f"/v1/architectures/{_segment(architecture_hash)}"
         return parse_answer(self._transport.get(path), Architecture)
 
-    def genotype(self, architecture_hash: str) -> CellGenotype:
+    def genotype(self, architecture_hash: str) -> Genotype:
         """An architecture's genotype alone.
 
         Raises:
@@ -459,7 +526,7 @@ class Client:
 
         Args:
             architecture_hash: Which one.
-            cell: One of its two cells; None draws both.
+            cell: One of its two cells; None draws both. A path has none.
             format: An SVG picture, or Graphviz's DOT.
 
         Raises:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-from search_core.genotype import CellGenotype
+from search_core.genotype import Genotype, PathGenotype
 from search_core.spec import SearchSpec
 from search_core.spec.retraining import RetrainingSpec
 
@@ -196,6 +196,80 @@ class Point(Result):
     value: float | None
 
 
+class AlphaLabel(Result):
+    """What a row or a column of alphas stands for."""
+
+    text: str
+    """For people."""
+    facts: Mapping[str, Any]
+    """The same for programs."""
+
+
+class AlphaGroup(Result):
+    """One table of a space: a row is a choice to make, a column a candidate for it."""
+
+    rows: tuple[AlphaLabel, ...]
+    columns: tuple[AlphaLabel, ...]
+
+
+class AlphaTables(Result):
+    """What the candidates weighed after an epoch."""
+
+    step: int
+    """The epoch, from 1."""
+    weights: Mapping[str, tuple[tuple[float, ...], ...]]
+    """By group, row by row."""
+
+
+class AlphaSeries(Result):
+    """What the candidates of a trial weigh, epoch by epoch."""
+
+    trial_id: UUID
+    last_step: int
+    """The trial's last completed epoch."""
+    groups: Mapping[str, AlphaGroup]
+    """What rows and columns stand for."""
+    items: tuple[AlphaTables, ...]
+
+
+class Path(Result):
+    """A path through a hypercuboid, and what its network costs."""
+
+    score: float
+    """Sum of the weights of its operations."""
+    architecture: str
+    """Its hash."""
+    parameters: int
+    multiply_adds: int
+    paper_multiply_adds: int
+    text: str
+    """The text form."""
+    genotype: PathGenotype
+
+
+class PathWithin(Result):
+    """The best path within a budget."""
+
+    measure: str
+    """`parameters` or `multiply_adds`."""
+    budget: int
+    path: Path
+
+
+class Paths(Result):
+    """The best paths at a trial's last completed epoch."""
+
+    trial_id: UUID
+    step: int
+    """The epoch whose weights were read."""
+    epochs: int
+    """Epochs of the trial."""
+    items: tuple[Path, ...]
+    """The best first."""
+    within: PathWithin | None = None
+    """The best one within the budget, if one was given."""
+
+
 class RankedArchitecture(Result):
     """What one trial of a search derived."""
 
@@ -207,7 +281,7 @@ class RankedArchitecture(Result):
     seed: int
     validation_accuracy: float | None = None
     recommended: bool
-    genotype: CellGenotype
+    genotype: Genotype
 
 
 class Discovery(Result):
@@ -227,11 +301,28 @@ class Architecture(Result):
 
     hash: str
     kind: str
-    genotype: CellGenotype
+    genotype: Genotype
     text: str
-    """The published text form."""
+    """The text form; of cells the published one."""
     created_at: Time
     found_by: tuple[Discovery, ...] = ()
+
+
+class SpaceSize(Result):
+    """How large a space is, counted before anything is built. None: not known beforehand."""
+
+    positions: int | None = None
+    """Operations of one path through a hypercuboid."""
+    operations: int
+    """Operations that are weighted against others: the number of alphas."""
+    architectures: int
+    """Architectures that can be derived."""
+    parameters: int | None = None
+    """Weights of the network that contains them all."""
+    multiply_adds: int | None = None
+    """Multiply-adds of that network for one image."""
+    training_bytes: int | None = None
+    """Memory that training it takes: an estimate from above."""
 
 
 class DryRun(Result):
@@ -250,6 +341,8 @@ class DryRun(Result):
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
     gpus: int
     """GPUs while all trials run at once."""
+    size: SpaceSize | None = None
+    """How large the space is; None of a training."""
 
 
 class Preset(Result):
@@ -305,6 +398,8 @@ class Node(Result):
 
     cpus: float
     gpus: float
+    memory: float | None = None
+    """Bytes that trials may use there; None where the cluster does not say."""
 
 
 class Cluster(Result):

@@ -18,6 +18,13 @@ from search_core.spec.layers import (
     Pool,
 )
 
+EVALUATION_FACTOR = 2
+"""A search measures its network on batches this many times as large as it trains on."""
+
+LARGEST_EVALUATION = 512
+"""Images that are looked at together, at most; a path of a sampled search is calibrated on so many
+(`search_core.evaluation`)."""
+
 Size = tuple[int, int]
 """Height and width of a feature map in pixels."""
 
@@ -53,11 +60,13 @@ class Count:
     Attributes:
         cost: What it costs.
         saved: Elements for one image that are kept from the forward to the backward pass.
+        held: Elements for one image that are there at once without a backward pass, at most.
         out_size: Height and width of its output.
     """
 
     cost: Cost
     saved: int
+    held: int
     out_size: Size
 
 
@@ -88,7 +97,7 @@ def count(layers: Layers, in_channels: int, size: Size) -> Count:
     Returns:
         The count.
     """
-    cost, saved, channels = Cost(), 0, in_channels
+    cost, saved, held, channels = Cost(), 0, 0, in_channels
     for layer in layers:
         in_elements = channels * size[0] * size[1]
         size = _out_size(layer, size)
@@ -97,7 +106,8 @@ def count(layers: Layers, in_channels: int, size: Size) -> Count:
         out_elements = channels * size[0] * size[1]
         cost += _cost(layer, in_elements, out_elements)
         saved += _saved(layer, in_elements, out_elements)
-    return Count(cost, saved, size)
+        held = max(held, in_elements + out_elements)
+    return Count(cost, saved, held, size)
 
 
 def after(stride: int, size: Size) -> Size:

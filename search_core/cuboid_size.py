@@ -1,19 +1,29 @@
 """The size of a HyperCuboid and of its paths, counted before anything is built. Free of torch."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from search_core import costs
-from search_core.costs import Cost, Count, Size
+from search_core.costs import EVALUATION_FACTOR, LARGEST_EVALUATION, Cost, Count, Size
 from search_core.genotype.path import PathGenotype
 from search_core.spec import axes
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
 from search_core.spec.layers import Convolution, Layers, Normalisation
 from search_core.spec.operations import sharp_sep_conv
+from search_core.spec.search import SearchSpec
 
 _BYTES = 4
 """Of a float32."""
+
+_SLACK = {False: 1.25, True: 1.6}
+"""By how much training takes more than what is counted, by whether it is of the second order:
+gradients that are passed on, layers that are rearranged for fast kernels, holes in the heap.
+`benchmarks/cuboid_memory.py` measures it."""
+
+_LIBRARIES = 64 * 2**20
+"""Bytes that PyTorch takes for itself once it computes."""
 
 
 def stem(image_channels: int, out_channels: int) -> Layers:
@@ -87,17 +97,34 @@ class CuboidCosts:
     @cached_property
     def operations(self) -> tuple[tuple[Count, ...], ...]:
         """By position, then in the order of the space's operations."""
-        return tuple(
-            tuple(self._operation(each, position.stride, size) for each in self.space.operations)
+        # Positions with the same stride on images of the same size cost the same.
+        rows: dict[tuple[int, Size], tuple[Count, ...]] = {}
+        places = [
+            (position.stride, size)
             for position, size in zip(self.space.positions, self.sizes, strict=False)
-        )
+        ]
+        for stride, size in places:
+            if (stride, size) not in rows:
+                rows[stride, size] = tuple(
+                    self._operation(each, stride, size) for each in self.space.operations
+                )
+        return tuple(rows[place] for place in places)
 
-    def size(self, batch_size: int, *, second_order: bool = False) -> CuboidSize:
+    def size(
+        self,
+        batch_size: int,
+        *,
+        second_order: bool = False,
+        one_path: bool = False,
+        calibrated: bool = False,
+    ) -> CuboidSize:
         """The size of the whole cuboid.
 
         Args:
             batch_size: Images of a step.
             second_order: Whether the weights are kept twice more.
+            one_path: Whether only one path at a time is trained, and never all of them.
+            calibrated: Whether the derived path is calibrated after each epoch.
 
         Returns:
             The size.
@@ -107,24 +134,60 @@ class CuboidCosts:
         counts += [each for position in self.operations for each in position]
         counts += [self.head(each) for each in channels]
         cost = costs.total(each.cost for each in counts) + self.classifier
-        # Every operation's output is kept once more, for the gradient of its weight.
-        outputs = sum(
-            operation.out_channels * size[0] * size[1]
-            for size in self.sizes[1:]
-            for operation in self.space.operations
-        )
-        saved = sum(each.saved for each in counts) + outputs
+        saved = self._saved_by_a_path() if one_path else self._saved_by_all(counts)
         # The weights, their gradients and their momenta; the second order's are one state more
         # of the weights, and one more of the gradients.
         copies = 5 if second_order else 3
+        training = _SLACK[second_order] * _BYTES * (copies * cost.parameters + batch_size * saved)
+        # Not instead of it: the allocator keeps what training took.
+        held = self._held_by_a_path() if one_path else self._held_by_all()
+        measuring = _BYTES * EVALUATION_FACTOR * batch_size * held
+        if calibrated:
+            measuring += _BYTES * LARGEST_EVALUATION * self._held_by_a_path()
         return CuboidSize(
             num_positions=len(self.space.positions),
             num_operations=len(self.space.positions) * len(self.space.operations),
             num_paths=num_paths(self.space),
             parameters=cost.parameters,
             multiply_adds=cost.multiply_adds,
-            training_bytes=_BYTES * (copies * cost.parameters + batch_size * saved),
+            training_bytes=_LIBRARIES + round(training) + measuring,
         )
+
+    def _saved_by_all(self, counts: Sequence[Count]) -> int:
+        """Elements for one image that are kept from the forward to the backward pass."""
+        # Every operation's output is kept once more, for the gradient of its weight.
+        outputs = sum(
+            operation.out_channels * size[0] * size[1]
+            for size in self.sizes[1:]
+            for operation in self.space.operations
+        )
+        return sum(each.saved for each in counts) + outputs
+
+    def _saved_by_a_path(self) -> int:
+        """The same of one path, at most: the stem, operations and head that keep most."""
+        stems = [self.stem(each) for each in self.space.channels]
+        heads = [self.head(each) for each in self.space.channels]
+        parts = [stems, *self.operations, heads]
+        return sum(max(each.saved for each in part) for part in parts)
+
+    def _held_by_a_path(self) -> int:
+        """Elements for one image that a forward pass on one path holds, at most."""
+        stems = [self.stem(each) for each in self.space.channels]
+        heads = [self.head(each) for each in self.space.channels]
+        return max(each.held for part in (stems, *self.operations, heads) for each in part)
+
+    def _held_by_all(self) -> int:
+        """Elements for one image that a forward pass without gradients holds, at most."""
+        channels, final = sum(self.space.channels), self.space.final_channels
+        last = self.sizes[-1][0] * self.sizes[-1][1]
+        heads = max(self.head(each).held for each in self.space.channels)
+        held = [channels * last + heads + final * last]
+        for row, size, next_size in zip(self.operations, self.sizes, self.sizes[1:], strict=False):
+            # The states before and after, and one operation with its product.
+            states = channels * (size[0] * size[1] + next_size[0] * next_size[1])
+            widest = max(self.space.channels) * next_size[0] * next_size[1]
+            held.append(states + max(each.held for each in row) + widest)
+        return max(held)
 
     def _operation(self, operation: CuboidOperation, stride: int, size: Size) -> Count:
         in_channels, out_channels, candidate = operation
@@ -132,6 +195,26 @@ class CuboidCosts:
             candidate.operation, in_channels, out_channels, stride, dict(candidate.settings)
         )
         return costs.count(made, in_channels, size)
+
+
+def searched_size(spec: SearchSpec) -> CuboidSize | None:
+    """The size of the cuboid that a search trains, on its images and by its algorithm.
+
+    Args:
+        spec: The search.
+
+    Returns:
+        The size; None of a space of cells.
+    """
+    if not isinstance(spec.space, HyperCuboidSpace):
+        return None
+    facts, sampling = spec.dataset.facts, spec.algorithm.sampling
+    return CuboidCosts(spec.space, facts.image_shape, facts.num_classes).size(
+        spec.training.batch_size,
+        second_order=spec.algorithm.order == "second",
+        one_path=sampling is not None and sampling.alphas == "paths",
+        calibrated=sampling is not None,
+    )
 
 
 def num_paths(space: HyperCuboidSpace) -> int:

@@ -206,14 +206,17 @@ class Mixture(nn.Module):
         Returns:
             The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2.
         """
-        terms: dict[int, list[Tensor]] = {channels: [] for channels in states}
+        # Term by term, so that without gradients only the sums are held.
+        sums: dict[int, Tensor] = {}
         skipped = self.skipped(multipliers_o) if self.skip_below else frozenset()
         for index, (operation, join) in enumerate(zip(self.operations, self.joins, strict=True)):
             if index in skipped:
                 continue
             in_channels, out_channels = join
-            terms[out_channels].append(multipliers_o[index] * operation(states[in_channels]))
-        return {channels: reduce(add, summands) for channels, summands in terms.items()}
+            term = multipliers_o[index] * operation(states[in_channels])
+            known = sums.get(out_channels)
+            sums[out_channels] = term if known is None else known + term
+        return {channels: sums[channels] for channels in states}
 
     def skipped(self, multipliers_o: Tensor) -> frozenset[int]:
         """Indices of the operations that are not worth computing.

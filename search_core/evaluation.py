@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from search_core.costs import LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
 
-_BATCH = 512
+_BATCH = LARGEST_EVALUATION
 
 
 @torch.no_grad()
@@ -38,7 +39,9 @@ def calibrate(network: nn.Module, images: Images | LabelledImages) -> None:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: Images | LabelledImages) -> tuple[float, float]:
+def evaluate(
+    network: nn.Module, images: Images | LabelledImages, *, most: int = _BATCH
+) -> tuple[float, float]:
     """Loss and accuracy in eval mode, in which batch normalisations use their running statistics.
 
     The network is left in eval mode.
@@ -46,13 +49,14 @@ def evaluate(network: nn.Module, images: Images | LabelledImages) -> tuple[float
     Args:
         network: From images to logits [n, k].
         images: On the network's device; they are not augmented.
+        most: Images to look at together, at most 512.
 
     Returns:
         The mean cross-entropy in nats, and the fraction classified right.
     """
     network.eval()
     loss_sum, num_correct = 0.0, 0
-    for batch in images.in_order(_BATCH):
+    for batch in images.in_order(min(most, _BATCH)):
         logits_nk = network(batch.images_nchw)
         loss_sum += float(functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum"))
         num_correct += int((logits_nk.argmax(dim=1) == batch.labels_n).sum())

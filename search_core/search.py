@@ -11,6 +11,7 @@ import torch
 
 from search_core import collapse, data, schedules, weighting
 from search_core.bilevel import BatchResult, BilevelStep
+from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
 from search_core.evaluation import calibrate, evaluate
 from search_core.genotype import Genotype
@@ -219,7 +220,9 @@ class SearchRun:
         derived = self.network.derived()
         if derived is not self.network:
             calibrate(derived, self._train)
-        loss, accuracy = evaluate(derived, self._validation)
+        # Without gradients twice as many fit easily; of a large supernet 512 would not.
+        most = EVALUATION_FACTOR * self._spec.training.batch_size
+        loss, accuracy = evaluate(derived, self._validation, most=most)
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()

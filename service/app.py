@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 
 from service import openapi, problems, reference
+from service.alphas import endpoints as alphas
 from service.architectures import endpoints as architectures
 from service.database import Database
 from service.events import endpoints as events
@@ -16,6 +17,7 @@ from service.head import HeadMiddleware
 from service.health import endpoints as health
 from service.newline import NewlineMiddleware
 from service.parameters import refuse_unknown_query_parameters
+from service.paths import endpoints as paths
 from service.presets import endpoints as presets
 from service.queue import endpoints as queue
 from service.searches import endpoints as searches
@@ -28,7 +30,8 @@ from store.sessions import database_url, make_async_engine
 _DESCRIPTION = """
 Differentiable architecture search as a service. Submit a search with `POST /v1/searches`, follow it
 with `GET /v1/searches/{id}/events`, and fetch what it found as JSON, as text and as a picture under
-`/v1/architectures`. What an architecture is worth, a training from scratch tells: `/v1/trainings`.
+`/v1/architectures`. The rivals of what a hypercuboid came to are in `/v1/trials/{id}/paths`. What
+an architecture is worth, a training from scratch tells: `/v1/trainings`.
 
 Times are RFC 3339 in UTC. Lists page by an opaque cursor. Unknown fields and unknown query
 parameters are refused. Every error is `application/problem+json` (RFC 9457) with a stable `type`, a
@@ -62,7 +65,18 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(NewlineMiddleware)
     app.add_middleware(HeadMiddleware)
     problems.install(app)
-    for domain in (searches, trainings, events, trials, architectures, queue, presets, health):
+    for domain in (
+        searches,
+        trainings,
+        events,
+        trials,
+        alphas,
+        paths,
+        architectures,
+        queue,
+        presets,
+        health,
+    ):
         app.include_router(domain.router)
     app.include_router(reference.router)
     app.openapi = openapi.document(app)  # type: ignore[method-assign]

@@ -1,13 +1,22 @@
 """Examples for the OpenAPI document. A test holds each against the schema of its answer."""
 
 from typing import Any, Final
+from uuid import UUID
 
+from search_core.alpha_labels import alpha_labels
+from search_core.derive import heaviest_path
 from search_core.genotype import CellGenotype, Edge
 from search_core.spec import SearchSpec
+from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.retraining import RetrainingSpec
+from service.alphas.schemas import AlphaGroup, AlphaSeries, AlphaTables
+from service.drawing import cuboids
+from service.paths.cuboid import WeightedCuboid
+from service.paths.schemas import PathList
 from service.presets.schemas import PresetList
 from service.problems import TITLES, FieldProblem, Problem
 from service.searches.schemas import DryRun
+from service.searches.size import SpaceSize
 from service.trainings.schemas import TrainingDryRun
 
 SEARCH_ID: Final = "01979d3c-6f5e-7a31-9c53-5f2f0c1d8e4b"
@@ -26,6 +35,24 @@ SPECS: Final[dict[str, Any]] = {
             "name": "three seeds",
             "trials": {"seeds": [0, 1, 2]},
             "labels": {"team": "vision"},
+        },
+    },
+    "hypercuboid": {
+        "summary": "A grid of channels, kernel sizes and operations, searched in one run",
+        "value": {
+            "name": "which kernel",
+            "space": {
+                "kind": "hypercuboid",
+                "axes": {
+                    "channels": [8, 16],
+                    "operation": ["sharp_sep_conv", "resizable_pool"],
+                    "kernel_size": [3, 5],
+                },
+                "levels": 2,
+                "final_channels": 64,
+            },
+            "algorithm": {"weighting": "max_w", "architecture_learning_rate": 0.05},
+            "training": {"epochs": 10, "batch_size": 64, "learning_rate": 0.1},
         },
     },
     "explicit": {
@@ -162,7 +189,8 @@ CANCELLED: Final = {
         }
     ],
 }
-DRY_RUN: Final = DryRun.of(SearchSpec.model_validate(_SPEC)).model_dump(mode="json")
+_VALID: Final = SearchSpec.model_validate(_SPEC)
+DRY_RUN: Final = DryRun.of(_VALID, SpaceSize.of(_VALID)).model_dump(mode="json")
 
 EVENT: Final = {
     "number": 21,
@@ -209,6 +237,27 @@ ARCHITECTURE_LIST: Final = {
     ]
 }
 
+_CUBOID: Final = HyperCuboidSpace(
+    kind="hypercuboid", axes={"channels": (8, 16)}, levels=1, strides=(2,), final_channels=32
+)
+_CUBOID_WEIGHTS: Final = [[0.05, 0.07, 0.41, 0.09, 0.11, 0.06, 0.13, 0.08]]
+PATH: Final = heaviest_path(_CUBOID_WEIGHTS, _CUBOID)
+CUBOID_DOT: Final = cuboids.to_dot(_CUBOID, _CUBOID_WEIGHTS, "epoch 9 of 12")
+PATHS: Final = PathList.of(
+    UUID(TRIAL_ID),
+    WeightedCuboid(_CUBOID, _CUBOID_WEIGHTS, 9, 12, (1, 8, 8), 10),
+    2,
+    ("parameters", 2500),
+).model_dump(mode="json")
+_ALPHAS: Final = AlphaSeries(
+    trial_id=UUID(TRIAL_ID),
+    last_step=9,
+    groups={name: AlphaGroup.of(labels) for name, labels in alpha_labels(_CUBOID).items()},
+    items=[AlphaTables(step=9, weights={"cuboid": _CUBOID_WEIGHTS})],
+)
+ALPHAS: Final = _ALPHAS.model_dump(mode="json")
+ALPHAS_CSV: Final = _ALPHAS.to_csv()
+
 QUEUE: Final = {
     "counts": {"queued": 1, "running": 1, "succeeded": 4, "failed": 0, "cancelled": 1},
     "waiting": [
@@ -236,7 +285,7 @@ QUEUE: Final = {
         }
     ],
     "cluster": {
-        "nodes": [{"cpus": 2.0, "gpus": 0.0}],
+        "nodes": [{"cpus": 2.0, "gpus": 0.0, "memory": 16_541_319_168.0}],
         "cpus": 2.0,
         "gpus": 0.0,
         "reserved_cpus": 2.0,

@@ -26,10 +26,17 @@ _LONGEST_PAUSE_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Node:
-    """What one node of a cluster holds: logical CPUs and GPUs."""
+    """What one node of a cluster holds, or what a trial needs of one.
+
+    Attributes:
+        cpus: Logical CPUs.
+        gpus: Logical GPUs.
+        memory: Bytes that trials may use; None where nobody knows. Claims do not count them.
+    """
 
     cpus: float
     gpus: float = 0.0
+    memory: float | None = None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Base(DeclarativeBase):
         str: Text,
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
-        list[dict[str, float]]: JSONB,
+        list[dict[str, float | None]]: JSONB,
     }
 
 
@@ -165,6 +165,23 @@ class Metric(Base):
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Alphas(Base):
+    """What the candidates of a trial's supernet weighed after an epoch: its softmaxed alphas.
+
+    `weights` has a table of [choices to make, candidates] for each group of the space. A resumed
+    trial writes the same values again.
+    """
+
+    __tablename__ = "alphas"
+
+    trial_id: Mapped[UUID] = mapped_column(
+        ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    step: Mapped[int] = mapped_column(primary_key=True)
+    weights: Mapped[dict[str, Any]]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Event(Base):
     """Something that happened to a search. `number` counts from 1 within it, without a gap.
 
@@ -204,6 +221,6 @@ class Dispatcher(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     pid: Mapped[int]
-    nodes: Mapped[list[dict[str, float]]]
+    nodes: Mapped[list[dict[str, float | None]]]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

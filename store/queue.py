@@ -1,7 +1,7 @@
 """The queue as people see it: counts, who waits and why, who runs, what the cluster holds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -56,7 +56,7 @@ def heartbeat(
     session: Session, dispatcher_id: str, *, host: str, pid: int, capacity: Capacity
 ) -> None:
     """Records that a dispatcher is alive and what its cluster holds."""
-    nodes = [{"cpus": node.cpus, "gpus": node.gpus} for node in capacity.nodes]
+    nodes = [asdict(node) for node in capacity.nodes]
     statement = insert(Dispatcher).values(id=dispatcher_id, host=host, pid=pid, nodes=nodes)
     session.execute(
         statement.on_conflict_do_update(
@@ -84,6 +84,13 @@ def dispatchers_seen(session: Session) -> Sequence[Dispatcher]:
         .where(Dispatcher.seen_at > func.clock_timestamp() - SEEN_LATELY)
         .order_by(Dispatcher.started_at)
     ).all()
+
+
+def largest_memory(session: Session) -> float | None:
+    """The memory of the cluster's largest node in bytes; None where it is not known of all."""
+    memories = [node.memory for node in _capacity(dispatchers_seen(session)).nodes]
+    known = [memory for memory in memories if memory is not None]
+    return max(known) if known and len(known) == len(memories) else None
 
 
 def overview(session: Session, *, limit: int = 100) -> Overview:
@@ -209,11 +216,18 @@ def _wanted(search: Search) -> str:
 
 def _see(session: Session) -> _Cluster:
     dispatchers = dispatchers_seen(session)
-    nodes: list[dict[str, float]] = []
-    if dispatchers:
-        # Dispatchers of one deployment share one cluster; the latest report stands for all.
-        nodes = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at).nodes
-    capacity = Capacity(tuple(Node(node["cpus"], node["gpus"]) for node in nodes))
     now = session.scalar(select(func.clock_timestamp()))
     assert isinstance(now, datetime)
-    return _Cluster(dispatchers, capacity, leases.open_trials(session), now)
+    return _Cluster(dispatchers, _capacity(dispatchers), leases.open_trials(session), now)
+
+
+def _capacity(dispatchers: Sequence[Dispatcher]) -> Capacity:
+    if not dispatchers:
+        return Capacity(())
+    # Dispatchers of one deployment share one cluster; the latest report stands for all.
+    latest = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at)
+    return Capacity(
+        tuple(
+            Node(node["cpus"] or 0.0, node["gpus"] or 0.0, node["memory"]) for node in latest.nodes
+        )
+    )

@@ -1,7 +1,7 @@
 """What a runner writes while it leases a search. Every write is guarded and can be repeated."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from search_core.genotype import Genotype
 from store import architectures, events, leases, lifecycle
 from store.leases import Lease
-from store.models import Metric, Search, Trial
+from store.models import Alphas, Metric, Search, Trial
 from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus, TrialStatus
 
 
@@ -33,12 +33,15 @@ class EpochResult:
         metrics: Values by name; `validation_accuracy` ranks the trials of a search.
         genotype: The architecture that the alphas would derive now, or the one that is trained.
         warnings: What a reader of the search should know about the epoch.
+        alphas: What the candidates weigh by group, [choices to make, candidates]; a training has
+            none.
     """
 
     epoch: int
     metrics: Mapping[str, float]
     genotype: Genotype
     warnings: tuple[EpochWarning, ...] = ()
+    alphas: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
 def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
@@ -100,7 +103,7 @@ def trial_started(
 
 
 def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochResult) -> None:
-    """Records an epoch's metrics; an epoch that was already recorded changes nothing.
+    """Records an epoch's metrics and alphas; an epoch that was recorded before changes nothing.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -112,6 +115,9 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
     ]
     if points:
         session.execute(insert(Metric).values(points).on_conflict_do_nothing())
+    if result.alphas:
+        table = {"trial_id": trial_id, "step": result.epoch, "weights": dict(result.alphas)}
+        session.execute(insert(Alphas).values(table).on_conflict_do_nothing())
     accuracy = result.metrics.get("validation_accuracy")
     epochs = session.execute(
         update(Trial)

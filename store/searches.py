@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec
 from store import events
 from store.errors import InvalidCursorError, NotFoundError
 from store.jobs import JobSpec, kind_of
-from store.models import Metric, Search, Trial
+from store.models import Alphas, Metric, Search, Trial
 from store.states import JobKind, SearchStatus
 
 
@@ -197,7 +197,7 @@ def metrics(
     Args:
         session: The caller's session.
         trial_id: The trial.
-        names: Only these series; all when empty.
+        names: Only these series; all when empty. One that ends in `*` stands for all that begin so.
         after_step: Only points with a larger step.
 
     Raises:
@@ -206,8 +206,49 @@ def metrics(
     get_trial(session, trial_id)
     statement = select(Metric).where(Metric.trial_id == trial_id, Metric.step > after_step)
     if names:
-        statement = statement.where(Metric.name.in_(names))
+        starts = [name.removesuffix("*") for name in names if name.endswith("*")]
+        statement = statement.where(
+            or_(
+                Metric.name.in_(names),
+                *(Metric.name.startswith(start, autoescape=True) for start in starts),
+            )
+        )
     return session.scalars(statement.order_by(Metric.name, Metric.step)).all()
+
+
+def alphas(
+    session: Session, trial_id: UUID, *, after_step: int = -1, limit: int | None = None
+) -> Sequence[Alphas]:
+    """A trial's softmaxed alphas, epoch by epoch.
+
+    Args:
+        session: The caller's session.
+        trial_id: The trial.
+        after_step: Only later epochs.
+        limit: Most epochs; None gives all.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    get_trial(session, trial_id)
+    return session.scalars(
+        select(Alphas)
+        .where(Alphas.trial_id == trial_id, Alphas.step > after_step)
+        .order_by(Alphas.step)
+        .limit(limit)
+    ).all()
+
+
+def last_alphas(session: Session, trial_id: UUID) -> Alphas | None:
+    """A trial's softmaxed alphas after its last completed epoch; None before the first one.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    get_trial(session, trial_id)
+    return session.scalars(
+        select(Alphas).where(Alphas.trial_id == trial_id).order_by(Alphas.step.desc()).limit(1)
+    ).one_or_none()
 
 
 def _encode_cursor(search_id: UUID) -> str:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from store.leases import Capacity, Node
-from workers import ray_token
+from workers import memory, ray_token
 from workers.settings import WorkerSettings
 
 _ASK_SECONDS = 2.0
@@ -41,11 +41,14 @@ class CapacitySource(Protocol):
 
 
 class ThisMachine:
-    """This machine's CPUs, for trials that run inside their runner's process."""
+    """This machine's CPUs and memory, for trials that run inside their runner's process."""
+
+    def __init__(self) -> None:
+        self._node = Node(cpus=os.cpu_count() or 1, memory=memory.total())
 
     def now(self) -> Capacity:
         """One node with the machine's CPUs and no GPU."""
-        return Capacity((Node(cpus=os.cpu_count() or 1),))
+        return Capacity((self._node,))
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +135,9 @@ def _dismiss(process: subprocess.Popen[str]) -> None:
 
 
 def _read(line: str) -> Capacity:
-    return Capacity(tuple(Node(node["cpus"], node["gpus"]) for node in json.loads(line)))
+    return Capacity(
+        tuple(Node(node["cpus"], node["gpus"], node.get("memory")) for node in json.loads(line))
+    )
 
 
 def main() -> int:
@@ -157,6 +162,7 @@ def main() -> int:
             {
                 "cpus": node["Resources"].get("CPU", 0.0),
                 "gpus": node["Resources"].get("GPU", 0.0),
+                "memory": node["Resources"].get("memory"),
             }
             for node in ray.nodes()
             if node["Alive"]

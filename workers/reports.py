@@ -13,10 +13,17 @@ def to_report(result: EpochResult) -> dict[str, Any]:
         "metrics": dict(result.metrics),
         "genotype": result.genotype.to_json(),
         "warnings": [[warning.kind, warning.message] for warning in result.warnings],
+        "alphas": dict(result.alphas),
     }
 
 
 def from_report(report: dict[str, Any]) -> EpochResult:
     """The result that `to_report` made plain."""
     warnings = tuple(EpochWarning(kind, message) for kind, message in report["warnings"])
-    return EpochResult(report["epoch"], report["metrics"], parse(report["genotype"]), warnings)
+    return EpochResult(
+        report["epoch"],
+        report["metrics"],
+        parse(report["genotype"]),
+        warnings,
+        report["alphas"],
+    )

@@ -13,6 +13,7 @@ from search_core.spec.retraining import RetrainingSpec
 from search_core.training import TrainingRun
 from store.jobs import JobSpec
 from store.recording import EpochResult, EpochWarning
+from workers import memory
 from workers.reports import from_report, to_report
 
 
@@ -28,10 +29,18 @@ class TrialRun:
     Attributes:
         from_epoch: Completed epochs of the checkpoint that it started from.
         last_result: What the last completed epoch reported; None before the first one.
+
+    Raises:
+        NotEnoughMemoryError: The network would not fit; nothing was built.
+        SearchCoreError: The data or the checkpoints are not what the spec needs.
     """
 
     def __init__(self, spec: JobSpec, seed: int, folder: Path, data_root: Path) -> None:
         device = "cuda" if spec.resources.gpus else "cpu"
+        if isinstance(spec, SearchSpec):
+            memory.check(
+                spec, _free_bytes(device), "its GPU" if spec.resources.gpus else "its node"
+            )
         self._spec = spec
         self._run: SearchRun | TrainingRun = (
             SearchRun(spec, seed, device=device, data_root=data_root)
@@ -87,12 +96,21 @@ class TrialRun:
             return EpochResult(trained.epoch, trained.metrics, self._trained)
         searched = self._run.run_epoch()
         warnings = tuple(EpochWarning(note.kind, note.message) for note in searched.warnings)
-        return EpochResult(searched.epoch, searched.metrics, searched.genotype, warnings)
+        return EpochResult(
+            searched.epoch, searched.metrics, searched.genotype, warnings, searched.alphas
+        )
 
     @property
     def _trained(self) -> Genotype:
         assert isinstance(self._spec, RetrainingSpec)
         return self._spec.genotype
+
+
+def _free_bytes(device: str) -> int:
+    if device == "cpu":
+        return memory.available()
+    free, _ = torch.cuda.mem_get_info()
+    return int(free)
 
 
 def use_threads(count: int) -> None:

@@ -15,6 +15,7 @@ from dartboard.cli import (
     local,
     logs,
     output,
+    paths,
     profile,
     queue,
     searches,
@@ -77,6 +78,7 @@ _command(rich_help_panel=_SEARCHES)(queue.queue)
 _command(rich_help_panel=_SEARCHES)(queue.presets)
 _command(rich_help_panel=_FOUND)(architectures.genotype)
 _command(rich_help_panel=_FOUND)(architectures.draw)
+_command(rich_help_panel=_FOUND)(paths.paths)
 _command(rich_help_panel=_FOUND)(profile.profile)
 
 

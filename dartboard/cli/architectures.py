@@ -22,7 +22,7 @@ def genotype(
     as_json: Json = False,
     url: Url = None,
 ) -> None:
-    """Print an architecture in the text form of the DARTS papers' code.
+    """Print an architecture in its text form: of cells, that of the DARTS papers' code.
 
     With --json: the genotype's JSON.
     """
@@ -41,6 +41,13 @@ def draw(
     cell: Annotated[
         Literal["normal", "reduce"] | None, typer.Option(help="One cell. Default: both.")
     ] = None,
+    cuboid: Annotated[
+        bool,
+        typer.Option(
+            "--cuboid",
+            help="Of a search: its trial's whole hypercuboid by the weights of the last epoch.",
+        ),
+    ] = False,
     picture_format: Annotated[
         Format | None,
         typer.Option("--format", help="Default: what the file's name says, else svg."),
@@ -55,32 +62,39 @@ def draw(
     as_json: Json = False,
     url: Url = None,
 ) -> None:
-    """Draw an architecture's cells into a file.
+    """Draw an architecture's cells or path into a file; or a whole hypercuboid.
 
-    With --json: the hash, the cell, the format and the path.
+    With --json: the hash, the cell, the format and the path; of a cuboid the trial's id.
     """
-    from dartboard.cli.references import architecture_hash
+    from dartboard.cli.references import architecture_hash, trial_id
     from dartboard.local.state import write_atomically
 
     to_stdout = to is not None and str(to) == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("--json and --output - would both write to stdout")
+    if cuboid and cell is not None:
+        raise typer.BadParameter("--cuboid and --cell contradict each other")
     chosen = _format(picture_format, None if to_stdout else to)
     with connect(url) as client:
-        identifier = architecture_hash(client, architecture, trial)
-        picture = client.picture(identifier, cell, chosen)
+        if cuboid:
+            identifier = trial_id(client, architecture, trial)
+            picture = client.cuboid_picture(identifier, chosen)
+            name = f"{identifier}-cuboid.{chosen}"
+        else:
+            identifier = architecture_hash(client, architecture, trial)
+            picture = client.picture(identifier, cell, chosen)
+            name = f"{identifier[:12]}{f'-{cell}' if cell else ''}.{chosen}"
     if to_stdout:
         sys.stdout.buffer.write(picture)
         return
-    file = to if to is not None else Path(f"{identifier[:12]}{f'-{cell}' if cell else ''}.{chosen}")
+    file = to if to is not None else Path(name)
     try:
         write_atomically(file, picture)
     except OSError as error:
         raise DartboardError(f"{file} cannot be written: {error.strerror}") from error
     if as_json:
-        output.print_json(
-            {"architecture": identifier, "cell": cell, "format": chosen, "path": str(file)}
-        )
+        what = {"trial": identifier} if cuboid else {"architecture": identifier, "cell": cell}
+        output.print_json({**what, "format": chosen, "path": str(file)})
     else:
         output.stdout().print(f"Wrote {file}", soft_wrap=True)
 

@@ -36,7 +36,7 @@ ArchitectureRef = Annotated[
 ]
 TrialNumber = Annotated[
     int | None,
-    typer.Option("--trial", min=0, help="That trial's architecture, not the recommended one."),
+    typer.Option("--trial", min=0, help="That trial's, not the recommended one's."),
 ]
 
 

@@ -94,6 +94,47 @@ def job(client: "Client", reference: str) -> "Search | Training":
             ) from None
 
 
+def trial_id(client: "Client", reference: str, trial: int | None) -> str:
+    """The full id of a trial.
+
+    Args:
+        client: The server.
+        reference: A search as elsewhere, or the full id of a trial.
+        trial: With a search: the number of its trial; None for the one that derived what it
+            recommends, or its only one.
+
+    Raises:
+        typer.BadParameter: The reference is none, or it is a search that leaves the choice open.
+        DartboardError: There is no such search or trial.
+    """
+    identifier = search_id(client, reference)
+    try:
+        search = client.get(identifier)
+    except NotFoundError as error:
+        try:
+            found = client.trial(identifier)
+        except NotFoundError:
+            raise error from None
+        if trial is not None:
+            raise typer.BadParameter("--trial goes with a search, not with a trial's id") from None
+        return str(found.id)
+    ids = {each.number: str(each.id) for each in search.trials}
+    if trial is not None:
+        if trial not in ids:
+            numbers = ", ".join(map(str, sorted(ids)))
+            raise DartboardError(f"search {identifier} has no trial {trial}; it has: {numbers}")
+        return ids[trial]
+    recommended = [each for each in client.architectures(identifier) if each.recommended]
+    if recommended:
+        return str(recommended[0].trial_id)
+    if len(ids) == 1:
+        return next(iter(ids.values()))
+    raise typer.BadParameter(
+        f"search {identifier} is {search.status} and recommends none of its {len(ids)} trials: "
+        "choose one with --trial"
+    )
+
+
 def is_start_of_id(reference: str) -> bool:
     """Whether an id can be, or can start with, a text in small letters."""
     return bool(_FULL_ID.fullmatch(reference) or _START_OF_ID.fullmatch(reference))

@@ -7,10 +7,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dartboard.cli import output
+from dartboard.cli import marginals, output
 from dartboard.cli.progress import SearchProgress
 from dartboard.models import Job, RankedArchitecture, Search, Training, Trial
-from search_core.genotype import CellGenotype, Edge
+from search_core.genotype import CellGenotype, Edge, Genotype, PathGenotype, PathStep
 
 
 def search_table(searches: Iterable[Search | Training]) -> Table:
@@ -51,6 +51,12 @@ def search_page(
     yield trial_table(
         search.trials, {trial_id: trial.state for trial_id, trial in progress.trials.items()}
     )
+    for trial in search.trials:
+        shares = marginals.lines(trial.metrics)
+        if shares:
+            yield ""
+            yield f"Trial {trial.number}: shares of the weights by axis, after epoch {trial.epoch}"
+            yield from shares
     if progress.notes:
         yield ""
     for note in progress.notes.values():
@@ -98,8 +104,34 @@ def results(training: Training) -> Iterator[RenderableType]:
             yield f"  {name}: {output.fraction(accuracy)}"
 
 
-def genotype_lines(genotype: CellGenotype) -> str:
-    """The published text form, a line for each node; it reads back as the one-line form does."""
+def genotype_lines(genotype: Genotype) -> str:
+    """The text form, a line for each node or step; it reads back as the one-line form does."""
+    if isinstance(genotype, PathGenotype):
+        return _path_lines(genotype)
+    return _cell_lines(genotype)
+
+
+def path_line(genotype: PathGenotype) -> str:
+    """A path in one line: its channels, and what is done between them; `v` halves the size."""
+    said = str(genotype.steps[0].in_channels)
+    for step in genotype.steps:
+        settings = " ".join(f"{axis}={choice}" for axis, choice in step.settings.items())
+        done = f"{step.operation} {settings}".rstrip()
+        said += f" -{done}{' v' * (step.stride == 2)}-> {step.out_channels}"
+    return said
+
+
+def _path_lines(genotype: PathGenotype) -> str:
+    steps = ",\n".join(f"    {_step(step)}" for step in genotype.steps)
+    return f"  Path(final_channels={genotype.final_channels}, steps=[\n{steps}])"
+
+
+def _step(step: PathStep) -> str:
+    plain = (step.level, step.stride, step.in_channels, step.out_channels, step.operation)
+    return repr((*plain, step.settings) if step.settings else plain)
+
+
+def _cell_lines(genotype: CellGenotype) -> str:
     return (
         "  Genotype(\n"
         f"    normal={_edges(genotype.normal)},\n"
@@ -176,6 +208,10 @@ def _state(search: Job) -> str:
 
 def _space(search: Job) -> str:
     space, dataset = search.spec.get("space", {}), search.spec.get("dataset", {})
+    if "axes" in space:
+        axes = [f"{axis} {'|'.join(map(str, these))}" for axis, these in space["axes"].items()]
+        levels = f"{space.get('levels', '?')} levels"
+        return f"{space['kind']} ({', '.join([*axes, levels])}) on {dataset.get('name', '?')}"
     sizes = [f"{space[key]} {key}" for key in ("channels", "cells", "nodes") if key in space]
     if "primitives" in space:
         sizes.append(f"{len(space['primitives'])} primitives")

@@ -1,6 +1,7 @@
 """`submit`."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -9,7 +10,9 @@ from dartboard.cli.options import Json, Url, connect
 from dartboard.cli.specs import apply_settings, parse_labels, read_spec
 
 if TYPE_CHECKING:
-    from dartboard.models import DryRun
+    from dartboard.models import DryRun, SpaceSize
+
+_MOST_WRITTEN_OUT: Final = 10**12
 
 Settings = Annotated[
     list[str] | None,
@@ -97,3 +100,20 @@ def tell_dry_run(result: "DryRun", *, as_json: bool) -> None:
         f"steps each; {result.cpus} CPUs and {result.gpus} GPUs run all trials at once. "
         "Nothing was submitted."
     )
+    if result.size is not None:
+        for line in _size_lines(result.size):
+            output.stdout().print(line)
+
+
+def _size_lines(size: "SpaceSize") -> Iterator[str]:
+    yield f"The space: {_count(size.architectures)} architectures, {size.operations:,} alphas."
+    if size.training_bytes is not None:
+        yield (
+            f"Its network: {size.parameters:,} weights, {size.multiply_adds:,} multiply-adds for "
+            f"an image; training it takes up to about {size.training_bytes / 2**30:,.1f} GiB of "
+            "memory."
+        )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < _MOST_WRITTEN_OUT else f"10^{len(str(number)) - 1}"

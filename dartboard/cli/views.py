@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dartboard.cli import output
+from dartboard.cli import marginals, output
 from dartboard.cli.progress import SearchProgress
 from dartboard.cli.rendering import waiting_sentence
 from dartboard.errors import DartboardError
@@ -79,6 +79,9 @@ class Bars:
             return
         yield self._head(self._progress)
         yield self._bars(self._progress)
+        for trial in self._progress.trials.values():
+            if leaders := marginals.leaders(trial.metrics):
+                yield Text(f"trial {trial.number}, {leaders}", style="dim")
         for note in [*self._progress.notes.values()][-_MOST_NOTES:]:
             yield Text(str(note), style="yellow")
 
@@ -211,6 +214,7 @@ class Lines:
                 f"validation loss {output.fraction(metrics.get('validation_loss'))}, "
                 f"accuracy {output.fraction(metrics.get('validation_accuracy'))}"
                 + (f", {output.duration(left)} left" if left else "")
+                + (f"; {leaders}" if (leaders := marginals.leaders(metrics)) else "")
             )
         if event.kind == "trial.started":
             again = f" again from epoch {data['from_epoch']}" if data.get("from_epoch") else ""

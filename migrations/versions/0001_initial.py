@@ -1,4 +1,4 @@
-"""Create searches, trials, metrics, events, architectures and dispatchers."""
+"""Create searches, trials, metrics, alphas, events, architectures and dispatchers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -197,10 +197,27 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("trial_id", "name", "step", name=op.f("pk_metrics")),
     )
+    op.create_table(
+        "alphas",
+        sa.Column("trial_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("weights", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "recorded_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["trials.id"], name=op.f("fk_alphas_trial_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("trial_id", "step", name=op.f("pk_alphas")),
+    )
 
 
 def downgrade() -> None:
 
+    op.drop_table("alphas")
     op.drop_table("metrics")
     op.drop_index("ix_trials_architecture_hash", table_name="trials")
     op.drop_table("trials")

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from search_core.genotype import Genotype
+from search_core.genotype import CellGenotype, Genotype
 from service import examples
 from service.architectures.schemas import (
     ArchitectureAnswer,
@@ -16,7 +16,7 @@ from service.architectures.schemas import (
     RankedArchitecture,
     genotype_of,
 )
-from service.drawing import CellName, draw_svg, to_dot
+from service.drawing import CellName, architecture_dot, to_svg
 from service.openapi import LOOKUP, media, ok, problems
 from service.parameters import ArchitectureHash, SearchId
 from service.problems import ProblemError
@@ -27,10 +27,9 @@ from store.states import JobKind
 router = APIRouter(prefix="/v1", tags=["architectures"])
 
 WhichCell = Annotated[
-    CellName | None, Query(description="Only this cell; both in one picture if absent.")
+    CellName | None,
+    Query(description="Only this cell; both in one picture if absent. A path has none."),
 ]
-
-_CELLS: tuple[CellName, ...] = ("normal", "reduce")
 
 
 @router.get(
@@ -76,7 +75,7 @@ async def read_json(
 
 @router.get(
     "/architectures/{architecture_hash}.txt",
-    summary="Fetch a genotype in the published text form",
+    summary="Fetch a genotype in its text form",
     response_class=Response,
     responses={
         200: media("One line.", {"text/plain": examples.GENOTYPE_VALUE.to_text() + "\n"}),
@@ -86,7 +85,7 @@ async def read_json(
 async def read_text(
     request: Request, architecture_hash: ArchitectureHash, database: DatabaseOf
 ) -> Response:
-    """`Genotype(normal=[...], ...)` as the DARTS papers' code prints it."""
+    """`Genotype(normal=[...], ...)` as the DARTS papers' code prints it, or `Path(steps=[...])`."""
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
     return _immutable(request, genotype.to_text().encode() + b"\n", "text/plain")
 
@@ -106,9 +105,12 @@ async def read_svg(
     database: DatabaseOf,
     cell: WhichCell = None,
 ) -> Response:
-    """The cells, left to right: inputs, operations coloured by sort, nodes and output."""
+    """Operations coloured by sort, left to right.
+
+    Of cells: inputs, nodes and output. Of a path: the grid of its levels and channels, and its way.
+    """
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
-    picture = await draw_svg(genotype, (cell,) if cell else _CELLS)
+    picture = await to_svg(_dot(genotype, cell))
     return _immutable(request, picture, "image/svg+xml")
 
 
@@ -117,7 +119,7 @@ async def read_svg(
     summary="Fetch the picture's source for Graphviz",
     response_class=Response,
     responses={
-        200: media("A digraph.", {"text/vnd.graphviz": to_dot(examples.GENOTYPE_VALUE, _CELLS)}),
+        200: media("A digraph.", {"text/vnd.graphviz": architecture_dot(examples.GENOTYPE_VALUE)}),
         **problems(*LOOKUP),
     },
 )
@@ -129,8 +131,7 @@ async def read_dot(
 ) -> Response:
     """The same picture in the DOT language, to restyle or to render in another format."""
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
-    source = to_dot(genotype, (cell,) if cell else _CELLS)
-    return _immutable(request, source.encode(), "text/vnd.graphviz")
+    return _immutable(request, _dot(genotype, cell).encode(), "text/vnd.graphviz")
 
 
 @router.get("/architectures/{architecture_hash}.{ending}", include_in_schema=False)
@@ -175,6 +176,17 @@ def _get(session: Session, architecture_hash: str) -> ArchitectureAnswer:
 
 def _genotype(session: Session, architecture_hash: str) -> Genotype:
     return genotype_of(architectures.get(session, architecture_hash))
+
+
+def _dot(genotype: Genotype, cell: CellName | None) -> str:
+    if cell is None:
+        return architecture_dot(genotype)
+    if not isinstance(genotype, CellGenotype):
+        raise ProblemError(
+            "invalid-parameter",
+            "query parameter 'cell': this architecture is a path, which has no cells.",
+        )
+    return architecture_dot(genotype, (cell,))
 
 
 def _immutable(request: Request, content: bytes, media_type: str) -> Response:

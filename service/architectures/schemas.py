@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import WithJsonSchema
+from pydantic import TypeAdapter, WithJsonSchema
 
-from search_core.genotype import CellGenotype, Genotype
+from search_core.genotype import Genotype
 from service.schema_base import STANDS_FOR, Answer, Time
 from store.architectures import Finding
 from store.models import Architecture, Search, Trial
@@ -14,9 +14,12 @@ from store.models import Architecture, Search, Trial
 GenotypeJson = Annotated[dict[str, Any], WithJsonSchema({STANDS_FOR: "Genotype"})]
 
 
+_ANY_KIND: TypeAdapter[Genotype] = TypeAdapter(Genotype)
+
+
 def genotype_of(architecture: Architecture) -> Genotype:
     """The genotype in a row."""
-    return CellGenotype.model_validate(architecture.genotype)
+    return _ANY_KIND.validate_python(architecture.genotype)
 
 
 class FoundBy(Answer):
@@ -32,8 +35,8 @@ class FoundBy(Answer):
     """Its number within the search."""
     seed: int
     """Its seed."""
-    family: str
-    """Which operations the primitive names stood for."""
+    family: str | None
+    """Which operations the primitive names stood for; null of a path, which has none."""
     validation_accuracy: float | None
     """The supernet's validation accuracy after the last epoch."""
 
@@ -47,7 +50,7 @@ class FoundBy(Answer):
             trial_id=trial.id,
             trial_number=trial.number,
             seed=trial.seed,
-            family=search.spec["space"]["family"],
+            family=search.spec["space"].get("family"),
             validation_accuracy=trial.metrics.get("validation_accuracy"),
         )
 
@@ -58,11 +61,11 @@ class ArchitectureAnswer(Answer):
     hash: str
     """SHA-256 of its canonical JSON: its address."""
     kind: str
-    """Which kind of genotype it is."""
+    """Which kind of genotype it is: `cell` or `path`."""
     genotype: GenotypeJson
     """The JSON form."""
     text: str
-    """The published text form."""
+    """The text form; of cells the published one."""
     created_at: Time
     """When it was first found."""
     found_by: Sequence[FoundBy]

@@ -110,6 +110,8 @@ class ClusterNode(Answer):
     """Its logical CPUs."""
     gpus: float
     """Its logical GPUs."""
+    memory: float | None
+    """Bytes that trials may use there; null where the cluster does not say."""
 
 
 class Cluster(Answer):
@@ -173,7 +175,7 @@ class QueueAnswer(Answer):
             waiting=[QueuedSearch.of(waiting) for waiting in overview.waiting],
             running=[RunningSearch.of(search, trials[search.id]) for search in overview.running],
             cluster=Cluster(
-                nodes=[ClusterNode(cpus=node.cpus, gpus=node.gpus) for node in capacity.nodes],
+                nodes=[ClusterNode.model_validate(node) for node in capacity.nodes],
                 cpus=capacity.cpus,
                 gpus=capacity.gpus,
                 reserved_cpus=overview.reserved_cpus,

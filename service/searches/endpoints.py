@@ -1,5 +1,6 @@
 """`/v1/searches`: submit, list, look at, cancel."""
 
+import asyncio
 from functools import partial
 from typing import Annotated, get_args
 
@@ -24,8 +25,10 @@ from service.jobs.parameters import (
 from service.openapi import LOOKUP, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, SearchId
 from service.searches.schemas import DryRun, SearchAnswer, SearchPageAnswer
+from service.searches.size import SpaceSize, refuse_too_large
 from service.spec_body import read_spec
 from service.wiring import DatabaseOf
+from store import queue
 from store.searches import SearchFilter
 from store.states import JobKind
 
@@ -67,11 +70,15 @@ async def submit_search(
     """Validates the spec, stores the search durably and queues it.
 
     The body is a spec; unknown fields are refused. Everything but `space` has a default, and a
-    `preset` sets even that.
+    `preset` sets even that. A hypercuboid that the memory of no known node would hold is refused,
+    with the estimate and the largest node's.
     """
     spec = await read_spec(request)
+    size = await asyncio.to_thread(SpaceSize.of, spec)
+    if size.training_bytes is not None:
+        refuse_too_large(spec, size, await database.run(queue.largest_memory))
     if dry_run:
-        return JSONResponse(DryRun.of(spec).model_dump(mode="json"))
+        return JSONResponse(DryRun.of(spec, size).model_dump(mode="json"))
     answer = await database.run(partial(operations.submit, spec=spec, answer=SearchAnswer))
     response.headers["Location"] = f"/v1/searches/{answer.id}"
     return answer

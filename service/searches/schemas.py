@@ -10,6 +10,7 @@ from pydantic import WithJsonSchema
 from search_core.spec import SearchSpec
 from service.jobs.schemas import JobAnswer
 from service.schema_base import STANDS_FOR, Answer
+from service.searches.size import SpaceSize
 from store import queue
 from store.models import Search, Trial
 from store.states import JobKind
@@ -78,9 +79,11 @@ class DryRun(Answer):
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
     gpus: int
     """GPUs while all trials run at once."""
+    size: SpaceSize
+    """How large the space is."""
 
     @classmethod
-    def of(cls, spec: SearchSpec) -> Self:
+    def of(cls, spec: SearchSpec, size: SpaceSize) -> Self:
         """What can be told from the spec alone."""
         num_trials = len(spec.trials.seeds)
         facts = spec.dataset.facts
@@ -95,4 +98,5 @@ class DryRun(Answer):
             batches_per_epoch=images_for_weights // spec.training.batch_size,
             cpus=num_trials * spec.resources.cpus,
             gpus=num_trials * spec.resources.gpus,
+            size=size,
         )

@@ -81,13 +81,19 @@ async def read_metrics(
     database: DatabaseOf,
     names: Annotated[
         list[PlainText],
-        Query(description="Only these series: repeated, or separated by commas. All if absent."),
+        Query(
+            description="Only these series: repeated, or separated by commas. `marginal.*` stands "
+            "for all that begin so. All if absent."
+        ),
     ] = [],  # noqa: B006  (FastAPI copies it)
     after_step: Annotated[
         int, Query(ge=-1, le=_LARGEST_STEP, description="Only points with a larger step.")
     ] = -1,
 ) -> MetricSeries | Response:
     """Losses, accuracies, learning rate, seconds, entropy of the alphas and skip connections.
+
+    Of a hypercuboid also the share of the weights that each choice of an axis has, such as
+    `marginal.kernel_size=5`; those of an axis add up to 1.
 
     A step is an epoch, from 1. A value that was not finite is null, and empty in CSV.
     """

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from search_core.spec import PRESETS, AugmentationSpec, SearchSpec
+from search_core.spec import PRESETS, AugmentationSpec, DartsSpace, SearchSpec, SharpDartsSpace
+from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.networks import CellNetworkSpec
 from search_core.spec.presets import TRAINING_PRESETS, merge
 from search_core.spec.retraining import RetrainingSpec
@@ -51,6 +52,17 @@ def test_sharpdarts() -> None:
         kind="cosine_power", power=2, warmup_epochs=5, min_learning_rate=1e-4
     )
     assert spec.augmentation == SHARP_DARTS_AUGMENTATION
+
+
+def test_the_hypercuboid() -> None:
+    spec = search("hypercuboid-cifar10")
+    assert isinstance(spec.space, HyperCuboidSpace)
+    assert (len(spec.space.positions), len(spec.space.operations)) == (8, 32)
+    assert (spec.space.channels, spec.space.levels) == ((32, 64, 128, 256), 4)
+    assert (spec.training.epochs, spec.training.batch_size) == (120, 64)
+    assert spec.training.schedule == search("sharpdarts-cifar10").training.schedule
+    assert (spec.algorithm.weighting, spec.algorithm.order) == ("max_w", "first")
+    assert (spec.dataset.name, spec.augmentation) == ("cifar10", SHARP_DARTS_AUGMENTATION)
 
 
 def test_retraining_on_cifar10() -> None:

@@ -24,6 +24,10 @@ ROOT = Path(search_core.__file__).parents[1]
         "published",
         "collapse",
         "errors",
+        "alpha_labels",
+        "cell_size",
+        "cuboid_size",
+        "derive",
     ],
 )
 def test_what_a_service_imports_needs_no_torch(module: str) -> None:

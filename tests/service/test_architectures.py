@@ -8,7 +8,7 @@ import pytest
 
 from search_core.genotype import CellGenotype, Edge, parse
 from search_core.spec.primitives import ALL_PRIMITIVES
-from service.drawing import _color, to_dot
+from service.drawing import architecture_dot, cells
 from tests.service.conftest import Api, Worker, genotype
 
 BEST = genotype().hash
@@ -91,12 +91,12 @@ def test_the_picture_shows_each_cell(api: Api) -> None:
 def test_the_dot_is_what_the_picture_is_made_of(api: Api) -> None:
     answer = api.get(f"/v1/architectures/{BEST}.dot?cell=reduce")
     assert answer.headers["content-type"].startswith("text/vnd.graphviz")
-    assert answer.text == to_dot(genotype(), ["reduce"])
+    assert answer.text == architecture_dot(genotype(), ["reduce"])
 
 
 @pytest.mark.parametrize("primitive", sorted(ALL_PRIMITIVES))
 def test_every_primitive_has_a_colour_that_reads_on_white(primitive: str) -> None:
-    color = _color(primitive)
+    color = cells.color_of(primitive)
     assert re.fullmatch("#[0-9a-f]{6}", color)
     red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2

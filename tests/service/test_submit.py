@@ -130,10 +130,13 @@ def test_each_offending_field_has_its_pointer(
     [
         ({"space": {**SPACE, "chanels": 4}}, "unknown field 'chanels'; did you mean 'channels'?"),
         ({"trials": {"x": 1}}, "unknown field 'x'; known here are: seeds"),
-        ({"space": {}}, "kind is required; choose from: darts, sharp_darts, sharper_darts"),
+        (
+            {"space": {}},
+            "kind is required; choose from: darts, sharp_darts, sharper_darts, hypercuboid",
+        ),
         (
             {"space": {"kind": "nope"}},
-            "unknown kind 'nope'; choose from: darts, sharp_darts, sharper_darts",
+            "unknown kind 'nope'; choose from: darts, sharp_darts, sharper_darts, hypercuboid",
         ),
         (
             {"training": {"schedule": {"kind": "cosin"}}},
@@ -142,7 +145,10 @@ def test_each_offending_field_has_its_pointer(
                 "cosine_power"
             ),
         ),
-        ({"space": {"kind": 5}}, "unknown kind 5; choose from: darts, sharp_darts, sharper_darts"),
+        (
+            {"space": {"kind": 5}},
+            "unknown kind 5; choose from: darts, sharp_darts, sharper_darts, hypercuboid",
+        ),
         (
             {"algorithm": {"order": "frist"}},
             "'frist' is none of the choices; did you mean 'first'? Choose from: first, second",

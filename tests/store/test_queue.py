@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Engine
 
 from store import queue, searches
@@ -92,6 +93,20 @@ def test_running_searches_hold_cpus_and_show(engine: Engine, submit: Submit, cla
         assert overview.reserved_cpus == 2
         assert overview.capacity == TWO_CPUS
         assert queue.waiting(session, searches.get(session, search_id)) is None
+
+
+@pytest.mark.parametrize(
+    ("memories", "largest"),
+    [([], None), ([8e9], 8e9), ([8e9, 16e9], 16e9), ([8e9, None], None)],
+)
+def test_the_largest_memory_is_that_of_all_nodes_or_unknown(
+    engine: Engine, memories: list[float | None], largest: float | None
+) -> None:
+    with transaction(engine) as session:
+        assert queue.largest_memory(session) is None  # nobody was seen
+    beat(engine, Capacity(tuple(Node(cpus=2, memory=memory) for memory in memories)))
+    with transaction(engine) as session:
+        assert queue.largest_memory(session) == largest
 
 
 def test_a_dispatcher_that_signs_off_is_forgotten(engine: Engine) -> None:

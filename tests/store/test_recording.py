@@ -100,6 +100,49 @@ def test_an_epoch_recorded_twice_is_there_once(
         assert len(searches.metrics(session, trial.id)) == 2
 
 
+def test_the_alphas_of_an_epoch_are_kept_as_they_were(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    # A third has no end in binary: it must come back to the bit.
+    tables = {epoch: {"normal": [[1 / 3, 2 / 3], [0.1, 0.9]]} for epoch in (1, 2, 3)}
+    with transaction(engine) as session:
+        assert searches.last_alphas(session, trial.id) is None
+    for epoch in (1, 2, 2, 3):
+        reported = EpochResult(epoch, {}, GENOTYPE, alphas=tables[epoch])
+        with transaction(engine) as session:
+            recording.epoch_ended(session, lease, trial.id, reported)
+    with transaction(engine) as session:
+        kept = searches.alphas(session, trial.id)
+        assert {row.step: row.weights for row in kept} == tables
+        later = searches.alphas(session, trial.id, after_step=1, limit=1)
+        assert [row.step for row in later] == [2]
+        last = searches.last_alphas(session, trial.id)
+        assert last is not None
+        assert last.step == 3
+
+
+def test_series_are_chosen_by_name_and_by_how_it_begins(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    values = {"marginal.a=1": 0.5, "marginal.b=1": 0.5, "marginalX": 1.0, "loss": 2.0, "l_ss": 3.0}
+    with transaction(engine) as session:
+        recording.epoch_ended(session, lease, trial.id, EpochResult(1, values, GENOTYPE))
+    for names, expected in (
+        (["marginal.*"], ["marginal.a=1", "marginal.b=1"]),
+        (["marginal.b*", "loss"], ["loss", "marginal.b=1"]),
+        (["l_*"], ["l_ss"]),  # no wildcard of SQL's own
+    ):
+        with transaction(engine) as session:
+            points = searches.metrics(session, trial.id, names=names)
+        assert [point.name for point in points] == expected
+
+
 def test_the_history_of_genotypes_can_be_read_and_warnings_are_events(
     engine: Engine, submit: Submit, claim: Claim
 ) -> None:
@@ -158,6 +201,9 @@ def test_a_runner_without_its_lease_writes_nothing(
     for write in (
         lambda s: recording.trial_started(s, lease, trial.id, from_epoch=0, node="n", pid=1),
         lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
+        lambda s: recording.epoch_ended(
+            s, lease, trial.id, EpochResult(1, {}, GENOTYPE, alphas={"normal": [[1.0]]})
+        ),
         lambda s: recording.trial_succeeded(s, lease, trial.id, GENOTYPE),
         lambda s: recording.trial_failed(s, lease, trial.id, reason=Reason.DIVERGED, message="no"),
         lambda s: recording.trial_interrupted(s, lease, trial.id, message="no"),
@@ -168,6 +214,8 @@ def test_a_runner_without_its_lease_writes_nothing(
             write(session)
     assert kinds_of(engine, search_id) == before
     assert trials_of(engine, search_id)[0].status == "queued"
+    with transaction(engine) as session:
+        assert searches.last_alphas(session, trial.id) is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from store.leases import Capacity, Node
 from tests.workers.conftest import RayCluster, wait_until
+from workers import memory
 from workers.capacity import RayCapacity, ThisMachine
 
 OWNER = """
@@ -70,13 +71,15 @@ def has_ended(process: psutil.Process) -> bool:
 
 def test_this_machine_has_cpus() -> None:
     with ThisMachine() as source:
-        assert source.now().cpus >= 1
+        (node,) = source.now().nodes
+        assert node.cpus >= 1
+        assert node.memory == memory.total()
 
 
 def test_what_was_said_holds_for_a_while(source: RayCapacity, clock: Clock) -> None:
     assert source.now().nodes == ()
-    source.hear('[{"cpus": 4.0, "gpus": 1.0}, {"cpus": 2.0, "gpus": 0.0}]\n')
-    told = Capacity((Node(cpus=4.0, gpus=1.0), Node(cpus=2.0)))
+    source.hear('[{"cpus": 4.0, "gpus": 1.0, "memory": 8e9}, {"cpus": 2.0, "gpus": 0.0}]\n')
+    told = Capacity((Node(cpus=4.0, gpus=1.0, memory=8e9), Node(cpus=2.0)))
     clock.seconds += 14
     assert source.now() == told
     clock.seconds += 2
@@ -107,7 +110,10 @@ def test_the_nodes_of_a_cluster_are_seen_by_a_probe_that_ends_when_it_is_closed(
     with RayCapacity(ray_cluster.address) as source:
         assert source.now() == Capacity(nodes=())
         wait_until(lambda: source.now().nodes)
-        assert source.now() == Capacity((Node(cpus=2.0, gpus=0.0),))
+        (node,) = source.now().nodes
+        assert (node.cpus, node.gpus) == (2, 0)
+        assert node.memory is not None
+        assert 2**20 < node.memory < memory.total()
         (probe,) = probes_of(psutil.Process())
     assert has_ended(probe)
     assert probes_of(psutil.Process()) == []

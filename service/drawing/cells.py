@@ -1,25 +1,17 @@
-"""Pictures of cells, by Graphviz: the DOT language and SVG.
+"""Pictures of cells in the DOT language.
 
 Left to right stand the two inputs, the nodes and the output. A colour is a sort of operation, so
 that the mix of a cell is seen before its labels are read. Thin grey lines are the concatenation.
 """
 
-import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal
 
-import pygraphviz
-
 from search_core.genotype import CellGenotype, Edge
+from service.drawing.palette import FONT, GREY, INK
 
 CellName = Literal["normal", "reduce"]
-
-_FONT: Final = "Helvetica,Arial,sans-serif"
-_INK: Final = "#1f2933"
-_GREY: Final = "#9aa5b1"
 
 _SORTS: Final = (
     ("skip_connect", "#6b7280"),
@@ -37,11 +29,10 @@ _SORTS: Final = (
 )
 """Colour by the start of a primitive's name; dark enough to read on white."""
 
-_TITLES: Final[dict[CellName, str]] = {"normal": "normal cell", "reduce": "reduction cell"}
+CELLS: Final[tuple[CellName, ...]] = ("normal", "reduce")
+"""Both cells, in the order in which they are drawn."""
 
-# Graphviz keeps its state in global variables. The binding holds the interpreter's lock while it
-# draws today; this lock says what is needed should that change.
-_graphviz = threading.Lock()
+_TITLES: Final[dict[CellName, str]] = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
 @dataclass(frozen=True)
@@ -70,34 +61,13 @@ def to_dot(genotype: CellGenotype, cells: Sequence[CellName]) -> str:
     body = "\n".join(_draw_cell(cell) for cell in reversed(pieces))
     return f"""digraph architecture {{
   graph [rankdir=LR, bgcolor=white, pad=0.2, nodesep=0.22, ranksep=0.38, splines=true,
-         fontname="{_FONT}", fontsize=15, fontcolor="{_INK}"]
-  node [fontname="{_FONT}", fontsize=14, fontcolor="{_INK}", color="{_INK}", penwidth=1.1,
+         fontname="{FONT}", fontsize=15, fontcolor="{INK}"]
+  node [fontname="{FONT}", fontsize=14, fontcolor="{INK}", color="{INK}", penwidth=1.1,
         style=filled, margin="0.12,0.06"]
   edge [arrowsize=0.6, penwidth=1.6]
 {body}
 }}
 """
-
-
-async def draw_svg(genotype: CellGenotype, cells: Sequence[CellName]) -> bytes:
-    """The cells as an SVG document on white, which reads well on light and dark pages.
-
-    Args:
-        genotype: The architecture.
-        cells: Which of its cells; several stand one above the other.
-    """
-    return await asyncio.to_thread(_render, to_dot(genotype, cells))
-
-
-@lru_cache(maxsize=512)
-def _render(dot: str) -> bytes:
-    with _graphviz:
-        graph = pygraphviz.AGraph(string=dot)
-        try:
-            svg: bytes = graph.draw(format="svg", prog="dot")
-        finally:
-            graph.close()
-    return svg
 
 
 def _cell(genotype: CellGenotype, name: CellName) -> Cell:
@@ -121,14 +91,14 @@ def _draw_cell(cell: Cell) -> str:
     for index, edge in enumerate(cell.edges):
         # A node in the middle of the edge: Graphviz lets an edge's own label touch other edges.
         operation = f"{cell.name}_edge_{index}"
-        color = _color(edge.primitive)
+        color = color_of(edge.primitive)
         lines += [
             f"  {operation} [{_operation_style(edge.primitive, color)}]",
             f'  {states[edge.source]} -> {operation}:w [color="{color}", arrowhead=none]',
             f'  {operation}:e -> {states[2 + index // 2]} [color="{color}"]',
         ]
     lines += [
-        f'  {states[state]} -> {output} [color="{_GREY}", penwidth=0.9, arrowsize=0.5]'
+        f'  {states[state]} -> {output} [color="{GREY}", penwidth=0.9, arrowsize=0.5]'
         for state in cell.concat
     ]
     return "\n".join(f"  {line}" for line in [*lines, "}"])
@@ -143,7 +113,7 @@ def _end_style(index: str) -> str:
 def _node_style(number: int) -> str:
     return (
         f'label="{number}", shape=circle, fixedsize=true, width=0.4, '
-        f'fillcolor="{_INK}", fontcolor=white'
+        f'fillcolor="{INK}", fontcolor=white'
     )
 
 
@@ -154,6 +124,7 @@ def _operation_style(primitive: str, color: str) -> str:
     )
 
 
-def _color(primitive: str) -> str:
+def color_of(primitive: str) -> str:
+    """The colour of a primitive, dark enough to read on white."""
     matching = [(len(start), color) for start, color in _SORTS if primitive.startswith(start)]
-    return max(matching)[1] if matching else _INK
+    return max(matching)[1] if matching else INK

@@ -1,0 +1,1 @@
+"""Alphas: what the candidates of a trial's supernet weigh, epoch by epoch."""

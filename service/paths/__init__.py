@@ -1,0 +1,1 @@
+"""Paths: the best architectures of a hypercuboid at a trial's last epoch, and its picture."""

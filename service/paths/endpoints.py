@@ -1,0 +1,123 @@
+"""`/v1/trials/{id}/paths` and `/v1/trials/{id}/cuboid.svg`: what a hypercuboid has come to."""
+
+import asyncio
+import hashlib
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import examples
+from service.drawing import cuboids, to_svg
+from service.openapi import media, ok, problems
+from service.parameters import TrialId
+from service.paths.cuboid import WeightedCuboid, read_cuboid
+from service.paths.schemas import PathList
+from service.problems import ProblemError
+from service.wiring import DatabaseOf
+
+router = APIRouter(prefix="/v1", tags=["trials"])
+
+_MOST_PATHS = 100
+_LARGEST_BUDGET = 2**63 - 1
+_REFUSALS = ("not-found", "conflict", "invalid-parameter", "unavailable")
+
+Budget = Annotated[int | None, Query(ge=1, le=_LARGEST_BUDGET)]
+
+
+@router.get(
+    "/trials/{trial_id}/paths",
+    summary="List the best paths of a trial's hypercuboid",
+    responses={200: ok("The paths.", examples.PATHS), **problems(*_REFUSALS)},
+)
+async def list_paths(
+    trial_id: TrialId,
+    database: DatabaseOf,
+    k: Annotated[int, Query(ge=1, le=_MOST_PATHS, description="How many.")] = 10,
+    within_parameters: Annotated[
+        Budget, Query(description="Find the best path with at most so many weights, too.")
+    ] = None,
+    within_multiply_adds: Annotated[
+        Budget, Query(description="Or the best one with at most so many multiply-adds.")
+    ] = None,
+) -> PathList:
+    """The k best paths by the weights of the last completed epoch, exactly, with their costs.
+
+    A path's score is the sum of the weights of its operations; the first one is what the trial
+    derives, the others are its rivals. With a budget also the best of the paths whose whole network
+    costs no more. Trials of cells have no paths, and before the first epoch there are none: both
+    are conflicts.
+    """
+    if within_parameters is not None and within_multiply_adds is not None:
+        raise ProblemError(
+            "invalid-parameter",
+            "query parameters 'within_parameters' and 'within_multiply_adds': give one of them.",
+        )
+    budget: tuple[Literal["parameters", "multiply_adds"], int] | None = None
+    if within_parameters is not None:
+        budget = ("parameters", within_parameters)
+    if within_multiply_adds is not None:
+        budget = ("multiply_adds", within_multiply_adds)
+    cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
+    try:
+        return await asyncio.to_thread(PathList.of, trial_id, cuboid, k, budget)
+    except ValueError as error:
+        assert budget is not None
+        raise ProblemError(
+            "invalid-parameter", f"query parameter 'within_{budget[0]}': {error}."
+        ) from None
+
+
+@router.get(
+    "/trials/{trial_id}/cuboid.svg",
+    summary="See a trial's hypercuboid",
+    response_class=Response,
+    responses={
+        200: media("The picture.", {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
+        **problems(*_REFUSALS),
+    },
+)
+async def read_cuboid_svg(request: Request, trial_id: TrialId, database: DatabaseOf) -> Response:
+    """The whole grid, every operation as wide as it weighs at the last epoch, the path on top.
+
+    Columns are the states before and after each position, rows are channels. Hovering over a line
+    tells its operation and weight.
+    """
+    cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
+    picture = await to_svg(await asyncio.to_thread(_dot, cuboid))
+    return _revalidated(request, picture, "image/svg+xml")
+
+
+@router.get(
+    "/trials/{trial_id}/cuboid.dot",
+    summary="Fetch the hypercuboid's picture for Graphviz",
+    response_class=Response,
+    responses={
+        200: media("A digraph.", {"text/vnd.graphviz": examples.CUBOID_DOT}),
+        **problems(*_REFUSALS),
+    },
+)
+async def read_cuboid_dot(request: Request, trial_id: TrialId, database: DatabaseOf) -> Response:
+    """The same picture in the DOT language; every node and line has its place in it."""
+    cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
+    source = await asyncio.to_thread(_dot, cuboid)
+    return _revalidated(request, source.encode(), "text/vnd.graphviz")
+
+
+def _dot(cuboid: WeightedCuboid) -> str:
+    when = f"epoch {cuboid.step} of {cuboid.epochs}"
+    return cuboids.to_dot(cuboid.space, cuboid.weights, when)
+
+
+def _revalidated(request: Request, content: bytes, media_type: str) -> Response:
+    """An answer that changes with every epoch; 304 to who has the present one."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "no-cache",
+        "X-Content-Type-Options": "nosniff",
+    }
+    known = request.headers.get("if-none-match", "")
+    if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
