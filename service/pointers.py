@@ -8,6 +8,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from search_core.spec.point_checks import INVALID_POINT
 from service.problems import FieldProblem
 from service.sentences import choose, sentence, shown
 
@@ -58,6 +59,9 @@ def _field_problem(model: type[BaseModel], item: ErrorDetails) -> FieldProblem:
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append(str(context["discriminator"]).strip("'"))
     message = _message(item, path, around)
+    if item["type"] == INVALID_POINT and "error" in context:
+        # What the value's own field says about it, in this module's words.
+        message = context["given"] + _field_problem(model, context["error"]).message
     if len(item["loc"]) > len(path) and item["loc"][-1] == _KEY_MARK:
         message = f"this key: {message}"
     return FieldProblem(pointer=pointer(path), message=message)
