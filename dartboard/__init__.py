@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TestResult,
         Training,
         Trial,
+        TrialCounts,
         Waiting,
     )
 
@@ -81,6 +82,7 @@ _HOMES = {
         "TestResult",
         "Training",
         "Trial",
+        "TrialCounts",
         "Waiting",
     ),
 }
@@ -114,6 +116,7 @@ __all__ = [
     "TestResult",
     "Training",
     "Trial",
+    "TrialCounts",
     "UnexpectedAnswerError",
     "WaitTimeoutError",
     "Waiting",

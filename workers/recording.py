@@ -30,12 +30,16 @@ class StoreSink:
         engine: The database.
         lease: The lease that guards every write.
         patience: Seconds to go on trying while the database does not answer.
+
+    Attributes:
+        num_ended: How often it was told that a trial has ended.
     """
 
     def __init__(self, engine: Engine, lease: Lease, *, patience: float) -> None:
         self._engine = engine
         self._lease = lease
         self._patience = patience
+        self.num_ended = 0
 
     def starting(self, trial_id: UUID) -> None:
         """See `TrialSink`."""
@@ -62,6 +66,7 @@ class StoreSink:
                 session, self._lease, trial_id, genotype, result
             )
         )
+        self.num_ended += 1
 
     def interrupted(self, trial_id: UUID, message: str) -> None:
         """See `TrialSink`."""
@@ -78,6 +83,7 @@ class StoreSink:
                 session, self._lease, trial_id, reason=reason, message=message
             )
         )
+        self.num_ended += 1
 
     def stopped(self, trial_id: UUID, genotype: Genotype, message: str) -> None:
         """See `TrialSink`."""
@@ -86,6 +92,7 @@ class StoreSink:
                 session, self._lease, trial_id, genotype, message=message
             )
         )
+        self.num_ended += 1
 
     def suggested(
         self, trial_ids: Sequence[UUID], parameters: Mapping[str, Any], epochs: int

@@ -144,8 +144,9 @@ def run(
             data_root=settings.data_root,
         )
         executor = executor or make_executor(settings, lease)
+        num_ended = sink.num_ended
         executor.run(plans, sink, _stopping(spec, sink))
-        if {trial.id for trial in trials} & {trial.id for trial in _open(sink)}:
+        if sink.num_ended < num_ended + len(trials):
             raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
     return status
 

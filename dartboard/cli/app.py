@@ -17,6 +17,7 @@ from dartboard.cli import (
     output,
     profile,
     queue,
+    retrying,
     searches,
     submitting,
     trainings,
@@ -71,6 +72,7 @@ _command(rich_help_panel=_SEARCHES)(searches.follow)
 _command(rich_help_panel=_SEARCHES)(searches.show)
 _command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
 _command(rich_help_panel=_SEARCHES)(searches.cancel)
+_command(rich_help_panel=_SEARCHES)(retrying.retry)
 _command(rich_help_panel=_SEARCHES)(trainings.train)
 _command("trainings", rich_help_panel=_SEARCHES)(trainings.list_trainings)
 _command(rich_help_panel=_SEARCHES)(queue.queue)

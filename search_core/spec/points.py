@@ -5,6 +5,7 @@ with a seed. Paths are taken in alphabetical order, so that a spec which went th
 that does not keep the order of keys still means the same trials.
 """
 
+import copy
 import itertools
 import json
 import random
@@ -93,17 +94,27 @@ def point_spec(spec: SpecT, parameters: Parameters) -> SpecT:
         pydantic.ValidationError: The values make the spec invalid.
         KeyError: A path leads nowhere.
     """
-    plain = plain_spec(spec)
+    plain = with_parameters(plain_spec(spec), parameters)
+    # As JSON, in which a body comes too: what is refused there is refused here.
+    return type(spec).model_validate_json(json.dumps(plain))
+
+
+def with_parameters(plain: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+    """A spec as JSON values with a point's values in their places; not validated.
+
+    Raises:
+        KeyError: A path leads nowhere.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(plain))
     for path, value in parameters.items():
-        place = plain
+        place = changed
         *above, last = path.split(".")
         for name in above:
             place = place[name]
         if last not in place:
             raise KeyError(path)
         place[last] = value
-    # As JSON, in which a body comes too: what is refused there is refused here.
-    return type(spec).model_validate_json(json.dumps(plain))
+    return changed
 
 
 def plain_spec(spec: SpecModel) -> dict[str, Any]:
