@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
@@ -78,6 +78,7 @@ def _locate(
     path: list[str | int] = []
     around: type[BaseModel] | None = None
     inside: type[BaseModel] | None = model
+    below_key: type[BaseModel] | None = None
     members: Mapping[str, type[BaseModel] | None] = {}
     for part in loc:
         if members:
@@ -86,11 +87,15 @@ def _locate(
         if part == _KEY_MARK and len(path) > 1:
             break
         path.append(part)
+        if below_key is not None:
+            inside, below_key = below_key, None
+            continue
         around = inside
         field = None if around is None else around.model_fields.get(str(part))
         if field is not None:
             members = _members(field) if field.discriminator is not None else _tagged(field)
         inside = _only_model(field)
+        below_key = _model_of_values(field)
     return path, around
 
 
@@ -119,6 +124,14 @@ def _only_model(field: FieldInfo | None) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return None
+
+
+def _model_of_values(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The model of an object's values, where the object may have any keys."""
+    if field is None or get_origin(field.annotation) is not dict:
+        return None
+    _, value = get_args(field.annotation)
+    return value if isinstance(value, type) and issubclass(value, BaseModel) else None
 
 
 def _message(item: ErrorDetails, path: Sequence[str | int], around: type[BaseModel] | None) -> str:
