@@ -119,7 +119,7 @@ def test_suggestions_and_early_stops_are_followed(
     client: Client, worker: Worker, engine: Engine, console: Console
 ) -> None:
     search = client.submit(TPE)
-    first, second = search.trials
+    first, _ = search.trials
     assert first.parameters is None
     lease = worker.claim()
     bars, lines = Bars(console), Lines(console)
