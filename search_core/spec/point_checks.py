@@ -259,7 +259,7 @@ def _repetitions(spec: Any) -> Iterator[InitErrorDetails]:
     for path, sample in trials.sample.items():
         seen: set[str] = set()
         for index, value in enumerate(sample.choice or ()):
-            text = canonical(point_spec(spec, {path: value}).model_dump(mode="json"))
+            text = _identity(spec, {path: value})
             if text in seen:
                 message = f"{_word(value)} must not repeat"
                 yield _error(("sample", path, "choice", index), value, message=message)
@@ -274,7 +274,7 @@ def _repetitions(spec: Any) -> Iterator[InitErrorDetails]:
                 return
     first: dict[str, Parameters] = {}
     for parameters in _points(trials):
-        text = canonical(point_spec(spec, parameters).model_dump(mode="json"))
+        text = _identity(spec, parameters)
         other = first.setdefault(text, parameters)
         if other is not parameters:
             message = f"{_words(parameters)} is the same point as {_words(other)}; leave one out"
@@ -286,6 +286,17 @@ def _repetitions(spec: Any) -> Iterator[InitErrorDetails]:
             place = _place(trials, differing[0], parameters[differing[0]])
             yield _error(place, parameters[differing[0]], message=message)
             return
+
+
+def _identity(spec: Any, parameters: Parameters) -> str:
+    """The same text for points that mean the same spec."""
+    if any(isinstance(value, dict | list) for value in parameters.values()):
+        # Objects may differ in fields that have their defaults.
+        return canonical(point_spec(spec, parameters).model_dump(mode="json"))
+    # Where 1 is as valid as 1.0, it is the same number.
+    return canonical(
+        {path: float(value) if type(value) is int else value for path, value in parameters.items()}
+    )
 
 
 def _ineffective(spec: Any) -> Iterator[InitErrorDetails]:

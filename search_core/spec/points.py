@@ -128,14 +128,22 @@ def plain_spec(spec: SpecModel) -> dict[str, Any]:
 def point_epochs(spec: Any, point: TrialPoint) -> int:
     """Epochs of a point's trial; the most that it may have, while its sample is not drawn yet."""
     if point.parameters is not None:
-        return int(point_spec(spec, point.parameters).training.epochs)
-    epochs: list[int] = [point_spec(spec, point.grid).training.epochs]
+        return _epochs(spec, point.parameters)
+    epochs = [_epochs(spec, point.grid)]
     for path in ("training", "training.epochs"):
         sample = spec.trials.sample.get(path)
         for value in () if sample is None else sample.ends:
             with suppress(ValidationError):
-                epochs.append(point_spec(spec, {**point.grid, path: value}).training.epochs)
+                epochs.append(_epochs(spec, {**point.grid, path: value}))
     return max(epochs)
+
+
+def _epochs(spec: Any, parameters: Parameters) -> int:
+    if "training" in parameters:
+        return int(point_spec(spec, parameters).training.epochs)
+    epochs = parameters.get("training.epochs", spec.training.epochs)
+    assert isinstance(epochs, int)
+    return epochs
 
 
 def canonical(value: Any) -> str:
