@@ -416,7 +416,8 @@ def _recommend(search: Search, succeeded: Sequence[Trial]) -> None:
     best = max(succeeded, key=lambda trial: trial.metrics.get("validation_accuracy") or 0.0)
     accuracy = best.metrics.get("validation_accuracy") or 0.0
     values = ", ".join(
-        f"{path} = {json.dumps(value)}" for path, value in (best.parameters or {}).items()
+        f"{path} = {f'{value:.4g}' if isinstance(value, float) else json.dumps(value)}"
+        for path, value in (best.parameters or {}).items()
     )
     search.recommended_hash = best.architecture_hash
     search.recommendation = (

@@ -69,19 +69,19 @@ def search_page(
 def findings(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[RenderableType]:
     """Each trial's genotype, by number, and the recommended one with the reason.
 
-    Of many trials only what the recommended one derived.
+    Of many trials only what the recommended one derived; of one that was stopped early nothing.
     """
+    finished = [found for found in ranked if found.status != "stopped" or found.recommended]
     shown = [
         found
-        for found in sorted(ranked, key=lambda each: each.trial)
-        if len(ranked) <= _MOST_FINDINGS or found.recommended
+        for found in sorted(finished, key=lambda each: each.trial)
+        if len(finished) <= _MOST_FINDINGS or found.recommended
     ]
     for found in shown:
         yield Text.assemble(
             ("Trial ", "bold"),
             (trial_text(found.trial, found.seed, found.parameters), "bold"),
-            f": validation accuracy {output.fraction(found.validation_accuracy)}"
-            + (", stopped early" if found.status == "stopped" else ""),
+            f": validation accuracy {output.fraction(found.validation_accuracy)}",
         )
         yield f"  architecture {found.architecture}"
         yield genotype_lines(found.genotype)
