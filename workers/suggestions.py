@@ -59,7 +59,7 @@ def suggest(
 ) -> dict[str, JsonValue]:
     """Draws a point where TPE expects the highest validation accuracy.
 
-    The first quarter of all samples, at least 2 and at most 10, are drawn at random.
+    At random until a quarter of all samples, at least 2 and at most 10, have ended.
 
     Args:
         samples: What each path may be.
