@@ -7,9 +7,8 @@ from uuid import UUID
 from pydantic import JsonValue, WithJsonSchema
 
 from search_core.genotype import CellGenotype, Genotype
-from search_core.spec.points import with_parameters
 from service.schema_base import STANDS_FOR, Answer, Time
-from store.architectures import Finding
+from store.architectures import Finding, family_of
 from store.models import Architecture, Search, Trial
 from store.states import TrialStatus
 
@@ -34,8 +33,9 @@ class FoundBy(Answer):
     """Its number within the search."""
     seed: int
     """Its seed."""
-    family: str
-    """Which operations the primitive names stood for."""
+    family: str | None
+    """Which operations the primitive names stood for; null of a path, whose operations have no
+    families."""
     validation_accuracy: float | None
     """The supernet's validation accuracy after the last epoch."""
 
@@ -49,9 +49,7 @@ class FoundBy(Answer):
             trial_id=trial.id,
             trial_number=trial.number,
             seed=trial.seed,
-            family=with_parameters(search.spec, trial.parameters or {})["space"].get(
-                "family", search.spec["space"]["family"]
-            ),
+            family=family_of(search.spec, trial.parameters),
             validation_accuracy=trial.metrics.get("validation_accuracy"),
         )
 

@@ -148,11 +148,24 @@ def test_a_failed_point_is_run_again_alone(api: Api, worker: Worker, engine: Eng
     assert api.post(f"/v1/trials/{search_id}/retry").status_code == 404
 
 
-def test_the_family_that_a_point_varies_is_told(api: Api, worker: Worker) -> None:
-    worker.submit(trials={"seeds": [0], "grid": {"space.family": ["darts", "sharp"]}})
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"space.family": ["darts", "sharp"]},
+        # The second leaves its family to its kind.
+        {"space": [{"kind": "darts"}, {"kind": "sharp_darts"}]},
+    ],
+)
+def test_the_family_that_a_point_varies_is_told(
+    api: Api, worker: Worker, grid: dict[str, Any]
+) -> None:
+    worker.submit(trials={"seeds": [0], "grid": grid})
     lease = worker.claim()
     worker.succeed(lease, 0, "max_pool_3x3")
     worker.succeed(lease, 1)
     worker.finish(lease)
     (found,) = api.get(f"/v1/architectures/{genotype().hash}").json()["found_by"]
     assert found["family"] == "sharp"
+    body = {"preset": "retrain-digits", "architecture": genotype().hash}
+    trained = api.post("/v1/trainings?dry_run=true", json=body).json()
+    assert trained["spec"]["network"]["family"] == "sharp"
