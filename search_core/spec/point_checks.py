@@ -18,6 +18,7 @@ from search_core.spec.points import (
     point_spec,
     trial_points,
 )
+from search_core.spec.samples import SampleSpec
 from search_core.spec.trials import TrialsSpec
 
 INVALID_POINT: Final = "invalid_point"
@@ -89,10 +90,12 @@ def _path_errors(spec: Any) -> Iterator[InitErrorDetails]:
     plain = plain_spec(spec)
     trials: TrialsSpec = spec.trials
     paths = [*trials.grid, *trials.sample]
+    # What may have any key, such as the axes of a HyperCuboid, may get one that is not there.
     for section in ("grid", "sample"):
         for path, values in getattr(trials, section).items():
             message = _path_problem(plain, path, paths)
-            if message is not None:
+            overlaps = any(path.startswith(f"{other}.") for other in paths)
+            if message is not None and (overlaps or not _takes_any_key(spec, plain, path, values)):
                 yield _error((section, path), values, message=message)
 
 
@@ -115,6 +118,24 @@ def _path_problem(plain: Mapping[str, Any], path: str, paths: Sequence[str]) -> 
             return f"unknown field {name[:60]!r}{f' of {above}' if above else ''}; {known}"
         place = place[name]
     return None
+
+
+def _takes_any_key(spec: Any, plain: Mapping[str, Any], path: str, values: Any) -> bool:
+    """Whether a path ends at a key that is not there, of an object that may have any key."""
+    *above, last = path.split(".")
+    place: Any = plain
+    for name in above:
+        place = place.get(name) if isinstance(place, Mapping) else None
+    if not above or above[0] in _FIXED or not isinstance(place, Mapping) or last in place:
+        return False
+    try:
+        point_spec(spec, {path: values.ends[0] if isinstance(values, SampleSpec) else values[0]})
+    except ValidationError as error:
+        return not any(
+            item["type"] == "extra_forbidden" and item["loc"][-1] == last
+            for item in error.errors(include_url=False)
+        )
+    return True
 
 
 def _refused(spec: Any) -> dict[Place, _Problem]:

@@ -92,7 +92,7 @@ def point_spec(spec: SpecT, parameters: Parameters) -> SpecT:
 
     Raises:
         pydantic.ValidationError: The values make the spec invalid.
-        KeyError: A path leads nowhere.
+        KeyError: A path leads through what is not there.
     """
     plain = with_parameters(plain_spec(spec), parameters)
     # As JSON, in which a body comes too: what is refused there is refused here.
@@ -103,7 +103,7 @@ def with_parameters(plain: Mapping[str, Any], parameters: Parameters) -> dict[st
     """A spec as JSON values with a point's values in their places; not validated.
 
     Raises:
-        KeyError: A path leads nowhere.
+        KeyError: A path leads through what is not there.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(plain))
     for path, value in parameters.items():
@@ -111,8 +111,6 @@ def with_parameters(plain: Mapping[str, Any], parameters: Parameters) -> dict[st
         *above, last = path.split(".")
         for name in above:
             place = place[name]
-        if last not in place:
-            raise KeyError(path)
         place[last] = value
     return changed
 

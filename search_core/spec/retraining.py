@@ -212,6 +212,7 @@ class RetrainingSpec(SpecModel):
         check_points(self)
         return self
 
+
 def _with_network_kind(values: Any) -> Any:
     """A request body whose network says its kind, if the architecture tells it.
 

@@ -222,3 +222,18 @@ def test_the_grid_of_a_training_may_vary_what_is_trained() -> None:
     asked = RetrainingSpec.model_validate_json(json.dumps(body))
     trained = [point_spec(asked, point.parameters or {}) for point in trial_points(asked.trials)]
     assert [each.architecture for each in trained] == ["DARTS_V1", "SHARP_DARTS"]
+
+
+def test_an_axis_that_the_spec_leaves_at_its_default_may_vary() -> None:
+    channels = [[8, 16], [8, 16, 32]]
+    cuboid = {"preset": None, "space": {"kind": "hypercuboid"}, "dataset": {"name": "digits"}}
+    asked = spec({"grid": {"space.axes.channels": channels}}, **cuboid)
+    points = [point_spec(asked, point.parameters or {}) for point in trial_points(asked.trials)]
+    assert [point.model_dump(mode="json")["space"]["axes"]["channels"] for point in points] == (
+        channels
+    )
+    assert places({"grid": {"space.axes.chanels": [[8]]}}, **cuboid) == [
+        ("grid", "space.axes.chanels", 0)
+    ]
+    overlapping = {"space.axes": [{"channels": [8]}], "space.axes.channels": channels}
+    assert places({"grid": overlapping}, **cuboid) == [("grid", "space.axes.channels")]

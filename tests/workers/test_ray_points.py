@@ -15,8 +15,8 @@ pytestmark = pytest.mark.ray
 Submit = Callable[..., UUID]
 Recorder = Callable[[UUID], Record]
 
-NUM_TRIALS = 8
-EPOCHS = 6
+NUM_TRIALS = 6
+EPOCHS = 5
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_killed_runner_leaves_its_successor_the_same_points(
         return now.kinds.count(kind) >= count
 
     # Some trials have ended, some train, and some are not drawn yet.
-    wait_until(lambda: reached("trial.suggested", 4) and reached("trial.epoch", EPOCHS))
+    wait_until(lambda: reached("trial.suggested", 3) and reached("trial.epoch", EPOCHS))
     hold(settings).kill()
     before = record(search)
     drawn = [trial.parameters for trial in before.trials]
