@@ -8,7 +8,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from search_core.spec.point_checks import INVALID_POINT
+from search_core.spec.point_paths import INVALID_POINT
 from service.problems import FieldProblem
 from service.sentences import choose, sentence, shown
 

@@ -1,46 +1,27 @@
 """Refuses a spec one of whose points is no valid spec, and says which value makes it so."""
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from pydantic import JsonValue, ValidationError
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails
 
+from search_core.spec.point_paths import Place, path_errors, point_error
 from search_core.spec.points import (
     Parameters,
     canonical,
     grid_combinations,
-    plain_spec,
     point_spec,
     trial_points,
 )
-from search_core.spec.samples import SampleSpec
 from search_core.spec.trials import TrialsSpec
-
-INVALID_POINT: Final = "invalid_point"
-"""The type of these errors. In its context: `message`; and where a value was refused by the field
-that it was put into, `given`, the rest of the point, and `error`, the field's own error."""
 
 _MOST_ERRORS = 20
 _MOST_ENDS_TRIED = 2000
 _LONGEST_VALUE = 40
-
-_FIXED: Final[Mapping[str, str]] = {
-    "name": "all trials have the name of what they belong to; use labels to tell searches apart",
-    "labels": "labels belong to the search, not to its trials",
-    "priority": "all trials wait in the queue together; submit them apart to give each its own "
-    "priority",
-    "resources": "the queue makes the same room for each trial; submit them apart to give each its "
-    "own resources",
-    "preset": "a preset is a whole spec to start from; submit one search for each",
-    "trials": "trials cannot vary themselves; list seeds in trials.seeds",
-}
-
-Place = tuple[str | int, ...]
 
 
 @dataclass
@@ -73,69 +54,17 @@ def check_points(spec: Any) -> None:
     trials: TrialsSpec = spec.trials
     if not (trials.grid or trials.sample or trials.is_adaptive):
         return
-    errors = [*_path_errors(spec)]
+    errors = [*path_errors(spec)]
     if not errors:
         problems = _refused(spec)
         errors = [
-            _error(place, problem.value, **_context(trials, place, problem))
+            point_error(place, problem.value, **_context(trials, place, problem))
             for place, problem in problems.items()
         ] or [*_repetitions(spec)]
     if not errors:
         errors = [*_ineffective(spec)]
     if errors:
         raise ValidationError.from_exception_data(type(spec).__name__, errors[:_MOST_ERRORS])
-
-
-def _path_errors(spec: Any) -> Iterator[InitErrorDetails]:
-    plain = plain_spec(spec)
-    trials: TrialsSpec = spec.trials
-    paths = [*trials.grid, *trials.sample]
-    # What may have any key, such as the axes of a HyperCuboid, may get one that is not there.
-    for section in ("grid", "sample"):
-        for path, values in getattr(trials, section).items():
-            message = _path_problem(plain, path, paths)
-            overlaps = any(path.startswith(f"{other}.") for other in paths)
-            if message is not None and (overlaps or not _takes_any_key(spec, plain, path, values)):
-                yield _error((section, path), values, message=message)
-
-
-def _path_problem(plain: Mapping[str, Any], path: str, paths: Sequence[str]) -> str | None:
-    parts = path.split(".")
-    if parts[0] in _FIXED:
-        return f"{parts[0]} cannot vary: {_FIXED[parts[0]]}"
-    for other in paths:
-        if path.startswith(f"{other}."):
-            return f"{other} varies as a whole and would set {path} too; vary one of them"
-    place: Any = plain
-    for number, name in enumerate(parts):
-        above = ".".join(parts[:number])
-        if not isinstance(place, Mapping):
-            return f"{above} is not an object of this spec, it has no field {name!r}; vary {above}"
-        if name not in place:
-            fields = [field for field in place if above or field not in _FIXED]
-            close = difflib.get_close_matches(name[:100], fields, n=1)
-            known = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(fields)}"
-            return f"unknown field {name[:60]!r}{f' of {above}' if above else ''}; {known}"
-        place = place[name]
-    return None
-
-
-def _takes_any_key(spec: Any, plain: Mapping[str, Any], path: str, values: Any) -> bool:
-    """Whether a path ends at a key that is not there, of an object that may have any key."""
-    *above, last = path.split(".")
-    place: Any = plain
-    for name in above:
-        place = place.get(name) if isinstance(place, Mapping) else None
-    if not above or above[0] in _FIXED or not isinstance(place, Mapping) or last in place:
-        return False
-    try:
-        point_spec(spec, {path: values.ends[0] if isinstance(values, SampleSpec) else values[0]})
-    except ValidationError as error:
-        return not any(
-            item["type"] == "extra_forbidden" and item["loc"][-1] == last
-            for item in error.errors(include_url=False)
-        )
-    return True
 
 
 def _refused(spec: Any) -> dict[Place, _Problem]:
@@ -283,7 +212,7 @@ def _repetitions(spec: Any) -> Iterator[InitErrorDetails]:
             text = _identity(spec, {path: value})
             if text in seen:
                 message = f"{_word(value)} must not repeat"
-                yield _error(("sample", path, "choice", index), value, message=message)
+                yield point_error(("sample", path, "choice", index), value, message=message)
             seen.add(text)
     for path, values in trials.grid.items():
         texts = [canonical(value) for value in values]
@@ -291,7 +220,7 @@ def _repetitions(spec: Any) -> Iterator[InitErrorDetails]:
             if text in texts[:index]:
                 message = f"{_word(values[index])} must not repeat: the same point gives the same "
                 message += "trials"
-                yield _error(("grid", path, index), values[index], message=message)
+                yield point_error(("grid", path, index), values[index], message=message)
                 return
     first: dict[str, Parameters] = {}
     for parameters in _points(trials):
@@ -305,7 +234,7 @@ def _repetitions(spec: Any) -> Iterator[InitErrorDetails]:
                 if canonical(value) != canonical(other[path])
             ]
             place = _place(trials, differing[0], parameters[differing[0]])
-            yield _error(place, parameters[differing[0]], message=message)
+            yield point_error(place, parameters[differing[0]], message=message)
             return
 
 
@@ -329,7 +258,7 @@ def _ineffective(spec: Any) -> Iterator[InitErrorDetails]:
     points = [point_spec(spec, parameters) for parameters in combinations]
     name = "sampler" if trials.sampler == "tpe" else "scheduler"
     if any(getattr(point, "validation_portion", 1.0) == 0 for point in points):
-        yield _error(
+        yield point_error(
             (name,),
             getattr(trials, name),
             message="it goes by the validation accuracy, and with a validation_portion of 0 there "
@@ -341,17 +270,12 @@ def _ineffective(spec: Any) -> Iterator[InitErrorDetails]:
     if sample is not None:
         most = max(most, *(end for end in sample.ends if isinstance(end, int)))
     if scheduler is not None and scheduler.grace_epochs >= most:
-        yield _error(
+        yield point_error(
             ("scheduler", "grace_epochs"),
             scheduler.grace_epochs,
             message=f"{scheduler.grace_epochs} epochs of grace leave nothing of {most} epochs to "
             "stop early",
         )
-
-
-def _error(place: Place, value: Any, **context: Any) -> InitErrorDetails:
-    kind = PydanticCustomError(INVALID_POINT, "{message}", context)
-    return InitErrorDetails(type=kind, loc=("trials", *place), input=value)
 
 
 def _words(parameters: Parameters) -> str:
