@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         TestResult,
         Training,
         Trial,
+        TrialCounts,
         Waiting,
     )
 
@@ -87,6 +88,7 @@ _HOMES = {
         "TestResult",
         "Training",
         "Trial",
+        "TrialCounts",
         "Waiting",
     ),
 }
@@ -123,6 +125,7 @@ __all__ = [
     "TestResult",
     "Training",
     "Trial",
+    "TrialCounts",
     "UnexpectedAnswerError",
     "WaitTimeoutError",
     "Waiting",

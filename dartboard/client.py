@@ -314,6 +314,21 @@ class Client:
         """
         return parse_answer(self._transport.get(f"/v1/trials/{_segment(trial_id)}"), Trial)
 
+    def retry_trial(self, trial_id: SearchId) -> Trial:
+        """Runs a failed trial again, with its parameters, from its last checkpoint.
+
+        Its search, if it has ended, goes back to the queue and runs this trial only.
+
+        Returns:
+            The trial as it is now. Retrying one that waits or runs is no error.
+
+        Raises:
+            NotFoundError: There is no such trial.
+            ConflictError: It has its result, or its search was cancelled.
+        """
+        response = self._transport.post(f"/v1/trials/{_segment(trial_id)}/retry")
+        return parse_answer(response, Trial)
+
     def metrics(
         self, trial_id: SearchId, names: Sequence[str] = (), *, after_step: int | None = None
     ) -> dict[str, tuple[Point, ...]]:

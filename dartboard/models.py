@@ -73,16 +73,31 @@ class TestResult(Result):
     """Those of the best epoch by validation accuracy; None where no images were held out."""
 
 
+class TrialCounts(Result):
+    """How many trials there are: `completed + failed + pending` is always `total`."""
+
+    total: int
+    completed: int
+    """Came to an architecture: at their last epoch, or stopped early."""
+    failed: int
+    """Ended without one: by an error, or cancelled."""
+    pending: int
+    """Wait or run."""
+
+
 class Trial(Result):
-    """One run of a search or of a training, with one seed."""
+    """One run of a search or of a training: a point, with one seed."""
 
     id: UUID
     search_id: UUID
     number: int
     """From 0 within the search."""
     seed: int
+    parameters: Mapping[str, Any] | None = None
+    """What it has in place of the spec's own values, by dotted path; None until a sampler that
+    learns from other trials has drawn it."""
     status: str
-    """queued, running, succeeded, failed or cancelled."""
+    """queued, running, succeeded, stopped (early, by a scheduler), failed or cancelled."""
     reason: str | None = None
     message: str = ""
     epoch: int
@@ -93,7 +108,7 @@ class Trial(Result):
     """Values by name, of the last completed epoch."""
     best_validation_accuracy: float | None = None
     architecture: str | None = None
-    """The hash of what it derived or trained, once it succeeded."""
+    """The hash of what it derived or trained, once it succeeded or was stopped."""
     result: TestResult | None = None
     """Of a training, once it succeeded: what it is worth on the test images."""
     started_at: Time | None = None
@@ -122,6 +137,8 @@ class Job(Result):
     cancel_requested_at: Time | None = None
     waiting: Waiting | None = None
     """Only while it is queued."""
+    counts: TrialCounts | None = None
+    """How many trials have ended, and how; None of a server that does not count."""
     trials: tuple[Trial, ...] = ()
 
     @property
@@ -279,6 +296,10 @@ class RankedArchitecture(Result):
     """The trial's number."""
     trial_id: UUID
     seed: int
+    parameters: Mapping[str, Any] = {}
+    """What the trial had in place of the spec's own values."""
+    status: str = "succeeded"
+    """Or stopped: the trial ended early."""
     validation_accuracy: float | None = None
     recommended: bool
     genotype: Genotype
@@ -332,9 +353,9 @@ class DryRun(Result):
     """The full spec, with every default."""
     num_trials: int
     epochs: int
-    """Epochs of each trial."""
+    """Epochs of the longest trial."""
     trial_epochs: int
-    """Epochs of all trials together."""
+    """Epochs of all trials together, if none is stopped early."""
     batches_per_epoch: int
     """Steps of the weights in an epoch."""
     cpus: int

@@ -20,7 +20,7 @@ END_KINDS: Final = frozenset(
     for kind in ("search", "training")
     for end in ("succeeded", "failed", "cancelled")
 )
-"""The events after which a search or a training does nothing more."""
+"""The events after which a search or a training does nothing more by itself."""
 
 PATIENCE: Final = 60.0
 """Seconds to go on trying while nothing is heard of the server."""
@@ -38,7 +38,7 @@ def follow(
     patience: float = PATIENCE,
     on_trouble: OnTrouble | None = None,
 ) -> Iterator[Event]:
-    """Yields the events of a search, each once and in order, until the one that ends it.
+    """Yields the events of a search, each once and in order, until the one that ends it for now.
 
     Args:
         transport: The server.
@@ -65,7 +65,8 @@ def follow(
                         continue
                     after = event.number
                     yield event
-                    if event.kind in END_KINDS:
+                    # A trial that was retried may have made it go on after its end.
+                    if event.kind in END_KINDS and _is_over(transport, path, after):
                         return
             # The server ended the stream: the search is over, or the server shuts down.
             if _is_over(transport, path, after):

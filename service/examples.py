@@ -73,6 +73,33 @@ SPECS: Final[dict[str, Any]] = {
             "labels": {"team": "vision"},
         },
     },
+    "grid": {
+        "summary": "Every combination of two hyperparameters, with two seeds each: 8 trials",
+        "value": {
+            "preset": "digits-quick",
+            "trials": {
+                "seeds": [0, 1],
+                "grid": {"training.learning_rate": [0.05, 0.1], "augmentation.cutout": [0, 4]},
+            },
+        },
+    },
+    "TPE and ASHA": {
+        "summary": "20 points, each drawn from what the ones before came to; the weak ones stop",
+        "value": {
+            "preset": "digits-quick",
+            "trials": {
+                "seeds": [0],
+                "sample": {
+                    "training.learning_rate": {"loguniform": [0.01, 0.5]},
+                    "algorithm.architecture_learning_rate": {"loguniform": [0.001, 0.1]},
+                    "training.batch_size": {"choice": [32, 64]},
+                },
+                "num_samples": 20,
+                "sampler": "tpe",
+                "scheduler": {"kind": "asha", "grace_epochs": 2, "reduction_factor": 3},
+            },
+        },
+    },
 }
 
 _SPEC: Final = SearchSpec.model_validate(
@@ -124,6 +151,7 @@ TRIAL: Final[dict[str, Any]] = {
     "search_id": SEARCH_ID,
     "number": 0,
     "seed": 0,
+    "parameters": {},
     "status": "running",
     "reason": None,
     "message": "",
@@ -135,6 +163,11 @@ TRIAL: Final[dict[str, Any]] = {
     "result": None,
     "started_at": "2026-01-31T12:00:03.118Z",
     "ended_at": None,
+}
+RETRIED: Final[dict[str, Any]] = {
+    **TRIAL,
+    "parameters": {"training.learning_rate": 0.5, "augmentation.cutout": 4},
+    "status": "queued",
 }
 TRIAL_LIST: Final = {"items": [TRIAL]}
 SERIES: Final = {
@@ -158,6 +191,7 @@ SEARCH: Final[dict[str, Any]] = {
     "ended_at": None,
     "cancel_requested_at": None,
     "waiting": {"position": 2, "why": "1 is ahead of it"},
+    "counts": {"total": 1, "completed": 0, "failed": 0, "pending": 1},
     "trials": [
         {
             **TRIAL,
@@ -179,6 +213,7 @@ CANCELLED: Final = {
     "ended_at": "2026-01-31T12:00:09.007Z",
     "cancel_requested_at": "2026-01-31T12:00:09.005Z",
     "waiting": None,
+    "counts": {"total": 1, "completed": 0, "failed": 1, "pending": 0},
     "trials": [
         {
             **SEARCH["trials"][0],
@@ -230,6 +265,8 @@ ARCHITECTURE_LIST: Final = {
             "trial": 0,
             "trial_id": TRIAL_ID,
             "seed": 0,
+            "parameters": {},
+            "status": "succeeded",
             "validation_accuracy": 0.9457,
             "recommended": True,
             "genotype": GENOTYPE,
@@ -346,6 +383,7 @@ TRAINED: Final[dict[str, Any]] = {
     "started_at": "2026-01-31T12:00:03.118Z",
     "ended_at": "2026-01-31T12:04:11.560Z",
     "waiting": None,
+    "counts": {"total": 1, "completed": 1, "failed": 0, "pending": 0},
     "trials": [
         {
             **TRIAL,
@@ -378,7 +416,15 @@ TRAINING_CANCELLED: Final = {
     **TRAINING,
     **{
         key: CANCELLED[key]
-        for key in ("status", "reason", "message", "ended_at", "cancel_requested_at", "waiting")
+        for key in (
+            "status",
+            "reason",
+            "message",
+            "ended_at",
+            "cancel_requested_at",
+            "waiting",
+            "counts",
+        )
     },
     "trials": [{**trial, "search_id": TRAINING_ID} for trial in CANCELLED["trials"]],
 }

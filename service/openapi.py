@@ -19,7 +19,7 @@ from service.schema_base import STANDS_FOR
 TAGS: Final = [
     {"name": "searches", "description": "Submit a search, follow it, cancel it."},
     {"name": "trainings", "description": "Train an architecture from scratch, in the same queue."},
-    {"name": "trials", "description": "The runs of a search or training, one for each seed."},
+    {"name": "trials", "description": "The runs of a search or training: points and seeds."},
     {"name": "events", "description": "What happened to a search, as a page and live."},
     {"name": "architectures", "description": "What searches found: JSON, text and pictures."},
     {"name": "queue", "description": "Who waits and why, who runs, and on what."},

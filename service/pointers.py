@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from search_core.spec.point_paths import INVALID_POINT
 from service.problems import FieldProblem
 from service.sentences import choose, sentence, shown
 
@@ -58,6 +59,9 @@ def _field_problem(model: type[BaseModel], item: ErrorDetails) -> FieldProblem:
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append(str(context["discriminator"]).strip("'"))
     message = _message(item, path, around)
+    if item["type"] == INVALID_POINT and "error" in context:
+        # What the value's own field says about it, in this module's words.
+        message = context["given"] + _field_problem(model, context["error"]).message
     if len(item["loc"]) > len(path) and item["loc"][-1] == _KEY_MARK:
         message = f"this key: {message}"
     return FieldProblem(pointer=pointer(path), message=message)
@@ -74,6 +78,7 @@ def _locate(
     path: list[str | int] = []
     around: type[BaseModel] | None = None
     inside: type[BaseModel] | None = model
+    below_key: type[BaseModel] | None = None
     members: Mapping[str, type[BaseModel] | None] = {}
     for part in loc:
         if members:
@@ -82,11 +87,15 @@ def _locate(
         if part == _KEY_MARK and len(path) > 1:
             break
         path.append(part)
+        if below_key is not None:
+            inside, below_key = below_key, None
+            continue
         around = inside
         field = None if around is None else around.model_fields.get(str(part))
         if field is not None:
             members = _members(field) if field.discriminator is not None else _tagged(field)
         inside = _only_model(field)
+        below_key = _model_of_values(field)
     return path, around
 
 
@@ -115,6 +124,14 @@ def _only_model(field: FieldInfo | None) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return None
+
+
+def _model_of_values(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The model of an object's values, where the object may have any keys."""
+    if field is None or get_origin(field.annotation) is not dict:
+        return None
+    _, value = get_args(field.annotation)
+    return value if isinstance(value, type) and issubclass(value, BaseModel) else None
 
 
 def _message(item: ErrorDetails, path: Sequence[str | int], around: type[BaseModel] | None) -> str:

@@ -17,6 +17,7 @@ from store.errors import (
     IllegalTransitionError,
     InvalidCursorError,
     NotFoundError,
+    NotRetryableError,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -118,6 +119,7 @@ def install(app: FastAPI) -> None:
         HTTPException: _http_exception,
         NotFoundError: _not_found,
         IllegalTransitionError: _conflict,
+        NotRetryableError: _conflict,
         InvalidCursorError: _invalid_cursor,
         DatabaseUnavailableError: _unavailable,
         # Starlette logs what nobody foresaw, with its traceback, after this has answered.
@@ -187,7 +189,7 @@ def _not_found(_: Request, error: NotFoundError) -> ProblemError:
     return ProblemError("not-found", f"There is {error}. {lists.get(error.noun, '')}".rstrip())
 
 
-def _conflict(_: Request, error: IllegalTransitionError) -> ProblemError:
+def _conflict(_: Request, error: IllegalTransitionError | NotRetryableError) -> ProblemError:
     return ProblemError("conflict", f"{str(error)[0].upper()}{str(error)[1:]}.")
 
 

@@ -1,15 +1,18 @@
 """Derived architectures, addressed by their content."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
+from search_core.spec import point_spec
 from store.errors import NotFoundError
+from store.jobs import parse_spec
 from store.models import Architecture, Search, Trial
 from store.states import JobKind
 
@@ -65,18 +68,35 @@ def families(session: Session, architecture_hash: str) -> Sequence[str]:
 
     None for a path through a HyperCuboid, whose operations have no families.
     """
-    family = Search.spec["space"]["family"].astext
-    return session.scalars(
-        select(family)
+    found = (
+        select(Search.spec, Trial.parameters)
         .join(Trial, Trial.search_id == Search.id)
-        .where(
-            Trial.architecture_hash == architecture_hash,
-            Search.kind == JobKind.SEARCH,
-            family.is_not(None),
-        )
-        .distinct()
-        .order_by(family)
-    ).all()
+        .where(Trial.architecture_hash == architecture_hash, Search.kind == JobKind.SEARCH)
+    )
+    varies = cast(Trial.parameters, Text).like('%"space%')
+    family = Search.spec["space"]["family"].astext
+    fixed = session.scalars(
+        found.with_only_columns(family).where(~varies, family.is_not(None)).distinct()
+    )
+    varied = (
+        family_of(spec, parameters) for spec, parameters in session.execute(found.where(varies))
+    )
+    return sorted({*fixed, *(each for each in varied if each is not None)})
+
+
+def family_of(spec: Mapping[str, Any], parameters: Mapping[str, Any] | None) -> str | None:
+    """The operation family of what a trial of a search searched; None where it has none.
+
+    Args:
+        spec: The search's, as it is stored.
+        parameters: The trial's, which may vary the family, or the whole space.
+    """
+    space: Mapping[str, Any] = spec["space"]
+    if any(path.split(".")[0] == "space" for path in parameters or ()):
+        # Validated, because a space that is given as a whole may leave its family to its kind.
+        point = point_spec(parse_spec(JobKind.SEARCH, spec), parameters or {})
+        space = point.model_dump(mode="json")["space"]
+    return space.get("family")
 
 
 def found_by_search(session: Session, search_id: UUID) -> Sequence[tuple[Trial, Architecture]]:

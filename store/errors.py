@@ -49,6 +49,10 @@ class IllegalTransitionError(StoreError):
         self.to = to
 
 
+class NotRetryableError(StoreError):
+    """A trial that cannot be run again; the message says why and what to do instead."""
+
+
 class LeaseLostError(StoreError):
     """The search is no longer leased under this token: its runner must stop without writing."""
 

@@ -1,5 +1,6 @@
 """The one function that moves a search from one state to another, and what users may ask of it."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -7,11 +8,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store import events
-from store.errors import IllegalTransitionError, NotFoundError
+from store.errors import IllegalTransitionError, NotFoundError, NotRetryableError
 from store.models import Search, Trial
 from store.states import (
     ENDED,
     SEARCH_TRANSITIONS,
+    TRIAL_COMPLETED,
     TRIAL_ENDED,
     JobKind,
     Reason,
@@ -79,6 +81,14 @@ def transition(
         search.leased_by = None
     if to in ENDED:
         search.ended_at = now
+    elif status in ENDED:
+        # Runs again: it takes its place at the end of the queue, as if it were new.
+        assert isinstance(now, datetime)
+        search.ended_at = None
+        search.queued_at = now
+        search.failures = 0
+        search.recommended_hash = None
+        search.recommendation = ""
     session.flush()
     if to is SearchStatus.QUEUED:
         _settle_trials(session, search.id, TrialStatus.QUEUED, None, "")
@@ -86,8 +96,8 @@ def transition(
         _settle_trials(session, search.id, TrialStatus.CANCELLED, reason, message)
     elif to is SearchStatus.FAILED:
         _settle_trials(session, search.id, TrialStatus.FAILED, reason, message)
-    if status is SearchStatus.RUNNING:
-        # What it held is free for the next in line.
+    if status is SearchStatus.RUNNING or to is SearchStatus.QUEUED:
+        # What it held is free for the next in line, or it is in line itself.
         events.notify(session, events.QUEUE_CHANNEL, search.id)
     kind = "requeued" if to is SearchStatus.QUEUED else str(to)
     details: dict[str, Any] = {"attempt": search.attempt, **(data or {})}
@@ -139,6 +149,59 @@ def request_cancel(session: Session, search_id: UUID, kind: JobKind | None = Non
             events.notify(session, events.QUEUE_CHANNEL, search_id)
     session.refresh(search)
     return search
+
+
+def retry_trial(session: Session, trial_id: UUID) -> Trial:
+    """Queues a failed trial again, and its search too if that has ended. Idempotent.
+
+    The trial keeps its parameters and goes on from its last checkpoint. Nothing else of the search
+    runs again. One that waits or runs already is left as it is.
+
+    Args:
+        session: The caller's session.
+        trial_id: The trial.
+
+    Returns:
+        The trial as it is now: queued, or running.
+
+    Raises:
+        NotFoundError: There is no such trial.
+        NotRetryableError: It has its result, or it was cancelled.
+    """
+    search_id = session.scalar(select(Trial.search_id).where(Trial.id == trial_id))
+    if search_id is None:
+        raise NotFoundError("trial", trial_id)
+    search = lock(session, search_id)
+    trial = session.get_one(Trial, trial_id, populate_existing=True)
+    if trial.status in TRIAL_COMPLETED:
+        raise NotRetryableError(
+            f"trial {trial_id} has {trial.status} and has its result; only a failed trial is run "
+            f"again. To repeat it, submit a {search.kind} with its parameters"
+        )
+    if search.cancel_requested_at is not None:
+        raise NotRetryableError(
+            f"its user cancelled the {search.kind} {search_id} that trial {trial_id} belongs to; "
+            "to run it after all, submit the spec again"
+        )
+    if trial.status != TrialStatus.FAILED:
+        return trial
+    details = {"reason": trial.reason, "message": trial.message}
+    trial.status = TrialStatus.QUEUED
+    trial.reason = None
+    trial.message = ""
+    trial.ended_at = None
+    session.flush()
+    events.append(session, search_id, "trial.retried", {"failed": details}, trial_id=trial_id)
+    if search.status in ENDED:
+        transition(
+            session,
+            search,
+            SearchStatus.QUEUED,
+            reason=Reason.RETRIED,
+            message=f"Trial {trial.number} runs again; the others keep what they came to.",
+        )
+    session.refresh(trial)
+    return trial
 
 
 def _settle_trials(

@@ -1,6 +1,8 @@
 """The tables. Time is the database's, ids are its UUIDv7 and so sort by age."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from store.states import ENDED, JobKind, SearchStatus, TrialStatus
+from store.states import ENDED, TRIAL_COMPLETED, JobKind, SearchStatus, TrialStatus
 
 SCHEMA_REVISION: Final = "0001"
 """The migration that these models match; a test holds it equal to Alembic's head."""
@@ -30,7 +32,11 @@ def _one_of(column: str, values: type[JobKind] | type[SearchStatus] | type[Trial
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
-_ENDED_SQL = f"status IN ({', '.join(repr(str(value)) for value in sorted(ENDED))})"
+def _quoted(values: Iterable[StrEnum]) -> str:
+    return ", ".join(repr(str(value)) for value in sorted(values))
+
+
+_ENDED_SQL = f"status IN ({_quoted(ENDED)})"
 
 
 class Base(DeclarativeBase):
@@ -118,9 +124,11 @@ class Search(Base):
 
 
 class Trial(Base):
-    """One run: a seed, how far it is, and the architecture that it derived or trained.
+    """One run: a point with a seed, how far it is, and the architecture that it came to.
 
-    `result` is a training's: what the trained network is worth on the test images.
+    `parameters` are the point's values by dotted path into the search's spec; null until a sampler
+    that learns from the trials before it has drawn them. `result` is a training's: what the trained
+    network is worth on the test images.
     """
 
     __tablename__ = "trials"
@@ -129,7 +137,12 @@ class Trial(Base):
         CheckConstraint(_one_of("status", TrialStatus), name="status_known"),
         CheckConstraint("epoch BETWEEN 0 AND epochs", name="epoch_in_range"),
         CheckConstraint(
-            "status <> 'succeeded' OR architecture_hash IS NOT NULL", name="success_has_result"
+            f"status NOT IN ({_quoted(TRIAL_COMPLETED)})"
+            " OR architecture_hash IS NOT NULL AND parameters IS NOT NULL",
+            name="completion_has_result",
+        ),
+        CheckConstraint(
+            "status <> 'running' OR parameters IS NOT NULL", name="runs_with_parameters"
         ),
         Index("ix_trials_architecture_hash", "architecture_hash"),
     )
@@ -138,6 +151,7 @@ class Trial(Base):
     search_id: Mapped[UUID] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
     number: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger)
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     status: Mapped[str] = mapped_column(server_default=TrialStatus.QUEUED)
     reason: Mapped[str | None]
     message: Mapped[str] = mapped_column(server_default="")

@@ -1,5 +1,6 @@
 """What a runner writes while it leases a search. Every write is guarded and can be repeated."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 from search_core.genotype import Genotype
 from store import architectures, events, leases, lifecycle
 from store.leases import Lease
-from store.models import Alphas, Metric, Search, Trial
+from store.models import Alphas, Event, Metric, Search, Trial
 from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus, TrialStatus
 
 
@@ -44,6 +45,15 @@ class EpochResult:
     alphas: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class RecordedEpoch:
+    """An epoch of some trial that was recorded, as a scheduler has to know it."""
+
+    trial_id: UUID
+    epoch: int
+    validation_accuracy: float | None
+
+
 def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
     """The trials of the leased search that still have to run, by number.
 
@@ -56,6 +66,70 @@ def open_trials(session: Session, lease: Lease) -> Sequence[Trial]:
         .where(Trial.search_id == lease.search_id, Trial.status.not_in(TRIAL_ENDED))
         .order_by(Trial.number)
     ).all()
+
+
+def all_trials(session: Session, lease: Lease) -> Sequence[Trial]:
+    """The trials of the leased search, by number.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    return session.scalars(
+        select(Trial).where(Trial.search_id == lease.search_id).order_by(Trial.number)
+    ).all()
+
+
+def recorded_epochs(session: Session, lease: Lease) -> Sequence[RecordedEpoch]:
+    """The epochs of all trials of the leased search, in the order in which they were recorded.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    rows = session.execute(
+        select(Event.trial_id, Event.data)
+        .where(Event.search_id == lease.search_id, Event.kind == "trial.epoch")
+        .order_by(Event.number)
+    )
+    return [
+        RecordedEpoch(trial_id, data["epoch"], data["metrics"].get("validation_accuracy"))
+        for trial_id, data in rows
+    ]
+
+
+def trials_suggested(
+    session: Session,
+    lease: Lease,
+    trial_ids: Sequence[UUID],
+    parameters: Mapping[str, Any],
+    epochs: int,
+) -> None:
+    """Records what was drawn for trials, before any of them trains with it.
+
+    Trials that already have parameters keep them.
+
+    Args:
+        session: The caller's session.
+        lease: The lease that guards the write.
+        trial_ids: The trials of one point, which differ in their seeds.
+        parameters: The point's values by dotted path.
+        epochs: How many epochs they make of it.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    for trial_id in trial_ids:
+        changed = session.execute(
+            update(Trial)
+            .where(_is_open(lease, trial_id), Trial.parameters.is_(None))
+            .values(parameters=dict(parameters), epochs=epochs)
+            .returning(Trial.id)
+        ).scalar_one_or_none()
+        if changed is not None:
+            data = {"parameters": dict(parameters), "epochs": epochs}
+            events.append(session, lease.search_id, "trial.suggested", data, trial_id=trial_id)
 
 
 def trial_starting(session: Session, lease: Lease, trial_id: UUID) -> None:
@@ -187,6 +261,40 @@ def trial_succeeded(
         events.append(session, lease.search_id, "trial.succeeded", data, trial_id=trial_id)
 
 
+def trial_stopped(
+    session: Session, lease: Lease, trial_id: UUID, genotype: Genotype, *, message: str
+) -> None:
+    """Records that a scheduler ended a trial early.
+
+    Args:
+        session: The caller's session.
+        lease: The lease that guards the write.
+        trial_id: The trial.
+        genotype: What it had derived after its last epoch, or was given to train.
+        message: What it was compared with, for people.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    leases.guard(session, lease)
+    architecture_hash = architectures.put(session, genotype)
+    epoch = session.execute(
+        update(Trial)
+        .where(_is_open(lease, trial_id))
+        .values(
+            status=TrialStatus.STOPPED,
+            reason=Reason.STOPPED_EARLY,
+            message=message,
+            architecture_hash=architecture_hash,
+            ended_at=func.clock_timestamp(),
+        )
+        .returning(Trial.epoch)
+    ).scalar_one_or_none()
+    if epoch is not None:
+        data = {"epoch": epoch, "architecture": architecture_hash, "message": message}
+        events.append(session, lease.search_id, "trial.stopped", data, trial_id=trial_id)
+
+
 def trial_failed(
     session: Session, lease: Lease, trial_id: UUID, *, reason: Reason, message: str
 ) -> None:
@@ -224,15 +332,17 @@ def trial_interrupted(session: Session, lease: Lease, trial_id: UUID, *, message
     )
 
 
-def finish(session: Session, lease: Lease) -> SearchStatus:
+def finish(session: Session, lease: Lease) -> SearchStatus | None:
     """Ends a search none of whose trials is left to run, and recommends an architecture.
 
-    Recommended is the one of the succeeded trial with the highest validation accuracy after its
-    last epoch; of equals, the first. A training recommends none: all of its trials trained the
-    same one, and to pick a seed by its test accuracy would be selecting on the test images.
+    It recommends that of the trial with the highest validation accuracy after its last epoch; of
+    equals, the first. Only trials that ran to their end are compared: one that was stopped early
+    may look better than it would after all of its epochs. A training recommends none: to pick one
+    of its trials by its test accuracy would be selecting on the test images.
 
     Returns:
-        `succeeded` when a trial succeeded, `cancelled` when its user had asked, else `failed`.
+        `succeeded` when a trial succeeded, `cancelled` when its user had asked, else `failed`; None
+        when a trial has been queued again meanwhile, and the search goes on.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -241,13 +351,14 @@ def finish(session: Session, lease: Lease) -> SearchStatus:
     trials = session.scalars(
         select(Trial).where(Trial.search_id == search.id).order_by(Trial.number)
     ).all()
+    if any(trial.status not in TRIAL_ENDED for trial in trials):
+        return None
     succeeded = [trial for trial in trials if trial.status == TrialStatus.SUCCEEDED]
+    others = _others(trials)
     if succeeded:
         if search.kind == JobKind.SEARCH:
             _recommend(search, succeeded)
-        status, reason, message = SearchStatus.SUCCEEDED, Reason.COMPLETED, ""
-        if len(succeeded) < len(trials):
-            message = f"{len(trials) - len(succeeded)} of {len(trials)} trials failed."
+        status, reason, message = SearchStatus.SUCCEEDED, Reason.COMPLETED, others
     elif search.cancel_requested_at is not None:
         status, reason, message = (
             SearchStatus.CANCELLED,
@@ -256,13 +367,18 @@ def finish(session: Session, lease: Lease) -> SearchStatus:
         )
     else:
         status = SearchStatus.FAILED
-        reasons = {Reason(trial.reason) for trial in trials if trial.reason is not None}
+        failed = [trial for trial in trials if trial.status == TrialStatus.FAILED]
+        reasons = {Reason(trial.reason) for trial in failed if trial.reason is not None}
         reason = reasons.pop() if len(reasons) == 1 else Reason.TRIALS_FAILED
-        message = "\n".join(
-            dict.fromkeys(f"Trial {trial.number}: {trial.message}" for trial in trials)
-            if len({trial.message for trial in trials}) > 1
-            else [trials[0].message]
+        told = {trial.message: trial.number for trial in reversed(failed)}
+        told = dict(reversed(told.items()))
+        message = (
+            next(iter(told))
+            if len(told) == 1
+            else "\n".join(f"Trial {number}: {message}" for message, number in told.items())
         )
+        if len(failed) < len(trials):
+            message = f"No trial ran to its end: {others} {message}"
     lifecycle.transition(
         session,
         search,
@@ -289,13 +405,30 @@ def cancelled(session: Session, lease: Lease) -> None:
     )
 
 
+def _others(trials: Sequence[Trial]) -> str:
+    """How the trials ended that did not succeed; empty where all of them did."""
+    parts = []
+    for status, ended in (
+        (TrialStatus.FAILED, "failed"),
+        (TrialStatus.STOPPED, "stopped early"),
+    ):
+        count = sum(trial.status == status for trial in trials)
+        if count:
+            parts.append(f"{count} of {len(trials)} trials {ended}")
+    return f"{', '.join(parts)}." if parts else ""
+
+
 def _recommend(search: Search, succeeded: Sequence[Trial]) -> None:
     best = max(succeeded, key=lambda trial: trial.metrics.get("validation_accuracy") or 0.0)
     accuracy = best.metrics.get("validation_accuracy") or 0.0
+    values = ", ".join(
+        f"{path} = {f'{value:.4g}' if isinstance(value, float) else json.dumps(value)}"
+        for path, value in (best.parameters or {}).items()
+    )
     search.recommended_hash = best.architecture_hash
     search.recommendation = (
-        f"Trial {best.number} (seed {best.seed}) has the highest validation accuracy of the "
-        f"{len(succeeded)} that succeeded: {accuracy:.4f}."
+        f"Trial {best.number} (seed {best.seed}{', ' if values else ''}{values}) has the highest "
+        f"validation accuracy of the {len(succeeded)} that succeeded: {accuracy:.4f}."
     )
 
 

@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from search_core.spec import SearchSpec
+from search_core.spec import SearchSpec, trial_points
+from search_core.spec.points import point_epochs
 from store import events
 from store.errors import InvalidCursorError, NotFoundError
 from store.jobs import JobSpec, kind_of
@@ -74,8 +75,14 @@ def submit(session: Session, spec: JobSpec) -> Search:
     session.add(search)
     session.flush()
     session.add_all(
-        Trial(search_id=search.id, number=number, seed=seed, epochs=spec.training.epochs)
-        for number, seed in enumerate(spec.trials.seeds)
+        Trial(
+            search_id=search.id,
+            number=point.number,
+            seed=point.seed,
+            parameters=None if point.parameters is None else dict(point.parameters),
+            epochs=point_epochs(spec, point),
+        )
+        for point in trial_points(spec.trials)
     )
     events.append(session, search.id, f"{kind}.queued")
     events.notify(session, events.QUEUE_CHANNEL, search.id)

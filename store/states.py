@@ -37,6 +37,8 @@ class TrialStatus(StrEnum):
     """Trains on a node."""
     SUCCEEDED = "succeeded"
     """Derived an architecture after its last epoch, or trained the one that it was given."""
+    STOPPED = "stopped"
+    """Ended early by its scheduler, because it was weak; has what it had derived until then."""
     FAILED = "failed"
     """Stopped with an error; the reason says which."""
     CANCELLED = "cancelled"
@@ -48,6 +50,8 @@ class Reason(StrEnum):
 
     COMPLETED = "completed"
     """Every trial ran to its end."""
+    STOPPED_EARLY = "stopped_early"
+    """Of a trial: weaker than others were after as many epochs."""
     CANCELLED_BY_USER = "cancelled_by_user"
     """A cancel request."""
     INVALID_INPUT = "invalid_input"
@@ -64,6 +68,8 @@ class Reason(StrEnum):
     """The runner's process ended without saying why."""
     LEASE_EXPIRED = "lease_expired"
     """The runner was not heard of for a whole lease."""
+    RETRIED = "retried"
+    """Its user asked to run a failed trial again."""
     SHUTDOWN = "shutdown"
     """The dispatcher was asked to stop; the search goes on with the next one."""
     NO_CLUSTER = "no_cluster"
@@ -86,19 +92,21 @@ SEARCH_TRANSITIONS: Final[dict[SearchStatus, frozenset[SearchStatus]]] = {
             SearchStatus.CANCELLED,
         }
     ),
-    SearchStatus.SUCCEEDED: frozenset(),
-    SearchStatus.FAILED: frozenset(),
+    # By running a failed trial again.
+    SearchStatus.SUCCEEDED: frozenset({SearchStatus.QUEUED}),
+    SearchStatus.FAILED: frozenset({SearchStatus.QUEUED}),
     SearchStatus.CANCELLED: frozenset(),
 }
 """From each status, the ones that may follow."""
 
-ENDED: Final = frozenset(
-    status for status, following in SEARCH_TRANSITIONS.items() if not following
-)
-"""The statuses that nothing follows."""
+ENDED: Final = frozenset({SearchStatus.SUCCEEDED, SearchStatus.FAILED, SearchStatus.CANCELLED})
+"""The statuses that a search keeps by itself: nothing runs or waits to."""
 
 UNCOUNTED: Final = frozenset({Reason.SHUTDOWN, Reason.NO_CLUSTER, Reason.RUNNER_NOT_STARTED})
 """Returns to the queue that are not the search's doing, and never make it fail."""
 
-TRIAL_ENDED: Final = frozenset({TrialStatus.SUCCEEDED, TrialStatus.FAILED, TrialStatus.CANCELLED})
-"""The trial statuses that nothing follows."""
+TRIAL_COMPLETED: Final = frozenset({TrialStatus.SUCCEEDED, TrialStatus.STOPPED})
+"""The trial statuses that have an architecture."""
+
+TRIAL_ENDED: Final = TRIAL_COMPLETED | {TrialStatus.FAILED, TrialStatus.CANCELLED}
+"""The trial statuses of trials that neither run nor wait to."""

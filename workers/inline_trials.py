@@ -2,42 +2,50 @@
 
 import os
 import platform
-from collections.abc import Sequence
 
-from store.jobs import JobSpec
+from store.recording import EpochResult
 from workers.failures import explain
 from workers.trial_run import TrialRun, use_threads
-from workers.trials import TrialPlan, TrialSink
+from workers.trials import EarlyStopping, TrialPlan, TrialPlans, TrialSink
 
 
 class InlineTrials:
     """An executor for one machine without Ray, and for tests that take seconds."""
 
-    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
         """Runs the trials in order; see `TrialExecutor.run`."""
-        use_threads(spec.resources.cpus)
-        for plan in plans:
+        while (plan := plans.next()) is not None:
+            use_threads(plan.spec.resources.cpus)
             sink.starting(plan.trial_id)
             try:
-                run = TrialRun(spec, plan.seed, plan.folder, plan.data_root)
+                run = TrialRun(plan.spec, plan.seed, plan.folder, plan.data_root)
             except Exception as error:
                 failure = explain(error)
                 sink.failed(plan.trial_id, failure.reason, failure.message)
                 continue
-            self._run_one(run, plan, sink)
+            self._run_one(run, plan, sink, stopping)
 
-    def _run_one(self, run: TrialRun, plan: TrialPlan, sink: TrialSink) -> None:
+    def _run_one(
+        self, run: TrialRun, plan: TrialPlan, sink: TrialSink, stopping: EarlyStopping | None
+    ) -> None:
         sink.started(
             plan.trial_id, from_epoch=run.from_epoch, node=platform.node(), pid=os.getpid()
         )
-        if run.last_result is not None:
-            sink.epoch_ended(plan.trial_id, run.last_result)
-        while not run.finished:
+        result: EpochResult | None = run.last_result
+        while True:
+            if result is not None:
+                stops = stopping is not None and stopping.stops(plan.trial_id, result)
+                sink.epoch_ended(plan.trial_id, result)
+                if run.finished:
+                    break
+                if stops:
+                    assert stopping is not None
+                    sink.stopped(plan.trial_id, result.genotype, stopping.why(result))
+                    return
             try:
                 result = run.train_epoch()
             except Exception as error:
                 failure = explain(error)
                 sink.failed(plan.trial_id, failure.reason, failure.message)
                 return
-            sink.epoch_ended(plan.trial_id, result)
         sink.succeeded(plan.trial_id, run.genotype(), run.result())

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.result import DONE
+from ray.tune.search import Searcher
 
 from search_core.genotype import parse
 from store.jobs import JobSpec, kind_of
@@ -21,7 +23,9 @@ from store.states import Reason
 from workers.failures import Failure, explain, out_of_memory
 from workers.reports import from_report
 from workers.trainable import TrialTrainable
-from workers.trials import ExecutorError, TrialPlan, TrialSink
+from workers.trials import EarlyStopping, ExecutorError, TrialPlans, TrialSink
+
+_MOST_PENDING = 200
 
 
 class RayTrials:
@@ -38,8 +42,11 @@ class RayTrials:
         self._results = results
         self._max_failures = max_failures
 
-    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
-        """Runs the trials side by side as the cluster has room; see `TrialExecutor.run`."""
+    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
+        """Runs the trials side by side as the cluster has room; see `TrialExecutor.run`.
+
+        Early stopping is a scheduler of Tune's, `workers.asha.Asha`.
+        """
         # Results reach the database through the callback; Tune's own loggers would write them
         # to files that nobody reads. Its console reporter repeats the configuration.
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -47,38 +54,26 @@ class RayTrials:
         logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
         # Ctrl-C is the dispatcher's; Tune would take it as a wish to end the search.
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address=self._address, log_to_driver=True)
-        except ConnectionError as error:
-            raise ExecutorError(
-                f"No Ray cluster answers at {self._address}: {error}", Reason.NO_CLUSTER
-            ) from error
-        # Ray puts a handler of its own there, which ends the process without our last word.
-        signal.signal(signal.SIGTERM, on_sigterm)
-        configs = [
-            {
-                "trial_id": str(plan.trial_id),
-                "seed": plan.seed,
-                "folder": str(plan.folder),
-                "data_root": str(plan.data_root),
-                "kind": str(kind_of(spec)),
-                "spec": spec.model_dump_json(),
-            }
-            for plan in plans
-        ]
-        recorder = _Recorder(sink)
+        # Of a trial's first report, which has no metrics yet, Tune would demand them.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+        # How many wait for room on the cluster. Tune's own choice is to prepare the next one only
+        # when the one before it has started.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(plans.num_open, _MOST_PENDING))
+        self._connect()
+        errors = _Errors()
         tuner = tune.Tuner(
             TrialTrainable,
-            param_space={"plan": tune.grid_search(configs)},
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,
+                search_alg=_Planner(plans, errors),
+                num_samples=plans.num_open,
+                scheduler=stopping,
             ),
             run_config=tune.RunConfig(
                 storage_path=str(self._results.parent),
                 name=self._results.name,
-                callbacks=[recorder],
+                callbacks=[_Recorder(sink, stopping, errors)],
                 # The trials keep their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=self._max_failures),
@@ -91,17 +86,97 @@ class RayTrials:
             shutil.rmtree(self._results, ignore_errors=True)
         except Exception:
             # Tune wraps what a callback raises into an error of its own.
-            if recorder.error is not None:
-                raise recorder.error from None
+            if errors.first is not None:
+                raise errors.first from None
             raise
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=self._address, log_to_driver=True)
+        except ConnectionError as error:
+            raise ExecutorError(
+                f"No Ray cluster answers at {self._address}: {error}", Reason.NO_CLUSTER
+            ) from error
+        # Ray puts a handler of its own there, which ends the process without our last word.
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
+class _Errors:
+    """Keeps what was raised on our side of Tune."""
+
+    def __init__(self) -> None:
+        self.first: Exception | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keeps what the block raises, and lets it through."""
+        try:
+            yield
+        except Exception as error:
+            self.first = self.first or error
+            raise
+
+
+class _Planner(Searcher):
+    """Gives Tune the trials, one whenever it asks.
+
+    Where later trials are drawn from what earlier ones came to, no more are given than the cluster
+    can run at once: one that waits for room would be drawn too early.
+    """
+
+    def __init__(self, plans: TrialPlans, errors: _Errors) -> None:
+        super().__init__()
+        self._plans = plans
+        self._errors = errors
+        self._live: set[str] = set()
+        self._most_live = plans.num_open
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """What Tune's next trial runs; `FINISHED` after the last, None for not now."""
+        if len(self._live) >= self._most_live:
+            return None
+        with self._errors.kept():
+            plan = self._plans.next()
+        if plan is None:
+            return Searcher.FINISHED  # type: ignore[no-any-return]
+        if self._plans.are_drawn_late:
+            self._most_live = _num_places(plan.spec)
+        self._live.add(trial_id)
+        return {
+            "plan": {
+                "trial_id": str(plan.trial_id),
+                "seed": plan.seed,
+                "folder": str(plan.folder),
+                "data_root": str(plan.data_root),
+                "kind": str(kind_of(plan.spec)),
+                "spec": plan.spec.model_dump_json(),
+            }
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial has ended, however it did."""
+        self._live.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is known of the trials is in the store."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        # As of the recorder.
+        return (object, ())
 
 
 class _Recorder(tune.Callback):
     """Hands on what the trials report: the single writer of a search."""
 
-    def __init__(self, sink: TrialSink) -> None:
+    def __init__(self, sink: TrialSink, stopping: EarlyStopping | None, errors: _Errors) -> None:
         self._sink = sink
-        self.error: Exception | None = None
+        self._stopping = stopping
+        self._errors = errors
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # Tune pickles its settings for a resuming of its own. A search is resumed by a new Tune run
@@ -111,7 +186,7 @@ class _Recorder(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        with self._remembering():
+        with self._errors.kept():
             self._sink.starting(_trial_id(trial))
 
     def on_trial_result(
@@ -123,21 +198,27 @@ class _Recorder(tune.Callback):
         **info: Any,
     ) -> None:
         trial_id = _trial_id(trial)
-        with self._remembering():
+        with self._errors.kept():
             if started := result.get("started"):
                 self._sink.started(trial_id, **started)
             if report := result.get("report"):
                 self._sink.epoch_ended(trial_id, from_report(report))
             if failure := result.get("failure"):
                 self._sink.failed(trial_id, Reason(failure["reason"]), failure["message"])
-            if derived := result.get("derived"):
+            elif derived := result.get("derived"):
                 self._sink.succeeded(trial_id, parse(derived), result.get("test_result"))
+            elif result[DONE]:
+                # Not by itself, then: the scheduler said so.
+                assert self._stopping is not None
+                assert report is not None
+                last = from_report(report)
+                self._sink.stopped(trial_id, last.genotype, self._stopping.why(last))
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         failure = _explain_crash(trial)
-        with self._remembering():
+        with self._errors.kept():
             self._sink.interrupted(
                 _trial_id(trial), f"It goes on from its checkpoint after: {failure.message}"
             )
@@ -146,16 +227,21 @@ class _Recorder(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         failure = _explain_crash(trial)
-        with self._remembering():
+        with self._errors.kept():
             self._sink.failed(_trial_id(trial), failure.reason, failure.message)
 
-    @contextmanager
-    def _remembering(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.error = error
-            raise
+
+def _num_places(spec: JobSpec) -> int:
+    """Trials that the living nodes of the cluster can run at once, at least one."""
+    needs = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
+    return max(
+        1,
+        sum(
+            min(int(node["Resources"].get(name, 0) // need) for name, need in needs.items() if need)
+            for node in ray.nodes()
+            if node["Alive"]
+        ),
+    )
 
 
 def _trial_id(trial: TuneTrial) -> UUID:

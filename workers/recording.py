@@ -1,7 +1,7 @@
 """Writes what trials report into the store, through a database that may be away for a while."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,7 +13,8 @@ from search_core.genotype import Genotype
 from store import recording
 from store.errors import LeaseLostError
 from store.leases import Lease
-from store.recording import EpochResult
+from store.models import Trial
+from store.recording import EpochResult, RecordedEpoch
 from store.sessions import transaction
 from store.states import Reason, SearchStatus
 
@@ -29,12 +30,16 @@ class StoreSink:
         engine: The database.
         lease: The lease that guards every write.
         patience: Seconds to go on trying while the database does not answer.
+
+    Attributes:
+        num_ended: How often it was told that a trial has ended.
     """
 
     def __init__(self, engine: Engine, lease: Lease, *, patience: float) -> None:
         self._engine = engine
         self._lease = lease
         self._patience = patience
+        self.num_ended = 0
 
     def starting(self, trial_id: UUID) -> None:
         """See `TrialSink`."""
@@ -61,6 +66,7 @@ class StoreSink:
                 session, self._lease, trial_id, genotype, result
             )
         )
+        self.num_ended += 1
 
     def interrupted(self, trial_id: UUID, message: str) -> None:
         """See `TrialSink`."""
@@ -77,9 +83,37 @@ class StoreSink:
                 session, self._lease, trial_id, reason=reason, message=message
             )
         )
+        self.num_ended += 1
 
-    def finish(self) -> SearchStatus:
-        """Ends the search, now that all of its trials have ended."""
+    def stopped(self, trial_id: UUID, genotype: Genotype, message: str) -> None:
+        """See `TrialSink`."""
+        self._write(
+            lambda session: recording.trial_stopped(
+                session, self._lease, trial_id, genotype, message=message
+            )
+        )
+        self.num_ended += 1
+
+    def suggested(
+        self, trial_ids: Sequence[UUID], parameters: Mapping[str, Any], epochs: int
+    ) -> None:
+        """Records what was drawn for trials, before they train."""
+        self._write(
+            lambda session: recording.trials_suggested(
+                session, self._lease, trial_ids, parameters, epochs
+            )
+        )
+
+    def trials(self) -> Sequence[Trial]:
+        """All trials of the search as the store has them now, by number."""
+        return self._write(lambda session: recording.all_trials(session, self._lease))
+
+    def epochs(self) -> Sequence[RecordedEpoch]:
+        """All epochs that the store has, in the order in which they were recorded."""
+        return self._write(lambda session: recording.recorded_epochs(session, self._lease))
+
+    def finish(self) -> SearchStatus | None:
+        """Ends the search if all of its trials have ended; None if one was queued again."""
         return self._write(lambda session: recording.finish(session, self._lease))
 
     def _write(self, operation: Callable[[Session], _T]) -> _T:

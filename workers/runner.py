@@ -18,17 +18,19 @@ from sqlalchemy import Engine
 
 from store import leases, recording, searches
 from store.errors import LeaseLostError
-from store.jobs import parse_spec
+from store.jobs import JobSpec, parse_spec
 from store.leases import Lease
+from store.models import Trial
 from store.sessions import database_url, make_engine, transaction
-from store.states import JobKind, Reason, SearchStatus
+from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus
 from workers import ray_token
 from workers.exits import Exit
 from workers.failures import explain
 from workers.lease_keeper import LeaseKeeper, Verdict
+from workers.plans import StoredPlans
 from workers.recording import StoreSink
 from workers.settings import WorkerSettings
-from workers.trials import ExecutorError, TrialExecutor, TrialPlan
+from workers.trials import EarlyStopping, ExecutorError, TrialExecutor
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,35 +122,47 @@ def run(
         LeaseLostError: Somebody else holds the search, or nobody.
         ExecutorError: The trials cannot be run now; they may be later.
     """
-    with transaction(engine) as session:
-        open_trials = recording.open_trials(session, lease)
-        search = searches.get(session, lease.search_id)
     sink = StoreSink(engine, lease, patience=settings.lease_seconds)
+    with transaction(engine) as session:
+        search = searches.get(session, lease.search_id)
     try:
         spec = parse_spec(JobKind(search.kind), search.spec)
     except ValidationError as error:
         message = f"This version does not understand its spec; submit it again. {error}"
-        for trial in open_trials:
-            sink.failed(trial.id, Reason.INVALID_INPUT, message)
-        return sink.finish()
-    folder = settings.checkpoints / str(lease.search_id)
-    plans = [
-        TrialPlan(
-            trial.id,
-            trial.number,
-            trial.seed,
-            folder=folder / f"trial-{trial.number}",
+        while (status := sink.finish()) is None:
+            for trial in _open(sink):
+                sink.failed(trial.id, Reason.INVALID_INPUT, message)
+        return status
+    # A failed trial that its user retries while others run is open once these have ended.
+    while (status := sink.finish()) is None:
+        trials = _open(sink)
+        plans = StoredPlans(
+            spec,
+            trials,
+            sink,
+            folder=settings.checkpoints / str(lease.search_id),
             data_root=settings.data_root,
         )
-        for trial in open_trials
-    ]
-    if plans:
         executor = executor or make_executor(settings, lease)
-        executor.run(spec, plans, sink)
-        with transaction(engine) as session:
-            if recording.open_trials(session, lease):
-                raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
-    return sink.finish()
+        num_ended = sink.num_ended
+        executor.run(plans, sink, _stopping(spec, sink))
+        if sink.num_ended < num_ended + len(trials):
+            raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
+    return status
+
+
+def _open(sink: StoreSink) -> list[Trial]:
+    return [trial for trial in sink.trials() if trial.status not in TRIAL_ENDED]
+
+
+def _stopping(spec: JobSpec, sink: StoreSink) -> EarlyStopping | None:
+    scheduler = spec.trials.scheduler
+    if scheduler is None:
+        return None
+    # Here and not above: it loads Ray.
+    from workers.asha import Asha
+
+    return Asha(scheduler, max(trial.epochs for trial in sink.trials()), sink.epochs())
 
 
 def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:

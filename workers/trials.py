@@ -1,6 +1,6 @@
 """The seam between a runner and whatever executes its trials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ class TrialPlan:
         trial_id: Its row.
         number: Its number within the search.
         seed: Its seed.
+        spec: What it runs: the job's spec with the values of the trial's point in their places.
         folder: Where its checkpoints are, reachable from every node.
         data_root: Where the data sets are, on every node.
     """
@@ -27,8 +28,38 @@ class TrialPlan:
     trial_id: UUID
     number: int
     seed: int
+    spec: JobSpec
     folder: Path
     data_root: Path
+
+
+class TrialPlans(Protocol):
+    """Hands out the trials that have to run, in the order in which they should start."""
+
+    @property
+    def num_open(self) -> int:
+        """How many there were; fewer may come."""
+
+    @property
+    def are_drawn_late(self) -> bool:
+        """Whether a plan is better the later it is asked for, since others may end before."""
+
+    def next(self) -> TrialPlan | None:
+        """The next one, once its parameters are recorded; None after the last.
+
+        Raises:
+            LeaseLostError: The search belongs to somebody else.
+        """
+
+
+class EarlyStopping(Protocol):
+    """Decides which trials are not worth their remaining epochs."""
+
+    def stops(self, trial_id: UUID, result: EpochResult) -> bool:
+        """Whether a trial ends after this epoch. The same epoch gets the same answer again."""
+
+    def why(self, result: EpochResult) -> str:
+        """The reason for stopping a trial after this epoch, for people."""
 
 
 class TrialSink(Protocol):
@@ -55,6 +86,9 @@ class TrialSink(Protocol):
         `result` is a training's: what the trained network is worth on the test images.
         """
 
+    def stopped(self, trial_id: UUID, genotype: Genotype, message: str) -> None:
+        """A trial was stopped early, with the architecture of the last epoch that it completed."""
+
     def interrupted(self, trial_id: UUID, message: str) -> None:
         """A trial's process was lost; it goes on from its checkpoint."""
 
@@ -65,13 +99,14 @@ class TrialSink(Protocol):
 class TrialExecutor(Protocol):
     """Runs the trials of one search, or of one training, to their ends."""
 
-    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
         """Runs trials and reports each one's start, epochs and end to the sink.
 
         Args:
-            spec: The search or training.
-            plans: Its trials that still have to run; each resumes from its folder.
+            plans: The trials that still have to run; each resumes from its folder.
             sink: Where the reports go.
+            stopping: Asked after each epoch but a trial's last whether it goes on; None lets all
+                run to their end.
 
         Raises:
             LeaseLostError: From the sink.

@@ -110,13 +110,16 @@ def train(dataset: str, path: Choices, seeds: int, epochs: int) -> GridPoint:
     return GridPoint(path, accuracies, seconds / seeds)
 
 
-def search_spec(dataset: str, epochs: int, algorithm: dict[str, Any]) -> SearchSpec:
+def search_spec(
+    dataset: str, algorithm: dict[str, Any], epochs: int, batch_size: int
+) -> SearchSpec:
     """The search of the same cuboid on the same images by the same recipe.
 
     Args:
         dataset: A name of `DATASETS`.
-        epochs: Of the search.
         algorithm: How the alphas are searched.
+        epochs: Of the search.
+        batch_size: Of either half.
 
     Returns:
         The spec.
@@ -126,6 +129,6 @@ def search_spec(dataset: str, epochs: int, algorithm: dict[str, Any]) -> SearchS
             "space": SPACE,
             "dataset": DATASETS[dataset],
             "algorithm": algorithm,
-            "training": {"epochs": epochs, **_TRAINING},
+            "training": {**_TRAINING, "epochs": epochs, "batch_size": batch_size},
         }
     )

@@ -18,6 +18,7 @@ from dartboard.cli import (
     paths,
     profile,
     queue,
+    retrying,
     searches,
     submitting,
     trainings,
@@ -72,6 +73,7 @@ _command(rich_help_panel=_SEARCHES)(searches.follow)
 _command(rich_help_panel=_SEARCHES)(searches.show)
 _command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
 _command(rich_help_panel=_SEARCHES)(searches.cancel)
+_command(rich_help_panel=_SEARCHES)(retrying.retry)
 _command(rich_help_panel=_SEARCHES)(trainings.train)
 _command("trainings", rich_help_panel=_SEARCHES)(trainings.list_trainings)
 _command(rich_help_panel=_SEARCHES)(queue.queue)

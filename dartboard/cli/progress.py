@@ -1,10 +1,12 @@
 """How far the trials of a search are, kept up to date from its events."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
+from dartboard.cli.points import trial_text
 from dartboard.models import Event, Job, Trial
 
 _NEWEST_WEIGHT: Final = 0.4
@@ -17,6 +19,7 @@ class TrialProgress:
     Attributes:
         number: From 0 within the search.
         seed: Its seed.
+        parameters: What it has in place of the spec's own values; None while it is not drawn.
         status: As in the API.
         epoch: Epochs completed.
         epochs: Epochs in all.
@@ -28,6 +31,7 @@ class TrialProgress:
 
     number: int
     seed: int
+    parameters: Mapping[str, Any] | None
     status: str
     epoch: int
     epochs: int
@@ -42,12 +46,18 @@ class TrialProgress:
         return cls(
             number=trial.number,
             seed=trial.seed,
+            parameters=trial.parameters,
             status=trial.status,
             epoch=trial.epoch,
             epochs=trial.epochs,
             metrics=dict(trial.metrics),
             pace=trial.metrics.get("seconds"),
         )
+
+    @property
+    def name(self) -> str:
+        """Its number and, in parentheses, what makes it differ from the others."""
+        return trial_text(self.number, self.seed, self.parameters)
 
     @property
     def state(self) -> str:
@@ -72,10 +82,7 @@ class Note:
 
     def __str__(self) -> str:
         """As people read it."""
-        return (
-            f"trial {self.trial.number} (seed {self.trial.seed}), epoch {self.epoch}: "
-            f"{self.message}"
-        )
+        return f"trial {self.trial.name}, epoch {self.epoch}: {self.message}"
 
 
 @dataclass
@@ -128,9 +135,12 @@ class SearchProgress:
         trial.is_loading = happened == "starting"
         if happened == "started":
             trial.status = "running"
-        elif happened == "interrupted":
+        elif happened in ("interrupted", "retried"):
             trial.status = "queued"
-        elif happened in ("succeeded", "failed"):
+        elif happened == "suggested":
+            trial.parameters = event.data["parameters"]
+            trial.epochs = event.data["epochs"]
+        elif happened in ("succeeded", "stopped", "failed"):
             trial.status = happened
         elif happened == "epoch" and event.data["epoch"] > trial.epoch:
             self._apply_epoch(trial, event)

@@ -1,6 +1,7 @@
 """Searches, trials and genotypes as people read them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 from uuid import UUID
 
 from rich.console import RenderableType
@@ -8,9 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dartboard.cli import marginals, output
+from dartboard.cli.points import point_text, trial_text
 from dartboard.cli.progress import SearchProgress
-from dartboard.models import Job, RankedArchitecture, Search, Training, Trial
+from dartboard.models import Job, RankedArchitecture, Search, Training, Trial, TrialCounts
 from search_core.genotype import CellGenotype, Edge, Genotype, PathGenotype, PathStep
+
+_MOST_FINDINGS: Final = 8
 
 
 def search_table(searches: Iterable[Search | Training]) -> Table:
@@ -69,15 +73,29 @@ def search_page(
 
 
 def findings(search: Search, ranked: Sequence[RankedArchitecture]) -> Iterator[RenderableType]:
-    """Each trial's genotype, by number, and the recommended one with the reason."""
-    for found in sorted(ranked, key=lambda each: each.trial):
+    """Each trial's genotype, by number, and the recommended one with the reason.
+
+    Of many trials only what the recommended one derived; of one that was stopped early nothing.
+    """
+    finished = [found for found in ranked if found.status != "stopped" or found.recommended]
+    shown = [
+        found
+        for found in sorted(finished, key=lambda each: each.trial)
+        if len(finished) <= _MOST_FINDINGS or found.recommended
+    ]
+    for found in shown:
         yield Text.assemble(
-            (f"Trial {found.trial}", "bold"),
-            f" (seed {found.seed}): validation accuracy "
-            f"{output.fraction(found.validation_accuracy)}",
+            ("Trial ", "bold"),
+            (trial_text(found.trial, found.seed, found.parameters), "bold"),
+            f": validation accuracy {output.fraction(found.validation_accuracy)}",
         )
         yield f"  architecture {found.architecture}"
         yield genotype_lines(found.genotype)
+    if len(shown) < len(ranked):
+        yield (
+            f"{len(ranked) - len(shown)} more: `dartboard genotype {search.id} --trial NUMBER` "
+            "prints one"
+        )
     if search.recommended is not None:
         yield Text.assemble(("Recommended", "bold green"), f": {search.recommended.why}")
         yield f"  architecture {search.recommended.architecture}"
@@ -90,8 +108,8 @@ def results(training: Training) -> Iterator[RenderableType]:
             continue
         last, best = trial.result.last, trial.result.best
         yield Text.assemble(
-            (f"Trial {trial.number}", "bold"),
-            f" (seed {trial.seed}): test accuracy {output.fraction(last.accuracy)} after the last "
+            (f"Trial {trial_text(trial.number, trial.seed, trial.parameters)}", "bold"),
+            f": test accuracy {output.fraction(last.accuracy)} after the last "
             "epoch"
             + (
                 f", {output.fraction(best.accuracy)} at epoch {best.epoch}, which has the "
@@ -149,24 +167,41 @@ def _edges(edges: Sequence[Edge]) -> str:
     return "[\n      " + ",\n      ".join(pairs) + "]"
 
 
-def trial_table(trials: Iterable[Trial], states: Mapping[UUID, str]) -> Table:
+def trial_table(trials: Sequence[Trial], states: Mapping[UUID, str]) -> Table:
     """One line for each trial, with its state by its id."""
     numbers = ("trial", "seed", "epoch", "train loss", "val. loss", "val. accuracy", "best")
-    made = output.table(*numbers[:2], "status", *numbers[2:], "", right=numbers)
+    varies = any(trial.parameters for trial in trials) or any(
+        trial.parameters is None for trial in trials
+    )
+    made = output.table(
+        *numbers[:2],
+        *(("parameters",) if varies else ()),
+        "status",
+        *numbers[2:],
+        "",
+        right=numbers,
+    )
     for trial in trials:
         metrics = trial.metrics
         made.add_row(
             str(trial.number),
             str(trial.seed),
+            *((point_text(trial.parameters),) if varies else ()),
             output.status_text(states[trial.id]),
             f"{trial.epoch}/{trial.epochs}",
             output.fraction(metrics.get("train_loss")),
             output.fraction(metrics.get("validation_loss")),
             output.fraction(metrics.get("validation_accuracy")),
             output.fraction(trial.best_validation_accuracy),
-            Text(trial.message, style="red") if trial.status == "failed" else "",
+            _trial_note(trial),
         )
     return made
+
+
+def _trial_note(trial: Trial) -> Text:
+    if trial.status != "failed":
+        return Text()
+    return Text(f"{trial.message} Again: dartboard retry {trial.id}", style="red")
 
 
 def waiting_sentence(search: Job) -> str:
@@ -185,6 +220,8 @@ def _facts(search: Job) -> Iterator[tuple[str, str]]:
         yield "trains", _trained(search)
     else:
         yield "space", _space(search)
+    if search.counts is not None and search.counts.total > 1:
+        yield "trials", _counts(search.counts)
     yield "priority", str(search.priority)
     if search.labels:
         yield "labels", ", ".join(f"{key}={value}" for key, value in search.labels.items())
@@ -197,6 +234,12 @@ def _facts(search: Job) -> Iterator[tuple[str, str]]:
         took = output.age(search.started_at, until)
         attempts = f", attempt {search.attempt}" if search.attempt > 1 else ""
         yield ("took" if until else "runs for"), f"{took}{attempts}"
+
+
+def _counts(counts: TrialCounts) -> str:
+    named = {"completed": counts.completed, "failed": counts.failed, "pending": counts.pending}
+    parts = [f"{count} {name}" for name, count in named.items() if count]
+    return f"{counts.total}: {', '.join(parts)}"
 
 
 def _state(search: Job) -> str:

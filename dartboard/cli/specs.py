@@ -56,7 +56,7 @@ def apply_settings(
     """
     for setting in settings:
         path, equals, text = setting.partition("=")
-        names = path.split(".")
+        names = _names(path)
         if not equals or not all(names):
             raise typer.BadParameter(
                 f"--set {setting}: write it like --set training.epochs=20", param_hint="--set"
@@ -72,6 +72,14 @@ def apply_settings(
                     param_hint="--set",
                 )
         place[names[-1]] = value
+
+
+def _names(path: str) -> list[str]:
+    """The keys on a path; below `trials.grid` and `trials.sample` a key is a path itself."""
+    for above in ("trials.grid.", "trials.sample."):
+        if path.startswith(above):
+            return [*above.rstrip(".").split("."), path.removeprefix(above)]
+    return path.split(".")
 
 
 def _can_have_fields(path: Sequence[str], kind: Literal["search", "training"]) -> bool:

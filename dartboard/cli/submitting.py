@@ -96,7 +96,7 @@ def tell_dry_run(result: "DryRun", *, as_json: bool) -> None:
         return
     trials = "1 trial" if result.num_trials == 1 else f"{result.num_trials} trials"
     output.stdout().print(
-        f"The spec is valid: {trials} of {result.epochs} epochs with {result.batches_per_epoch} "
+        f"The spec is valid: {trials} of {_epochs(result)} with {result.batches_per_epoch} "
         f"steps each; {result.cpus} CPUs and {result.gpus} GPUs run all trials at once. "
         "Nothing was submitted."
     )
@@ -117,3 +117,9 @@ def _size_lines(size: "SpaceSize") -> Iterator[str]:
 
 def _count(number: int) -> str:
     return f"{number:,}" if number < _MOST_WRITTEN_OUT else f"10^{len(str(number)) - 1}"
+
+
+def _epochs(result: "DryRun") -> str:
+    if result.trial_epochs == result.num_trials * result.epochs:
+        return f"{result.epochs} epochs"
+    return f"at most {result.epochs} epochs, {result.trial_epochs} in all,"

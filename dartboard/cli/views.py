@@ -1,6 +1,8 @@
 """Two ways to show a running search: bars on a terminal, a line for each event elsewhere."""
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -11,13 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dartboard.cli import marginals, output
-from dartboard.cli.progress import SearchProgress
+from dartboard.cli.points import point_text
+from dartboard.cli.progress import SearchProgress, TrialProgress
 from dartboard.cli.rendering import waiting_sentence
 from dartboard.errors import DartboardError
 from dartboard.models import Event, Job, Training
 from dartboard.streams import END_KINDS
 
 _MOST_NOTES: Final = 3
+_MOST_BARS: Final = 24
 
 
 class View(Protocol):
@@ -82,6 +86,7 @@ class Bars:
         for trial in self._progress.trials.values():
             if leaders := marginals.leaders(trial.metrics):
                 yield Text(f"trial {trial.number}, {leaders}", style="dim")
+        yield from _left_out(self._progress)
         for note in [*self._progress.notes.values()][-_MOST_NOTES:]:
             yield Text(str(note), style="yellow")
 
@@ -121,15 +126,20 @@ class Bars:
         made = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True
         )
+        shown = _shown(progress)
+        varies = any(trial.parameters != {} for trial in shown)
         made.add_column("trial", no_wrap=True)
+        if varies:
+            made.add_column("parameters", no_wrap=True, overflow="ellipsis")
         made.add_column("", ratio=1, min_width=8)
         for name in numbers:
             made.add_column(name, justify="right", no_wrap=True)
         now = time.monotonic()
-        for trial in progress.trials.values():
+        for trial in shown:
             left = trial.seconds_left(now)
             made.add_row(
                 f"{trial.number} (seed {trial.seed})",
+                *([point_text(trial.parameters)] if varies else []),
                 ProgressBar(
                     total=trial.epochs,
                     completed=trial.epoch,
@@ -184,7 +194,7 @@ class Lines:
             self._search_event(event)
             return
         trial = self._progress.trials[event.trial_id]
-        self._print(f"trial {trial.number} (seed {trial.seed}): {self._happened(event)}")
+        self._print(f"trial {trial.name}: {self._happened(event)}")
 
     def trouble(self, error: DartboardError) -> None:
         """Prints that the connection is being made again, once until the server answers."""
@@ -219,6 +229,12 @@ class Lines:
         if event.kind == "trial.started":
             again = f" again from epoch {data['from_epoch']}" if data.get("from_epoch") else ""
             return f"started{again}"
+        if event.kind == "trial.suggested":
+            return "drawn from what the ones before it came to"
+        if event.kind == "trial.stopped":
+            return f"stopped early: {data['message']}"
+        if event.kind == "trial.retried":
+            return "is run again, as its user asked"
         if event.kind == "trial.starting":
             return "starting: it loads PyTorch and the data"
         if event.kind == "trial.warning":
@@ -228,6 +244,26 @@ class Lines:
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
+
+
+def _shown(progress: SearchProgress) -> list[TrialProgress]:
+    """The trials that have a bar: all of them if there are few, else those that run."""
+    trials = [*progress.trials.values()]
+    if len(trials) <= _MOST_BARS:
+        return trials
+    running = [trial for trial in trials if trial.state in ("starting", "running")]
+    return running[:_MOST_BARS]
+
+
+def _left_out(progress: SearchProgress) -> Iterator[Text]:
+    trials = [*progress.trials.values()]
+    if len(trials) > _MOST_BARS:
+        counts = Counter(trial.state for trial in trials)
+        yield Text(
+            f"{len(trials)} trials: "
+            + ", ".join(f"{count} {state}" for state, count in counts.items()),
+            style="dim",
+        )
 
 
 def _noun(job: Job) -> str:

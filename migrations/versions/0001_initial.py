@@ -145,6 +145,7 @@ def upgrade() -> None:
         sa.Column("search_id", sa.Uuid(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("parameters", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("status", sa.Text(), server_default="queued", nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("message", sa.Text(), server_default="", nullable=False),
@@ -162,11 +163,15 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "status <> 'succeeded' OR architecture_hash IS NOT NULL",
-            name=op.f("ck_trials_success_has_result"),
+            "status NOT IN ('stopped', 'succeeded') OR architecture_hash IS NOT NULL AND parameters IS NOT NULL",
+            name=op.f("ck_trials_completion_has_result"),
         ),
         sa.CheckConstraint(
-            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
+            "status <> 'running' OR parameters IS NOT NULL",
+            name=op.f("ck_trials_runs_with_parameters"),
+        ),
+        sa.CheckConstraint(
+            "status IN ('queued', 'running', 'succeeded', 'stopped', 'failed', 'cancelled')",
             name=op.f("ck_trials_status_known"),
         ),
         sa.CheckConstraint("epoch BETWEEN 0 AND epochs", name=op.f("ck_trials_epoch_in_range")),

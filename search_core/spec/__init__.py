@@ -6,7 +6,9 @@ from search_core.spec.base import SpecModel
 from search_core.spec.dataset_facts import FACTS, DatasetFacts
 from search_core.spec.datasets import DatasetSpec
 from search_core.spec.hypercuboid import HyperCuboidSpace
+from search_core.spec.points import Parameters, TrialPoint, point_spec, trial_points
 from search_core.spec.presets import PRESETS, Preset
+from search_core.spec.samples import SampleSpec
 from search_core.spec.schedules import (
     ConstantSchedule,
     CosinePowerSchedule,
@@ -17,7 +19,6 @@ from search_core.spec.search import (
     ResourcesSpec,
     SearchSpec,
     TrainingSpec,
-    TrialsSpec,
 )
 from search_core.spec.spaces import (
     CellSpace,
@@ -26,11 +27,13 @@ from search_core.spec.spaces import (
     SharperDartsSpace,
     Space,
 )
+from search_core.spec.trials import AshaScheduler, TrialsSpec
 
 __all__ = [
     "FACTS",
     "PRESETS",
     "AlgorithmSpec",
+    "AshaScheduler",
     "AugmentationSpec",
     "CellSpace",
     "ConstantSchedule",
@@ -40,9 +43,11 @@ __all__ = [
     "DatasetFacts",
     "DatasetSpec",
     "HyperCuboidSpace",
+    "Parameters",
     "PathSampling",
     "Preset",
     "ResourcesSpec",
+    "SampleSpec",
     "Schedule",
     "SearchSpec",
     "SharpDartsSpace",
@@ -50,5 +55,8 @@ __all__ = [
     "Space",
     "SpecModel",
     "TrainingSpec",
+    "TrialPoint",
     "TrialsSpec",
+    "point_spec",
+    "trial_points",
 ]

@@ -17,10 +17,12 @@ from search_core.spec.base import SpecModel, field_error
 from search_core.spec.dataset_facts import ExtraTest
 from search_core.spec.datasets import DatasetSpec, DigitsDataset
 from search_core.spec.networks import CellNetworkSpec, NetworkSpec, PathNetworkSpec
+from search_core.spec.point_checks import check_points
 from search_core.spec.primitives import PRIMITIVES, Family
 from search_core.spec.schedules import CosinePowerSchedule, Schedule
-from search_core.spec.search import LabelText, ResourcesSpec, TrainingSpec, TrialsSpec
+from search_core.spec.search import LabelText, ResourcesSpec, TrainingSpec
 from search_core.spec.spaces import REDUCTIONS
+from search_core.spec.trials import TrialsSpec
 
 _IMAGENET_STEM_FACTOR: Final = 8
 
@@ -203,6 +205,11 @@ class RetrainingSpec(SpecModel):
                 )
             if name in self.extra_tests[:index]:
                 raise field_error(f"{name!r} repeats", "extra_tests", index)
+        return self
+
+    @model_validator(mode="after")
+    def _check_trials(self) -> Self:
+        check_points(self)
         return self
 
 

@@ -10,10 +10,10 @@ from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
 from search_core.spec.hypercuboid import HyperCuboidSpace
+from search_core.spec.point_checks import check_points
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
 from search_core.spec.spaces import REDUCTIONS, Space
-
-_SEED_LIMIT = 2**32
+from search_core.spec.trials import TrialsSpec
 
 
 class TrainingSpec(SpecModel):
@@ -53,26 +53,6 @@ class TrainingSpec(SpecModel):
                 "schedule",
                 "warmup_epochs",
             )
-        return self
-
-
-class TrialsSpec(SpecModel):
-    """The independent runs of one search."""
-
-    seeds: tuple[Annotated[int, Field(ge=0, lt=_SEED_LIMIT)], ...] = Field(
-        default=(0,), min_length=1, max_length=256, strict=False
-    )
-    """One trial for each seed: its split, initial weights and batch order."""
-
-    @model_validator(mode="after")
-    def _check_seeds(self) -> Self:
-        for index, seed in enumerate(self.seeds):
-            if seed in self.seeds[:index]:
-                raise field_error(
-                    f"seed {seed} must not repeat: the same seed gives the same trial",
-                    "seeds",
-                    index,
-                )
         return self
 
 
@@ -169,3 +149,8 @@ class SearchSpec(SpecModel):
                     "algorithm",
                     field,
                 )
+
+    @model_validator(mode="after")
+    def _check_trials(self) -> Self:
+        check_points(self)
+        return self

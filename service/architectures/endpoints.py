@@ -22,7 +22,7 @@ from service.parameters import ArchitectureHash, SearchId
 from service.problems import ProblemError
 from service.wiring import DatabaseOf
 from store import architectures, searches
-from store.states import JobKind
+from store.states import JobKind, TrialStatus
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 
@@ -41,7 +41,10 @@ WhichCell = Annotated[
     },
 )
 async def list_architectures(search_id: SearchId, database: DatabaseOf) -> ArchitectureList:
-    """What each succeeded trial derived: the recommended one first, then by validation accuracy."""
+    """What each completed trial derived: the recommended one first, then by validation accuracy.
+
+    Those of trials that were stopped early come last.
+    """
     return await database.run(partial(_list, search_id=search_id))
 
 
@@ -165,7 +168,14 @@ def _list(session: Session, search_id: UUID) -> ArchitectureList:
         RankedArchitecture.of(search, trial, architecture)
         for trial, architecture in architectures.found_by_search(session, search_id)
     ]
-    items.sort(key=lambda item: (not item.recommended, -(item.validation_accuracy or 0.0)))
+    items.sort(
+        key=lambda item: (
+            not item.recommended,
+            # One that was stopped has not trained as long as those it would be compared with.
+            item.status == TrialStatus.STOPPED,
+            -(item.validation_accuracy or 0.0),
+        )
+    )
     return ArchitectureList(items=items)
 
 

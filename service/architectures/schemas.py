@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import TypeAdapter, WithJsonSchema
+from pydantic import JsonValue, TypeAdapter, WithJsonSchema
 
 from search_core.genotype import Genotype
 from service.schema_base import STANDS_FOR, Answer, Time
-from store.architectures import Finding
+from store.architectures import Finding, family_of
 from store.models import Architecture, Search, Trial
+from store.states import TrialStatus
 
 GenotypeJson = Annotated[dict[str, Any], WithJsonSchema({STANDS_FOR: "Genotype"})]
 
@@ -36,7 +37,8 @@ class FoundBy(Answer):
     seed: int
     """Its seed."""
     family: str | None
-    """Which operations the primitive names stood for; null of a path, which has none."""
+    """Which operations the primitive names stood for; null of a path, whose operations have no
+    families."""
     validation_accuracy: float | None
     """The supernet's validation accuracy after the last epoch."""
 
@@ -50,7 +52,7 @@ class FoundBy(Answer):
             trial_id=trial.id,
             trial_number=trial.number,
             seed=trial.seed,
-            family=search.spec["space"].get("family"),
+            family=family_of(search.spec, trial.parameters),
             validation_accuracy=trial.metrics.get("validation_accuracy"),
         )
 
@@ -96,8 +98,12 @@ class RankedArchitecture(Answer):
     """The trial."""
     seed: int
     """The trial's seed."""
+    parameters: dict[str, JsonValue]
+    """What the trial had in place of the spec's own values, by dotted path."""
+    status: TrialStatus
+    """`succeeded`, or `stopped` when its scheduler ended the trial early."""
     validation_accuracy: float | None
-    """The supernet's validation accuracy after the last epoch."""
+    """The supernet's validation accuracy after the trial's last epoch."""
     recommended: bool
     """Whether the search recommends it."""
     genotype: GenotypeJson
@@ -111,6 +117,8 @@ class RankedArchitecture(Answer):
             trial=trial.number,
             trial_id=trial.id,
             seed=trial.seed,
+            parameters=trial.parameters or {},
+            status=TrialStatus(trial.status),
             validation_accuracy=trial.metrics.get("validation_accuracy"),
             recommended=architecture.hash == search.recommended_hash,
             genotype=genotype_of(architecture).model_dump(mode="json"),
@@ -118,7 +126,7 @@ class RankedArchitecture(Answer):
 
 
 class ArchitectureList(Answer):
-    """What a search found, the recommended one first, then by validation accuracy."""
+    """What a search found: the recommended one first, those of trials that were stopped last."""
 
     items: Sequence[RankedArchitecture]
-    """One for each trial that succeeded so far."""
+    """One for each trial that has completed so far, by validation accuracy."""

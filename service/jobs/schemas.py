@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from service.schema_base import Answer, Time
-from service.trials.schemas import TrialAnswer
+from service.trials.schemas import TrialAnswer, TrialCounts
 from store import queue
 from store.models import Search, Trial
 from store.states import JobKind, Reason, SearchStatus
@@ -55,6 +55,8 @@ class JobAnswer(Answer):
     """When its user asked to cancel it."""
     waiting: WaitingAnswer | None
     """Only while it is queued."""
+    counts: TrialCounts
+    """How many of its trials have ended, and how."""
     trials: Sequence[TrialAnswer]
     """Its trials, by number."""
 
@@ -85,5 +87,6 @@ class JobAnswer(Answer):
             "waiting": None
             if waiting is None
             else WaitingAnswer(position=waiting.position, why=waiting.why),
+            "counts": TrialCounts.of(trials),
             "trials": [TrialAnswer.of(trial) for trial in trials],
         }

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import WithJsonSchema
 
-from search_core.spec import SearchSpec
+from search_core.spec import SearchSpec, trial_points
+from search_core.spec.points import point_epochs
 from service.jobs.schemas import JobAnswer
 from service.schema_base import STANDS_FOR, Answer
 from service.searches.size import SpaceSize
@@ -64,13 +65,14 @@ class DryRun(Answer):
     spec: StoredSpec
     """The full spec, with every default."""
     num_trials: int
-    """Trials, one for each seed."""
+    """Trials: seeds x combinations of the grid x samples."""
     epochs: int
-    """Epochs of each trial."""
+    """Epochs of the longest trial."""
     trial_epochs: int
-    """Epochs of all trials together."""
+    """Epochs of all trials together; what a scheduler stops early, or TPE draws lower, is less."""
     images_for_weights: int
-    """Images whose loss trains the weights."""
+    """Images whose loss trains the weights. This and the next two are the spec's own, which points
+    may vary."""
     images_for_alphas: int
     """Images that train the alphas and measure validation accuracy."""
     batches_per_epoch: int
@@ -85,18 +87,18 @@ class DryRun(Answer):
     @classmethod
     def of(cls, spec: SearchSpec, size: SpaceSize) -> Self:
         """What can be told from the spec alone."""
-        num_trials = len(spec.trials.seeds)
+        epochs = [point_epochs(spec, point) for point in trial_points(spec.trials)]
         facts = spec.dataset.facts
         images_for_weights = int(facts.num_train * spec.dataset.train_portion)
         return cls(
             spec=spec.model_dump(mode="json"),
-            num_trials=num_trials,
-            epochs=spec.training.epochs,
-            trial_epochs=num_trials * spec.training.epochs,
+            num_trials=len(epochs),
+            epochs=max(epochs),
+            trial_epochs=sum(epochs),
             images_for_weights=images_for_weights,
             images_for_alphas=facts.num_train - images_for_weights,
             batches_per_epoch=images_for_weights // spec.training.batch_size,
-            cpus=num_trials * spec.resources.cpus,
-            gpus=num_trials * spec.resources.gpus,
+            cpus=len(epochs) * spec.resources.cpus,
+            gpus=len(epochs) * spec.resources.gpus,
             size=size,
         )

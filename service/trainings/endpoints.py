@@ -22,7 +22,7 @@ from service.jobs.parameters import (
 )
 from service.openapi import LOOKUP, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, TrainingId
-from service.spec_body import parse_spec, read_json
+from service.spec_body import parse_spec_aside, read_json
 from service.trainings.by_hash import with_stored_architecture
 from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
 from service.wiring import DatabaseOf
@@ -64,7 +64,8 @@ async def submit_training(
     says all of its network itself: nothing in `network` is for it.
     """
     body = await read_json(request, smallest=_SMALLEST_SPEC)
-    spec = parse_spec(RetrainingSpec, await with_stored_architecture(body, database))
+    body = await with_stored_architecture(body, database)
+    spec = await parse_spec_aside(RetrainingSpec, body)
     if dry_run:
         return JSONResponse(TrainingDryRun.of(spec).model_dump(mode="json"))
     answer = await database.run(partial(operations.submit, spec=spec, answer=TrainingAnswer))

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import WithJsonSchema
 
+from search_core.spec import trial_points
+from search_core.spec.points import point_epochs
 from search_core.spec.retraining import RetrainingSpec
 from service.jobs.schemas import JobAnswer
 from service.schema_base import STANDS_FOR, Answer
@@ -40,13 +42,14 @@ class TrainingDryRun(Answer):
     spec: StoredTrainingSpec
     """The full spec, with every default."""
     num_trials: int
-    """Trials, one for each seed."""
+    """Trials: seeds x combinations of the grid x samples."""
     epochs: int
-    """Epochs of each trial."""
+    """Epochs of the longest trial."""
     trial_epochs: int
-    """Epochs of all trials together."""
+    """Epochs of all trials together; what a scheduler stops early, or TPE draws lower, is less."""
     images_for_weights: int
-    """Images that train the weights."""
+    """Images that train the weights. This and the next two are the spec's own, which points may
+    vary."""
     images_held_out: int
     """Images that choose the best epoch."""
     batches_per_epoch: int
@@ -59,15 +62,15 @@ class TrainingDryRun(Answer):
     @classmethod
     def of(cls, spec: RetrainingSpec) -> Self:
         """What can be told from the spec alone."""
-        num_trials = len(spec.trials.seeds)
+        epochs = [point_epochs(spec, point) for point in trial_points(spec.trials)]
         return cls(
             spec=spec.model_dump(mode="json"),
-            num_trials=num_trials,
-            epochs=spec.training.epochs,
-            trial_epochs=num_trials * spec.training.epochs,
+            num_trials=len(epochs),
+            epochs=max(epochs),
+            trial_epochs=sum(epochs),
             images_for_weights=spec.num_trained_on,
             images_held_out=spec.dataset.facts.num_train - spec.num_trained_on,
             batches_per_epoch=spec.num_trained_on // spec.training.batch_size,
-            cpus=num_trials * spec.resources.cpus,
-            gpus=num_trials * spec.resources.gpus,
+            cpus=len(epochs) * spec.resources.cpus,
+            gpus=len(epochs) * spec.resources.gpus,
         )

@@ -12,7 +12,7 @@ from service.openapi import LOOKUP, ok, problems
 from service.parameters import PlainText, SearchId, TrainingId, TrialId
 from service.trials.schemas import MetricSeries, TrialAnswer, TrialList
 from service.wiring import DatabaseOf
-from store import searches
+from store import lifecycle, searches
 from store.states import JobKind
 
 router = APIRouter(prefix="/v1", tags=["trials"])
@@ -58,6 +58,26 @@ async def list_trials_of_training(training_id: TrainingId, database: DatabaseOf)
 async def get_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
     """A trial, with the figures of its last epoch."""
     return await database.run(lambda session: TrialAnswer.of(searches.get_trial(session, trial_id)))
+
+
+@router.post(
+    "/trials/{trial_id}/retry",
+    summary="Run a failed trial again",
+    responses={
+        200: ok("The trial: queued again, or running.", examples.RETRIED),
+        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
+    },
+)
+async def retry_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
+    """Queues a failed trial again, with its parameters, from its last checkpoint.
+
+    A search or training that has ended goes back to the queue and runs this trial only. Retrying a
+    trial that waits or runs changes nothing. One that has its result, and one whose search was
+    cancelled, is a conflict.
+    """
+    return await database.run(
+        lambda session: TrialAnswer.of(lifecycle.retry_trial(session, trial_id))
+    )
 
 
 @router.get(

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 from uuid import UUID
 
+from pydantic import JsonValue
+
 from service.schema_base import Answer, Time
 from store.models import Metric, Trial
-from store.states import Reason, TrialStatus
+from store.states import TRIAL_COMPLETED, TRIAL_ENDED, Reason, TrialStatus
 
 
 class TestMeasurement(Answer):
@@ -36,7 +38,7 @@ class TestResult(Answer):
 
 
 class TrialAnswer(Answer):
-    """One run: a seed, how far it is, and the architecture that it derived or trained."""
+    """One run: a point with a seed, how far it is, and the architecture that it came to."""
 
     id: UUID
     """The trial's id."""
@@ -46,6 +48,9 @@ class TrialAnswer(Answer):
     """Its number within the search, from 0."""
     seed: int
     """Seed of its split, initial weights and batch order."""
+    parameters: dict[str, JsonValue] | None
+    """What it has in place of the spec's own values, by dotted path; empty where nothing varies.
+    Null until a sampler that learns from other trials has drawn it."""
     status: TrialStatus
     """Where it is in its life."""
     reason: Reason | None
@@ -55,13 +60,13 @@ class TrialAnswer(Answer):
     epoch: int
     """Epochs completed."""
     epochs: int
-    """Epochs in all."""
+    """Epochs in all; of a trial that is not drawn yet, the most that it may have."""
     metrics: dict[str, float | None]
     """Figures of the last completed epoch; null where one was not finite."""
     best_validation_accuracy: float | None
     """The highest validation accuracy of any epoch."""
     architecture: str | None
-    """Hash of the architecture that it derived or trained, once it succeeded."""
+    """Hash of the architecture that it derived or trained, once it succeeded or was stopped."""
     result: TestResult | None
     """Of a training, once it succeeded: what it is worth on the test images."""
     started_at: Time | None
@@ -77,6 +82,7 @@ class TrialAnswer(Answer):
             search_id=trial.search_id,
             number=trial.number,
             seed=trial.seed,
+            parameters=trial.parameters,
             status=TrialStatus(trial.status),
             reason=None if trial.reason is None else Reason(trial.reason),
             message=trial.message,
@@ -88,6 +94,30 @@ class TrialAnswer(Answer):
             result=None if trial.result is None else TestResult.model_validate(trial.result),
             started_at=trial.started_at,
             ended_at=trial.ended_at,
+        )
+
+
+class TrialCounts(Answer):
+    """How many trials there are: `completed + failed + pending` is always `total`."""
+
+    total: int
+    """All of them; it does not change from the submission on."""
+    completed: int
+    """Came to an architecture: at their last epoch, or stopped early by their scheduler."""
+    failed: int
+    """Ended without one: by an error, or cancelled."""
+    pending: int
+    """Wait or run."""
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> Self:
+        """The counts of a search's trials."""
+        statuses = [TrialStatus(trial.status) for trial in trials]
+        return cls(
+            total=len(statuses),
+            completed=sum(status in TRIAL_COMPLETED for status in statuses),
+            failed=sum(status in TRIAL_ENDED - TRIAL_COMPLETED for status in statuses),
+            pending=sum(status not in TRIAL_ENDED for status in statuses),
         )
 
 

@@ -50,6 +50,7 @@ def test_a_restart_of_the_server_loses_and_repeats_nothing(
     server.stop()
     worker.train(lease, second.id, epochs=2, genotype=GENOTYPES[1])
     worker.succeed(lease, second.id, GENOTYPES[1])
+    worker.fail(lease, first.id)
     worker.finish(lease)
     later = threading.Timer(1.0, server.start)
     later.start()

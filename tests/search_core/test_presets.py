@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from search_core.spec import PRESETS, AugmentationSpec, DartsSpace, SearchSpec, SharpDartsSpace
+from search_core.spec import PRESETS, AugmentationSpec, SearchSpec
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.networks import CellNetworkSpec
 from search_core.spec.presets import TRAINING_PRESETS, merge

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,8 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Engine
 
+from service.trials.schemas import TrialCounts
 from store import events, leases, lifecycle, recording, searches
-from store.errors import IllegalTransitionError, LeaseLostError, NotFoundError
+from store.errors import (
+    IllegalTransitionError,
+    LeaseLostError,
+    NotFoundError,
+    NotRetryableError,
+)
 from store.leases import Lease
 from store.sessions import transaction
 from store.states import ENDED, SEARCH_TRANSITIONS, TRIAL_ENDED, Reason, SearchStatus
@@ -103,15 +110,17 @@ class LifeOfSearches(RuleBasedStateMachine):
         self.ids: list[UUID] = []
         self.leases: list[Lease] = []
         self.ended: dict[UUID, str] = {}
+        self.totals: dict[UUID, int] = {}
 
-    @rule(seeds=st.integers(1, 3), priority=st.integers(-1, 1))
-    def submit(self, seeds: int, priority: int) -> None:
+    @rule(seeds=st.integers(1, 3), priority=st.integers(-1, 1), tpe=st.booleans())
+    def submit(self, seeds: int, priority: int, tpe: bool) -> None:
+        trials: dict[str, Any] = {"seeds": list(range(seeds))}
+        if tpe:
+            trials |= {"sample": {"training.epochs": {"randint": [1, 9]}}, "sampler": "tpe"}
         with transaction(self.engine) as session:
-            self.ids.append(
-                searches.submit(
-                    session, spec(trials={"seeds": list(range(seeds))}, priority=priority)
-                ).id
-            )
+            search_id = searches.submit(session, spec(trials=trials, priority=priority)).id
+        self.ids.append(search_id)
+        self.totals[search_id] = seeds
 
     @rule(already_late=st.booleans())
     def claim(self, already_late: bool) -> None:
@@ -141,8 +150,29 @@ class LifeOfSearches(RuleBasedStateMachine):
         except IllegalTransitionError:
             assert self.ended[search_id] in ("succeeded", "failed")
 
-    @rule(data=st.data(), succeed=st.booleans())
-    def run_a_trial(self, data: st.DataObject, succeed: bool) -> None:
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        if not self.ids:
+            return
+        search_id = data.draw(st.sampled_from(self.ids))
+        with transaction(self.engine) as session:
+            trials = searches.trials(session, search_id)
+        trial = data.draw(st.sampled_from(trials))
+        try:
+            with transaction(self.engine) as session:
+                now = lifecycle.retry_trial(session, trial.id)
+                assert now.status in ("queued", "running")
+                assert searches.get(session, search_id).status in ("queued", "running")
+        except NotRetryableError:
+            with transaction(self.engine) as session:
+                cancelled = searches.get(session, search_id).cancel_requested_at
+            assert trial.status in ("succeeded", "stopped") or cancelled
+        else:
+            if trial.status == "failed":
+                self.ended.pop(search_id, None)
+
+    @rule(data=st.data(), ending=st.sampled_from(["succeeded", "stopped", "failed"]))
+    def run_a_trial(self, data: st.DataObject, ending: str) -> None:
         if not self.leases:
             return
         lease = data.draw(st.sampled_from(self.leases))
@@ -151,8 +181,18 @@ class LifeOfSearches(RuleBasedStateMachine):
                 trials = recording.open_trials(session, lease)
                 if not trials:
                     recording.finish(session, lease)
-                elif succeed:
-                    recording.trial_succeeded(session, lease, trials[0].id, GENOTYPE)
+                elif ending != "failed":
+                    values = {"training.epochs": 5}
+                    recording.trials_suggested(session, lease, [trials[0].id], values, 5)
+                    recording.trial_started(
+                        session, lease, trials[0].id, from_epoch=0, node="n", pid=1
+                    )
+                    if ending == "succeeded":
+                        recording.trial_succeeded(session, lease, trials[0].id, GENOTYPE)
+                    else:
+                        recording.trial_stopped(
+                            session, lease, trials[0].id, GENOTYPE, message="Weak."
+                        )
                 else:
                     recording.trial_failed(
                         session, lease, trials[0].id, reason=Reason.DIVERGED, message="No."
@@ -172,6 +212,13 @@ class LifeOfSearches(RuleBasedStateMachine):
                 leases.give_back(session, lease, reason=reason, message="It died.", max_failures=1)
         except LeaseLostError:
             return
+
+    @invariant()
+    def every_trial_is_counted_once(self) -> None:
+        with transaction(self.engine) as session:
+            for search_id, total in self.totals.items():
+                counts = TrialCounts.of(searches.trials(session, search_id))
+                assert counts.completed + counts.failed + counts.pending == counts.total == total
 
     @invariant()
     def what_ended_stays_and_every_step_is_in_the_log(self) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from search_core import published
 from store import architectures, events, leases, recording, searches
@@ -198,7 +199,7 @@ def test_a_runner_without_its_lease_writes_nothing(
         leases.expire(session, max_failures=3)
     before = kinds_of(engine, search_id)
     (trial,) = trials_of(engine, search_id)
-    for write in (
+    writes: tuple[Callable[[Session], object], ...] = (
         lambda s: recording.trial_started(s, lease, trial.id, from_epoch=0, node="n", pid=1),
         lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
         lambda s: recording.epoch_ended(
@@ -207,9 +208,14 @@ def test_a_runner_without_its_lease_writes_nothing(
         lambda s: recording.trial_succeeded(s, lease, trial.id, GENOTYPE),
         lambda s: recording.trial_failed(s, lease, trial.id, reason=Reason.DIVERGED, message="no"),
         lambda s: recording.trial_interrupted(s, lease, trial.id, message="no"),
+        lambda s: recording.trial_stopped(s, lease, trial.id, GENOTYPE, message="no"),
+        lambda s: recording.trials_suggested(s, lease, [trial.id], {}, 3),
+        lambda s: recording.all_trials(s, lease),
+        lambda s: recording.recorded_epochs(s, lease),
         lambda s: recording.finish(s, lease),
         lambda s: recording.cancelled(s, lease),
-    ):
+    )
+    for write in writes:
         with pytest.raises(LeaseLostError), transaction(engine) as session:
             write(session)
     assert kinds_of(engine, search_id) == before

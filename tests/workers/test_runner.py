@@ -1,6 +1,6 @@
 """A runner's whole work, with trials in its own process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -10,7 +10,6 @@ from sqlalchemy import Engine, update
 
 from store import leases, searches
 from store.errors import LeaseLostError
-from store.jobs import JobSpec
 from store.leases import Capacity, Lease, Node
 from store.models import Search
 from store.sessions import transaction
@@ -19,7 +18,7 @@ from tests.workers.conftest import Record
 from workers.inline_trials import InlineTrials
 from workers.runner import make_executor, run
 from workers.settings import WorkerSettings
-from workers.trials import ExecutorError, TrialPlan, TrialSink
+from workers.trials import EarlyStopping, ExecutorError, TrialPlans, TrialSink
 
 
 def claim(engine: Engine) -> Lease:
@@ -73,7 +72,7 @@ def test_a_trial_that_diverges_fails_and_says_so(
 class _Stubborn:
     """An executor that comes back without having ended its trials."""
 
-    def run(self, spec: JobSpec, plans: Sequence[TrialPlan], sink: TrialSink) -> None:
+    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
         """Runs nothing."""
 
 

@@ -1,0 +1,165 @@
+"""Which trials a spec asks for: every combination of its seeds, its grid and its samples.
+
+A point is a set of values by dotted path, `{"training.learning_rate": 0.1}`, and a trial is a point
+with a seed. Paths are taken in alphabetical order, so that a spec which went through a database
+that does not keep the order of keys still means the same trials.
+"""
+
+import copy
+import itertools
+import json
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from search_core.spec.base import SpecModel
+from search_core.spec.trials import TrialsSpec
+
+Parameters = Mapping[str, JsonValue]
+"""Values by dotted path into a spec."""
+
+SpecT = TypeVar("SpecT", bound=SpecModel)
+
+_TRIES_PER_SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class TrialPoint:
+    """One trial of a spec.
+
+    Attributes:
+        number: From 0.
+        seed: Its seed.
+        sample: Which draw it is, from 0.
+        grid: The values that the grid gives it.
+        parameters: All values that make it differ from the spec; None while its sample is not
+            drawn yet.
+    """
+
+    number: int
+    seed: int
+    sample: int
+    grid: Parameters
+    parameters: Parameters | None
+
+
+def trial_points(trials: TrialsSpec) -> tuple[TrialPoint, ...]:
+    """All trials, by number: for each sample all combinations of the grid, for each all seeds.
+
+    Seeds vary fastest, so that the runs of one point are neighbours; samples vary slowest, so that
+    a sampler which learns hears of every combination before it draws again.
+    """
+    draws: tuple[Parameters | None, ...] = (
+        (None,) * trials.num_samples if trials.sampler == "tpe" else _draws(trials)
+    )
+    combinations = itertools.product(
+        enumerate(draws), grid_combinations(trials), enumerate(trials.seeds)
+    )
+    return tuple(
+        TrialPoint(
+            number,
+            seed,
+            sample,
+            grid,
+            None if drawn is None else {**grid, **drawn},
+        )
+        for number, ((sample, drawn), grid, (_, seed)) in enumerate(combinations)
+    )
+
+
+def grid_combinations(trials: TrialsSpec) -> tuple[Parameters, ...]:
+    """All combinations of the grid's values; a single empty one without a grid."""
+    paths = sorted(trials.grid)
+    return tuple(
+        dict(zip(paths, values, strict=True))
+        for values in itertools.product(*(trials.grid[path] for path in paths))
+    )
+
+
+def point_spec(spec: SpecT, parameters: Parameters) -> SpecT:
+    """The spec of one point: with its values in their places, and without the other points.
+
+    Args:
+        spec: A search's or a training's.
+        parameters: The point's values.
+
+    Returns:
+        A spec that is validated like one that was submitted. Its `trials` are the seeds alone.
+
+    Raises:
+        pydantic.ValidationError: The values make the spec invalid.
+        KeyError: A path leads through what is not there.
+    """
+    plain = with_parameters(plain_spec(spec), parameters)
+    # As JSON, in which a body comes too: what is refused there is refused here.
+    return type(spec).model_validate_json(json.dumps(plain))
+
+
+def with_parameters(plain: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+    """A spec as JSON values with a point's values in their places; not validated.
+
+    Raises:
+        KeyError: A path leads through what is not there.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(plain))
+    for path, value in parameters.items():
+        place = changed
+        *above, last = path.split(".")
+        for name in above:
+            place = place[name]
+        place[last] = value
+    return changed
+
+
+def plain_spec(spec: SpecModel) -> dict[str, Any]:
+    """A spec as JSON values, without its preset, whose fields it has, and with its seeds only."""
+    plain = spec.model_dump(mode="json")
+    plain["preset"] = None
+    plain["trials"] = {"seeds": plain["trials"]["seeds"]}
+    return plain
+
+
+def point_epochs(spec: Any, point: TrialPoint) -> int:
+    """Epochs of a point's trial; the most that it may have, while its sample is not drawn yet."""
+    if point.parameters is not None:
+        return _epochs(spec, point.parameters)
+    epochs = [_epochs(spec, point.grid)]
+    for path in ("training", "training.epochs"):
+        sample = spec.trials.sample.get(path)
+        for value in () if sample is None else sample.ends:
+            with suppress(ValidationError):
+                epochs.append(_epochs(spec, {**point.grid, path: value}))
+    return max(epochs)
+
+
+def _epochs(spec: Any, parameters: Parameters) -> int:
+    if "training" in parameters:
+        return int(point_spec(spec, parameters).training.epochs)
+    epochs = parameters.get("training.epochs", spec.training.epochs)
+    assert isinstance(epochs, int)
+    return epochs
+
+
+def canonical(value: Any) -> str:
+    """The same text for equal JSON values."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _draws(trials: TrialsSpec) -> tuple[Parameters, ...]:
+    """Draws at random, without repetition where there are enough values.
+
+    Each path has a sequence of its own: another path beside it changes nothing in it.
+    """
+    paths = sorted(trials.sample)
+    generators = {path: random.Random(f"{trials.sampler_seed} {path}") for path in paths}  # noqa: S311
+    draws: dict[str, Parameters] = {}
+    for _ in range(_TRIES_PER_SAMPLE * trials.num_samples):
+        drawn = {path: trials.sample[path].draw(generators[path]) for path in paths}
+        draws.setdefault(canonical(drawn), drawn)
+        if len(draws) == trials.num_samples:
+            break
+    return tuple(draws.values())
