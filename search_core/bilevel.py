@@ -121,7 +121,7 @@ class BilevelStep:
         if self._cost_weight:
             penalty = self._cost_weight * self.network.expected_cost()
             of_cost = torch.autograd.grad(penalty, alphas)
-            gradients = [loss + cost for loss, cost in zip(gradients, of_cost, strict=True)]
+            gradients = [one + other for one, other in zip(gradients, of_cost, strict=True)]
         for alpha, gradient in zip(alphas, gradients, strict=True):
             alpha.grad = gradient
         self.architecture_optimizer.step()

@@ -1,6 +1,5 @@
 """`/v1/architectures/{hash}` in every form, and what a search found."""
 
-import hashlib
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from search_core.genotype import CellGenotype, Genotype
-from service import examples
+from service import etags, examples
 from service.architectures.schemas import (
     ArchitectureAnswer,
     ArchitectureList,
@@ -73,7 +72,9 @@ async def read_json(
 ) -> Response:
     """The genotype, as `search_core.genotype.parse` and every POST of a genotype read it."""
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
-    return _immutable(request, genotype.to_json().encode(), "application/json")
+    return etags.tagged(
+        request, genotype.to_json().encode(), "application/json", cache=etags.IMMUTABLE
+    )
 
 
 @router.get(
@@ -90,7 +91,9 @@ async def read_text(
 ) -> Response:
     """`Genotype(normal=[...], ...)` as the DARTS papers' code prints it, or `Path(steps=[...])`."""
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
-    return _immutable(request, genotype.to_text().encode() + b"\n", "text/plain")
+    return etags.tagged(
+        request, genotype.to_text().encode() + b"\n", "text/plain", cache=etags.IMMUTABLE
+    )
 
 
 @router.get(
@@ -114,7 +117,7 @@ async def read_svg(
     """
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
     picture = await to_svg(_dot(genotype, cell))
-    return _immutable(request, picture, "image/svg+xml")
+    return etags.tagged(request, picture, "image/svg+xml", cache=etags.IMMUTABLE)
 
 
 @router.get(
@@ -134,7 +137,9 @@ async def read_dot(
 ) -> Response:
     """The same picture in the DOT language, to restyle or to render in another format."""
     genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
-    return _immutable(request, _dot(genotype, cell).encode(), "text/vnd.graphviz")
+    return etags.tagged(
+        request, _dot(genotype, cell).encode(), "text/vnd.graphviz", cache=etags.IMMUTABLE
+    )
 
 
 @router.get("/architectures/{architecture_hash}.{ending}", include_in_schema=False)
@@ -197,19 +202,3 @@ def _dot(genotype: Genotype, cell: CellName | None) -> str:
             "query parameter 'cell': this architecture is a path, which has no cells.",
         )
     return architecture_dot(genotype, (cell,))
-
-
-def _immutable(request: Request, content: bytes, media_type: str) -> Response:
-    """An answer that never changes, since its path names its content; 304 to who has it."""
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {
-        "ETag": tag,
-        "Cache-Control": "public, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
-    }
-    known = request.headers.get("if-none-match", "")
-    if known.strip() == "*" or tag in (
-        each.strip().removeprefix("W/") for each in known.split(",")
-    ):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)

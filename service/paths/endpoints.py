@@ -1,13 +1,12 @@
 """`/v1/trials/{id}/paths` and `/v1/trials/{id}/cuboid.svg`: what a hypercuboid has come to."""
 
 import asyncio
-import hashlib
 from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service import examples
+from service import etags, examples
 from service.drawing import cuboids, to_svg
 from service.openapi import media, ok, problems
 from service.parameters import TrialId
@@ -85,7 +84,7 @@ async def read_cuboid_svg(request: Request, trial_id: TrialId, database: Databas
     """
     cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
     picture = await to_svg(await asyncio.to_thread(_dot, cuboid))
-    return _revalidated(request, picture, "image/svg+xml")
+    return etags.tagged(request, picture, "image/svg+xml", cache=etags.REVALIDATED)
 
 
 @router.get(
@@ -101,23 +100,9 @@ async def read_cuboid_dot(request: Request, trial_id: TrialId, database: Databas
     """The same picture in the DOT language; every node and line has its place in it."""
     cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
     source = await asyncio.to_thread(_dot, cuboid)
-    return _revalidated(request, source.encode(), "text/vnd.graphviz")
+    return etags.tagged(request, source.encode(), "text/vnd.graphviz", cache=etags.REVALIDATED)
 
 
 def _dot(cuboid: WeightedCuboid) -> str:
     when = f"epoch {cuboid.step} of {cuboid.epochs}"
     return cuboids.to_dot(cuboid.space, cuboid.weights, when)
-
-
-def _revalidated(request: Request, content: bytes, media_type: str) -> Response:
-    """An answer that changes with every epoch; 304 to who has the present one."""
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {
-        "ETag": tag,
-        "Cache-Control": "no-cache",
-        "X-Content-Type-Options": "nosniff",
-    }
-    known = request.headers.get("if-none-match", "")
-    if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)

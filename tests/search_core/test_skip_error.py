@@ -12,6 +12,5 @@ def test_the_more_is_skipped_the_larger_the_error(capsys: pytest.CaptureFixture[
     assert [row[0] for row in found] == [0.01, 0.03, 0.06, 0.1]
     skipped, errors = [row[1] for row in found], [row[2] for row in found]
     assert skipped == sorted(skipped)
-    assert errors == sorted(errors)
     assert skipped[-1] > 50
-    assert errors[-1] > 0
+    assert errors[-1] > max(0.01, errors[0])
