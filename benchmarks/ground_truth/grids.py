@@ -1,6 +1,7 @@
 """The ground truth: every path of a small cuboid, trained from scratch with several seeds."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, Final
@@ -37,13 +38,17 @@ DATASETS: Final[dict[str, dict[str, Any]]] = {
 _TRAINING: Final = {"batch_size": 64, "learning_rate": 0.1, "schedule": {"kind": "cosine"}}
 
 
+VALIDATION_PORTION: Final = 0.3
+"""Of the training images, where finalists are compared."""
+
+
 @dataclass(frozen=True)
 class GridPoint:
     """One path, trained.
 
     Attributes:
         path: The index of an operation for each position.
-        accuracies: Test accuracy after the last epoch, a fraction, one for each seed.
+        accuracies: Test accuracy after the last epoch, a fraction, of the seeds 0, 1, ...
         seconds: CPU seconds of one training, a mean over the seeds.
     """
 
@@ -77,37 +82,61 @@ def genotype(path: Choices) -> PathGenotype:
     return read(nothing, cuboid).genotype(path)
 
 
-def train(dataset: str, path: Choices, seeds: int, epochs: int) -> GridPoint:
-    """Trains a path from scratch, on all training images, as often as there are seeds.
+def train(dataset: str, path: Choices, seeds: Sequence[int], epochs: int) -> GridPoint:
+    """Trains a path from scratch, on all training images, once with each seed.
 
     Args:
         dataset: A name of `DATASETS`.
         path: The path.
-        seeds: Seeds from 0.
+        seeds: One for each training.
         epochs: Of each training.
 
     Returns:
         What came out.
     """
     torch.set_num_threads(1)
-    spec = RetrainingSpec.model_validate(
-        {
-            "architecture": genotype(path),
-            "dataset": DATASETS[dataset],
-            "validation_portion": 0.0,
-            "training": {"epochs": epochs, **_TRAINING},
-        }
-    )
     accuracies = []
     seconds = 0.0
-    for seed in range(seeds):
+    for seed in seeds:
         started = time.process_time()
-        run = TrainingRun(spec, seed)
+        run = TrainingRun(_recipe(dataset, path, epochs), seed)
         while not run.finished:
             run.run_epoch()
         seconds += time.process_time() - started
         accuracies.append(run.result().last.accuracy)
-    return GridPoint(path, accuracies, seconds / seeds)
+    return GridPoint(path, accuracies, seconds / len(seeds))
+
+
+def validate(dataset: str, path: Choices, seed: int, epochs: int) -> float:
+    """Trains a path from scratch on most training images, and measures it on the others.
+
+    Args:
+        dataset: A name of `DATASETS`.
+        path: The path.
+        seed: Of the training, and of the images held out.
+        epochs: Of the training.
+
+    Returns:
+        Accuracy on the images held out, a fraction. The test images are not looked at.
+    """
+    run = TrainingRun(_recipe(dataset, path, epochs, VALIDATION_PORTION), seed)
+    accuracy = 0.0
+    while not run.finished:
+        accuracy = run.run_epoch().metrics["validation_accuracy"]
+    return accuracy
+
+
+def _recipe(
+    dataset: str, path: Choices, epochs: int, validation_portion: float = 0.0
+) -> RetrainingSpec:
+    return RetrainingSpec.model_validate(
+        {
+            "architecture": genotype(path),
+            "dataset": DATASETS[dataset],
+            "validation_portion": validation_portion,
+            "training": {"epochs": epochs, **_TRAINING},
+        }
+    )
 
 
 def search_spec(
