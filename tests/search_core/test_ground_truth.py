@@ -8,13 +8,12 @@ from benchmarks.ground_truth import grids, report
 from benchmarks.ground_truth.__main__ import main
 from benchmarks.ground_truth.grids import GridPoint
 from benchmarks.ground_truth.searches import VARIANTS, SearchOutcome, Variant, search
-from search_core.cuboid_size import num_paths
 from search_core.derive.paths import heaviest_path
 
 
 def test_the_grid_is_the_whole_cuboid() -> None:
     paths = grids.paths(grids.space())
-    assert len(set(paths)) == len(paths) == num_paths(grids.space()) == 128
+    assert len(set(paths)) == len(paths) == grids.space().num_paths == 128
     for before, after in pairwise(grids.genotype(paths[77]).steps):
         assert after.in_channels == before.out_channels
 
