@@ -107,8 +107,8 @@ def test_finalists_are_trained_after_the_search_and_the_best_is_its_result() -> 
         assert spec.algorithm.finalists is not None
         training = TrainingRun(recipe(spec, spec.algorithm.finalists, path), 3)
         while not training.finished:
-            report = training.run_epoch()
-        expected.append(report.metrics["validation_accuracy"])
+            trained = training.run_epoch()
+        expected.append(trained.metrics["validation_accuracy"])
     ends = phase[1::2]
     assert [report.metrics["finalist_accuracy"] for report in ends] == expected
     assert [report.metrics["validation_accuracy"] for report in ends] == [

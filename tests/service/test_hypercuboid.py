@@ -338,7 +338,9 @@ def test_the_picture_of_a_cuboid_has_every_operation_and_the_path(
     for position, step in enumerate(heaviest_path(weights, CUBOID).steps):
         assert step.operation in shown
         assert f"{max(weights[position]):.3f}" in shown
-    assert api.get(f"{path}.dot").text == cuboids.to_dot(CUBOID, weights, "epoch 1 of 3")
+    assert api.get(f"{path}.dot").text == cuboids.to_dot(
+        CUBOID, weights, heaviest_path(weights, CUBOID), "epoch 1 of 3"
+    )
     known = {"If-None-Match": picture.headers["etag"]}
     assert api.get(f"{path}.svg", headers=known).status_code == 304
     report(lease, 2)
@@ -351,7 +353,7 @@ def test_the_largest_cuboid_is_drawn_without_its_lightest_operations() -> None:
     )
     row = [float(index) for index in range(len(space.operations))]
     weights = [[weight / sum(row) for weight in row]] * 16
-    dot = cuboids.to_dot(space, weights, "epoch 1 of 1")
+    dot = cuboids.to_dot(space, weights, heaviest_path(weights, space), "epoch 1 of 1")
     assert f"the heaviest 4,096 of {16 * len(space.operations):,} operations" in dot
     assert b"<svg" in rendering._render(dot)
 
