@@ -72,7 +72,8 @@ def _print_paths(found: "Paths", console: "Console") -> None:
         made.add_row("within", *_row(found.within.path))
     console.print(made)
     if found.derived.architecture != found.items[0].architecture:
-        console.print("derived: the best of the finalists so far", soft_wrap=True)
+        so_far = "" if found.step == found.epochs else " so far"
+        console.print(f"derived: the best finalist{so_far}", soft_wrap=True)
     if found.within is not None:
         measure = found.within.measure.replace("_", "-")
         console.print(

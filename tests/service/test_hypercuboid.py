@@ -232,6 +232,34 @@ def test_before_the_first_epoch_there_are_no_paths(api: Api) -> None:
     assert "has not completed an epoch yet" in refused.json()["detail"]
 
 
+def test_a_finalist_that_is_not_the_heaviest_is_told_and_drawn(
+    api: Api, worker: Worker, engine: Engine
+) -> None:
+    finalists = {"paths": 2, "epochs": 4}
+    dry = {"space": SPACE, "algorithm": {"finalists": finalists}, "training": {"epochs": 1}}
+    told = api.post("/v1/searches?dry_run=true", json=dry).json()
+    assert (told["epochs"], told["batches_per_epoch"]) == (9, 718 // 64)
+    assert told["finalist_batches_per_epoch"] == 1005 // 64
+    plain = api.post("/v1/searches?dry_run=true", json={"space": SPACE}).json()
+    assert plain["finalist_batches_per_epoch"] is None
+
+    answer = api.post("/v1/searches", json=dry).json()
+    trial = answer["trials"][0]
+    assert trial["epochs"] == 9
+    weights = weights_at(1)
+    heaviest, rival = (path.genotype for path in best_paths(weights, CUBOID, 2))
+    lease = worker.claim()
+    for epoch, derived in enumerate((heaviest, rival), start=1):
+        with transaction(engine) as session:
+            result = EpochResult(epoch, {}, derived, alphas={"cuboid": weights})
+            recording.epoch_ended(session, lease, UUID(trial["id"]), result)
+        found = api.get(f"/v1/trials/{trial['id']}/paths?k=2").json()
+        assert found["items"][0]["architecture"] == heaviest.hash
+        assert found["derived"] == found["items"][epoch - 1]
+        dot = api.get(f"/v1/trials/{trial['id']}/cuboid.dot").text
+        assert dot == cuboids.to_dot(CUBOID, weights, derived, f"epoch {epoch} of 9")
+
+
 def test_the_best_paths_are_those_of_the_last_epoch(
     api: Api, worker: Worker, report: Report
 ) -> None:
