@@ -165,7 +165,7 @@ class SearchRun:
         """Everything that the run's future depends on, as a snapshot.
 
         Returns:
-            Tensors, numbers, strings, lists and dicts only, so that
+            Tensors, numbers, strings, lists, dicts and None only, so that
             `torch.load(weights_only=True)` reads what `torch.save` wrote.
         """
         state = {
