@@ -283,6 +283,8 @@ class Paths(Result):
     """Epochs of the trial."""
     items: tuple[Path, ...]
     """The best first."""
+    derived: Path
+    """What the trial derives: the first, or the best of its finalists so far."""
     within: PathWithin | None = None
     """The best one within the budget, if one was given."""
 
@@ -358,6 +360,8 @@ class DryRun(Result):
     """Epochs of all trials together, if none is stopped early."""
     batches_per_epoch: int
     """Steps of the weights in an epoch."""
+    finalist_batches_per_epoch: int | None = None
+    """Steps in an epoch of a finalist; None without, and of a training."""
     cpus: int
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
     gpus: int

@@ -1,6 +1,5 @@
 """The size of a HyperCuboid and of its paths, counted before anything is built. Free of torch."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,7 +115,7 @@ class CuboidCosts:
         *,
         second_order: bool = False,
         one_path: bool = False,
-        calibrated: bool = False,
+        measured_by_path: bool = False,
     ) -> CuboidSize:
         """The size of the whole cuboid.
 
@@ -124,7 +123,8 @@ class CuboidCosts:
             batch_size: Images of a step.
             second_order: Whether the weights are kept twice more.
             one_path: Whether only one path at a time is trained, and never all of them.
-            calibrated: Whether the derived path is calibrated after each epoch.
+            measured_by_path: Whether single paths are measured besides: the derived one after each
+                epoch, or the finalists.
 
         Returns:
             The size.
@@ -142,12 +142,12 @@ class CuboidCosts:
         # Not instead of it: the allocator keeps what training took.
         held = self._held_by_a_path() if one_path else self._held_by_all()
         measuring = _BYTES * EVALUATION_FACTOR * batch_size * held
-        if calibrated:
+        if measured_by_path:
             measuring += _BYTES * LARGEST_EVALUATION * self._held_by_a_path()
         return CuboidSize(
             num_positions=len(self.space.positions),
             num_operations=len(self.space.positions) * len(self.space.operations),
-            num_paths=num_paths(self.space),
+            num_paths=self.space.num_paths,
             parameters=cost.parameters,
             multiply_adds=cost.multiply_adds,
             training_bytes=_LIBRARIES + round(training) + measuring,
@@ -213,20 +213,8 @@ def searched_size(spec: SearchSpec) -> CuboidSize | None:
         spec.training.batch_size,
         second_order=spec.algorithm.order == "second",
         one_path=sampling is not None and sampling.alphas == "paths",
-        calibrated=sampling is not None,
+        measured_by_path=sampling is not None or spec.algorithm.finalists is not None,
     )
-
-
-def num_paths(space: HyperCuboidSpace) -> int:
-    """Architectures in a cuboid."""
-    joins = Counter((each.in_channels, each.out_channels) for each in space.operations)
-    reaching = dict.fromkeys(space.channels, 1)
-    for _ in space.positions:
-        reaching = {
-            out: sum(reaching[given] * joins[given, out] for given in space.channels)
-            for out in space.channels
-        }
-    return sum(reaching.values())
 
 
 def path_cost(genotype: PathGenotype, image_shape: tuple[int, int, int], num_classes: int) -> Cost:

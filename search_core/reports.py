@@ -29,11 +29,12 @@ class SearchWarning:
 
     Attributes:
         kind: What it is, for programs: `collapse` is told of every collapsed epoch, and
-            `stopped_on_collapse` besides of the epoch after which the run ended early for it.
+            `stopped_on_collapse` besides of the epoch after which the run ended early for it;
+            `finalist_diverged` of a finalist that is out.
         message: The same in a sentence.
     """
 
-    kind: Literal["collapse", "stopped_on_collapse"]
+    kind: Literal["collapse", "stopped_on_collapse", "finalist_diverged"]
     message: str
 
 
@@ -43,10 +44,12 @@ class EpochReport:
 
     Attributes:
         epoch: The epoch, from 1.
-        epochs: Epochs of the run.
+        epochs: Epochs of the run, the finalists' included.
         metrics: Figures by name. Accuracies are fractions, entropies are in nats, and the learning
-            rate is the one that the epoch was trained with.
-        genotype: The architecture that the alphas stand for after the epoch.
+            rate is the one that the epoch was trained with. Of a finalist's epoch there are others;
+            see `search_core.finalists`.
+        genotype: The architecture that the alphas stand for after the epoch; of a finalist's epoch,
+            the best finalist so far.
         alphas: The softmaxed alphas by group, as rows of candidates.
         warnings: What its reader should know, if anything; see `search_core.collapse`.
     """

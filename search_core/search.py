@@ -14,21 +14,22 @@ from search_core.bilevel import BatchResult, BilevelStep
 from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
 from search_core.evaluation import calibrate, evaluate
+from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
 from search_core.randomness import stream
-from search_core.reports import BatchProgress, EpochReport
+from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
-_STATE_VERSION = 3
+_STATE_VERSION = 4
 
 
 @dataclass
 class _Position:
-    """How far a run is, and the running sums of the present epoch."""
+    """How far the search itself is, and the running sums of its present epoch."""
 
     epoch: int = 0
     collapsed_epochs: int = 0
@@ -58,7 +59,7 @@ class SearchRun:
 
     Attributes:
         network: The supernet.
-        epoch: Completed epochs.
+        epoch: Completed epochs, those of the finalists included.
     """
 
     def __init__(
@@ -98,26 +99,35 @@ class SearchRun:
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
         self._position = _Position()
+        self._finalists = (
+            None
+            if spec.algorithm.finalists is None
+            else FinalistsRun(spec, seed, device=device, data_root=data_root, clock=clock)
+        )
         self._set_temperature(0)
 
     @property
     def epoch(self) -> int:
-        """Completed epochs."""
-        return self._position.epoch
+        """Completed epochs, those of the finalists included."""
+        return self._position.epoch + (0 if self._finalists is None else self._finalists.epoch)
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or the run has ended early because it collapsed."""
-        return self.epoch >= self._spec.training.epochs or collapse.stops(
+        return self.epoch >= self._spec.total_epochs or collapse.stops(
             self._position.collapsed_epochs, self._spec.algorithm.stop_on_collapse_epochs
         )
 
     def genotype(self) -> Genotype:
-        """The architecture that the alphas stand for now."""
+        """The architecture that the alphas stand for now; once there are finalists, their best."""
+        if self._finalists is not None and self._finalists.begun:
+            return self._finalists.genotype()
         return self.network.genotype(exclude_none=self._spec.algorithm.exclude_none)
 
     def run_epoch(self, on_batch: Callable[[BatchProgress], None] | None = None) -> EpochReport:
         """Trains to the end of the present epoch, then measures it on the alphas' half.
+
+        After the search's own epochs, an epoch is one of a finalist.
 
         Args:
             on_batch: Called after every batch. It may take `state_dict()`, and it may raise to
@@ -133,6 +143,8 @@ class SearchRun:
         if self.finished:
             raise RuntimeError(f"the run is finished: {self.epoch} epochs are done")
         position = self._position
+        if self._finalists is not None and position.epoch == self._spec.training.epochs:
+            return self._run_finalist(self._finalists, on_batch)
         batches = self._train_batches.batches
         self._set_temperature(self.epoch)
         while position.batch < batches:
@@ -153,7 +165,7 @@ class SearchRun:
         """Everything that the run's future depends on, as a snapshot.
 
         Returns:
-            Tensors, numbers, strings, lists and dicts only, so that
+            Tensors, numbers, strings, lists, dicts and None only, so that
             `torch.load(weights_only=True)` reads what `torch.save` wrote.
         """
         state = {
@@ -166,6 +178,7 @@ class SearchRun:
             "validation_batches": self._validation_batches.state_dict(),
             "paths": self._paths.get_state(),
             "position": asdict(self._position),
+            "finalists": None if self._finalists is None else self._finalists.state_dict(),
         }
         return {name: snapshot(value) for name, value in state.items()}
 
@@ -191,6 +204,8 @@ class SearchRun:
         self._validation_batches.load_state_dict(state["validation_batches"])
         self._paths.set_state(state["paths"].cpu())
         position = self._position = _Position(**state["position"])
+        if self._finalists is not None:
+            self._finalists.load_state_dict(state["finalists"])
         # Between epochs, what the one before was trained with.
         self._set_temperature(position.epoch if position.batch else max(position.epoch - 1, 0))
 
@@ -240,20 +255,42 @@ class SearchRun:
             "collapsed": float(collapsed),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
-        epochs = self._spec.training.epochs
+        return self._report(
+            metrics,
+            genotype,
+            collapse.warnings(
+                collapsed_epochs,
+                epoch=self.epoch,
+                epochs=self._spec.total_epochs,
+                stop_after=self._spec.algorithm.stop_on_collapse_epochs,
+            ),
+        )
+
+    def _run_finalist(
+        self, finalists: FinalistsRun, on_batch: Callable[[BatchProgress], None] | None
+    ) -> EpochReport:
+        if not finalists.begun:
+            finalists.begin(self.network.architecture_weights()["cuboid"])
+        report = finalists.run_epoch(on_batch)
+        genotype = finalists.genotype()
+        metrics = {
+            **report.metrics,
+            **self.network.statistics(genotype),
+            "collapsed": float(collapse.is_collapsed(genotype)),
+        }
+        return self._report(metrics, genotype, report.warnings)
+
+    def _report(
+        self, metrics: dict[str, float], genotype: Genotype, warnings: tuple[SearchWarning, ...]
+    ) -> EpochReport:
         weights = self.network.architecture_weights()
         return EpochReport(
             epoch=self.epoch,
-            epochs=epochs,
+            epochs=self._spec.total_epochs,
             metrics=metrics,
             genotype=genotype,
             alphas={name: values.tolist() for name, values in weights.items()},
-            warnings=collapse.warnings(
-                collapsed_epochs,
-                epoch=self.epoch,
-                epochs=epochs,
-                stop_after=self._spec.algorithm.stop_on_collapse_epochs,
-            ),
+            warnings=warnings,
         )
 
     def _diverged(self, place: str, what: object) -> DivergedError:

@@ -279,10 +279,10 @@ _CUBOID: Final = HyperCuboidSpace(
 )
 _CUBOID_WEIGHTS: Final = [[0.05, 0.07, 0.41, 0.09, 0.11, 0.06, 0.13, 0.08]]
 PATH: Final = heaviest_path(_CUBOID_WEIGHTS, _CUBOID)
-CUBOID_DOT: Final = cuboids.to_dot(_CUBOID, _CUBOID_WEIGHTS, "epoch 9 of 12")
+CUBOID_DOT: Final = cuboids.to_dot(_CUBOID, _CUBOID_WEIGHTS, PATH, "epoch 9 of 12")
 PATHS: Final = PathList.of(
     UUID(TRIAL_ID),
-    WeightedCuboid(_CUBOID, _CUBOID_WEIGHTS, 9, 12, (1, 8, 8), 10),
+    WeightedCuboid(_CUBOID, _CUBOID_WEIGHTS, PATH, 9, 12, (1, 8, 8), 10),
     2,
     ("parameters", 2500),
 ).model_dump(mode="json")

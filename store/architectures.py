@@ -13,7 +13,7 @@ from search_core.genotype import Genotype
 from search_core.spec import point_spec
 from store.errors import NotFoundError
 from store.jobs import parse_spec
-from store.models import Architecture, Search, Trial
+from store.models import Architecture, Event, Search, Trial
 from store.states import JobKind
 
 
@@ -97,6 +97,21 @@ def family_of(spec: Mapping[str, Any], parameters: Mapping[str, Any] | None) -> 
         point = point_spec(parse_spec(JobKind.SEARCH, spec), parameters or {})
         space = point.model_dump(mode="json")["space"]
     return space.get("family")
+
+
+def last_derived(session: Session, trial: Trial) -> Architecture | None:
+    """What a trial derived after its last recorded epoch; None before the first."""
+    return session.scalars(
+        select(Architecture)
+        .join(Event, Event.data["genotype_hash"].astext == Architecture.hash)
+        .where(
+            Event.search_id == trial.search_id,
+            Event.trial_id == trial.id,
+            Event.kind == "trial.epoch",
+        )
+        .order_by(Event.number.desc())
+        .limit(1)
+    ).first()
 
 
 def found_by_search(session: Session, search_id: UUID) -> Sequence[tuple[Trial, Architecture]]:

@@ -99,7 +99,7 @@ class StoredPlans:
         else:
             parameters = self._suggest(self._points[trial.number], rows)
         try:
-            epochs = point_spec(self._spec, parameters).training.epochs
+            epochs = point_spec(self._spec, parameters).total_epochs
         except ValidationError:
             epochs = trial.epochs  # the trial fails with what is wrong
         self._store.suggested([row.id for row in alike], parameters, epochs)

@@ -38,6 +38,9 @@ DATASETS: Final[dict[str, dict[str, Any]]] = {
 _TRAINING: Final = {"batch_size": 64, "learning_rate": 0.1, "schedule": {"kind": "cosine"}}
 
 
+FINALIST_EPOCHS: Final = 15
+"""Of a finalist's training; as in the grid."""
+
 VALIDATION_PORTION: Final = 0.3
 """Of the training images, where finalists are compared."""
 
@@ -107,8 +110,10 @@ def train(dataset: str, path: Choices, seeds: Sequence[int], epochs: int) -> Gri
     return GridPoint(path, accuracies, seconds / len(seeds))
 
 
-def validate(dataset: str, path: Choices, seed: int, epochs: int) -> float:
+def validate(dataset: str, path: Choices, seed: int, epochs: int = FINALIST_EPOCHS) -> float:
     """Trains a path from scratch on most training images, and measures it on the others.
+
+    As a search does with its finalists.
 
     Args:
         dataset: A name of `DATASETS`.

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.ground_truth import grids
 from search_core.derive.graph import Choices
-from search_core.derive.paths import heaviest_choices
 from search_core.search import SearchRun
+from search_core.spec import SearchSpec
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,8 @@ class Variant:
         algorithm: The spec's algorithm; None searches nothing, so that all paths weigh the same.
         epochs: Passes over the half of the images that trains the weights.
         batch_size: Images of a step.
-        finalists: How many of the heaviest paths are then trained from scratch, once each, on most
-            of the training images; the one chosen is the best on the others. 0 trains none, and
-            the heaviest is chosen.
+        finalists: How many of the heaviest paths are then trained from scratch, as the search's
+            own finalists; 0 trains none, and the heaviest is chosen.
     """
 
     label: str
@@ -111,9 +110,6 @@ VARIANTS: Final[dict[str, Variant]] = {
 }
 """What is compared, in the order of the table. The first four are the published ones."""
 
-_FINALIST_EPOCHS: Final = 15
-"""As in the grid."""
-
 
 def search(name: str, dataset: str, seed: int) -> SearchOutcome:
     """Searches once.
@@ -129,35 +125,52 @@ def search(name: str, dataset: str, seed: int) -> SearchOutcome:
     torch.set_num_threads(1)
     variant = VARIANTS[name]
     started = time.process_time()
-    weights = _weights(variant, dataset, seed)
-    path = _chosen(variant, weights, dataset, seed)
+    weights, path = (
+        _searched(variant, dataset, seed)
+        if variant.algorithm is not None
+        else _unsearched(variant.finalists, dataset, seed)
+    )
     return SearchOutcome(name, seed, weights, path, time.process_time() - started)
 
 
-def _weights(variant: Variant, dataset: str, seed: int) -> list[list[float]]:
-    cuboid = grids.space()
-    if variant.algorithm is None:
-        num_operations = len(cuboid.operations)
-        return [[1 / num_operations] * num_operations for _ in cuboid.positions]
-    spec = grids.search_spec(dataset, variant.algorithm, variant.epochs, variant.batch_size)
-    run = SearchRun(spec, seed)
+def spec_of(variant: Variant, dataset: str) -> SearchSpec:
+    """The spec of a variant that searches.
+
+    Args:
+        variant: The variant.
+        dataset: A name of `grids.DATASETS`.
+    """
+    assert variant.algorithm is not None
+    algorithm = dict(variant.algorithm)
+    if variant.finalists:
+        algorithm["finalists"] = {
+            "paths": variant.finalists,
+            "epochs": grids.FINALIST_EPOCHS,
+            "validation_portion": grids.VALIDATION_PORTION,
+        }
+    return grids.search_spec(dataset, algorithm, variant.epochs, variant.batch_size)
+
+
+def _searched(variant: Variant, dataset: str, seed: int) -> tuple[list[list[float]], Choices]:
+    run = SearchRun(spec_of(variant, dataset), seed)
     weights: list[list[float]] = []
     while not run.finished:
         weights = run.run_epoch().alphas["cuboid"]
-    return weights
-
-
-def _chosen(variant: Variant, weights: list[list[float]], dataset: str, seed: int) -> Choices:
-    if not variant.finalists:
-        return heaviest_choices(weights, grids.space())
-    paths = grids.paths(grids.space())
-    # Equal paths in a random order: it decides alone where nothing was searched.
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
-    ranked = sorted((paths[index] for index in order), key=lambda path: -score(weights, path))
-    return max(
-        ranked[: variant.finalists],
-        key=lambda path: grids.validate(dataset, path, seed, _FINALIST_EPOCHS),
+    found = run.genotype()
+    return weights, next(
+        path for path in grids.paths(grids.space()) if grids.genotype(path) == found
     )
+
+
+def _unsearched(finalists: int, dataset: str, seed: int) -> tuple[list[list[float]], Choices]:
+    """Equal weights, and the best of some random paths."""
+    cuboid = grids.space()
+    num_operations = len(cuboid.operations)
+    weights = [[1 / num_operations] * num_operations for _ in cuboid.positions]
+    paths = grids.paths(cuboid)
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
+    drawn = [paths[index] for index in order[:finalists]]
+    return weights, max(drawn, key=lambda path: grids.validate(dataset, path, seed))
 
 
 def score(weights: list[list[float]], path: Choices) -> float:

@@ -36,7 +36,7 @@ def paths(
     as_json: Json = False,
     url: Url = None,
 ) -> None:
-    """List the best paths of a hypercuboid: what it derives, and its rivals, with their costs.
+    """List the best paths of a hypercuboid and what it derives, with their costs.
 
     They are those of the last completed epoch, also while the search runs. With --json: the paths,
     each with its genotype.
@@ -66,9 +66,14 @@ def _print_paths(found: "Paths", console: "Console") -> None:
     made = output.table("", *numbers, "path", right=("", *numbers))
     for number, path in enumerate(found.items, start=1):
         made.add_row(str(number), *_row(path))
+    if found.derived.architecture != found.items[0].architecture:
+        made.add_row("derived", *_row(found.derived))
     if found.within is not None:
         made.add_row("within", *_row(found.within.path))
     console.print(made)
+    if found.derived.architecture != found.items[0].architecture:
+        so_far = "" if found.step == found.epochs else " so far"
+        console.print(f"derived: the best finalist{so_far}", soft_wrap=True)
     if found.within is not None:
         measure = found.within.measure.replace("_", "-")
         console.print(

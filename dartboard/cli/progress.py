@@ -156,7 +156,10 @@ class SearchProgress:
     def _apply_epoch(trial: TrialProgress, event: Event) -> None:
         trial.status = "running"
         trial.epoch = event.data["epoch"]
-        trial.metrics = dict(event.data["metrics"])
+        metrics = dict(event.data["metrics"])
+        if ("finalist" in metrics) != ("finalist" in trial.metrics):
+            trial.pace = None  # a finalist's epochs take another time than the search's own
+        trial.metrics = metrics
         trial.heard_at = time.monotonic()
         seconds = trial.metrics.get("seconds")
         if seconds is not None:

@@ -95,9 +95,11 @@ def tell_dry_run(result: "DryRun", *, as_json: bool) -> None:
         output.print_json(result)
         return
     trials = "1 trial" if result.num_trials == 1 else f"{result.num_trials} trials"
+    finalists = result.finalist_batches_per_epoch
     output.stdout().print(
         f"The spec is valid: {trials} of {_epochs(result)} with {result.batches_per_epoch} "
-        f"steps each; {result.cpus} CPUs and {result.gpus} GPUs run all trials at once. "
+        f"steps each{'' if finalists is None else f', {finalists} in those of finalists'}; "
+        f"{result.cpus} CPUs and {result.gpus} GPUs run all trials at once. "
         "Nothing was submitted."
     )
     if result.size is not None:

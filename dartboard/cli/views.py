@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -219,7 +219,7 @@ class Lines:
             left = self._progress.trials[event.trial_id].seconds_left(time.monotonic())
             metrics = data["metrics"]
             return (
-                f"epoch {data['epoch']}/{data['epochs']}, "
+                f"epoch {data['epoch']}/{data['epochs']}, {_finalist(metrics)}"
                 f"train loss {output.fraction(metrics.get('train_loss'))}, "
                 f"validation loss {output.fraction(metrics.get('validation_loss'))}, "
                 f"accuracy {output.fraction(metrics.get('validation_accuracy'))}"
@@ -244,6 +244,14 @@ class Lines:
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
+
+
+def _finalist(metrics: Mapping[str, float | None]) -> str:
+    """Which finalist an epoch trained, and how well; what follows is of the best so far."""
+    rank = metrics.get("finalist")
+    if rank is None:
+        return ""
+    return f"finalist {rank:.0f} at {output.fraction(metrics.get('finalist_accuracy'))}, "
 
 
 def _shown(progress: SearchProgress) -> list[TrialProgress]:

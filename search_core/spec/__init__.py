@@ -5,6 +5,7 @@ from search_core.spec.augmentation import AugmentationSpec
 from search_core.spec.base import SpecModel
 from search_core.spec.dataset_facts import FACTS, DatasetFacts
 from search_core.spec.datasets import DatasetSpec
+from search_core.spec.finalists import Finalists
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.points import Parameters, TrialPoint, point_spec, trial_points
 from search_core.spec.presets import PRESETS, Preset
@@ -42,6 +43,7 @@ __all__ = [
     "DartsSpace",
     "DatasetFacts",
     "DatasetSpec",
+    "Finalists",
     "HyperCuboidSpace",
     "Parameters",
     "PathSampling",

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from search_core.spec.base import SpecModel, field_error
+from search_core.spec.finalists import Finalists
 
 
 class PathSampling(SpecModel):
@@ -60,6 +61,9 @@ class AlgorithmSpec(SpecModel):
 
     sampling: PathSampling | None = None
     """Hypercuboid only: train one path at a time; null trains all at once, as published."""
+    finalists: Finalists | None = None
+    """Hypercuboid only: afterwards train the heaviest paths from scratch, and take the best one;
+    null takes the heaviest, as published."""
 
     @model_validator(mode="after")
     def _check_sampling(self) -> Self:

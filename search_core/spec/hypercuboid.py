@@ -3,6 +3,7 @@
 Source: arXiv 1903.09900, section 3.3. Free of torch.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
@@ -139,6 +140,18 @@ class HyperCuboidSpace(SpecModel):
             for in_channels, out_channels in product(self.channels, repeat=2)
             for candidate in self._candidates(in_channels, out_channels)
         )
+
+    @property
+    def num_paths(self) -> int:
+        """Architectures in the cuboid."""
+        joins = Counter((each.in_channels, each.out_channels) for each in self.operations)
+        reaching = dict.fromkeys(self.channels, 1)
+        for _ in self.positions:
+            reaching = {
+                out: sum(reaching[given] * joins[given, out] for given in self.channels)
+                for out in self.channels
+            }
+        return sum(reaching.values())
 
     @property
     def num_candidates(self) -> int | None:

@@ -14,6 +14,7 @@ from search_core.spec.points import (
     Parameters,
     canonical,
     grid_combinations,
+    point_epochs,
     point_spec,
     trial_points,
 )
@@ -265,10 +266,7 @@ def _ineffective(spec: Any) -> Iterator[InitErrorDetails]:
             "is none: hold images out, or leave it out",
         )
     scheduler = trials.scheduler
-    most = max(point.training.epochs for point in points)
-    sample = trials.sample.get("training.epochs")
-    if sample is not None:
-        most = max(most, *(end for end in sample.ends if isinstance(end, int)))
+    most = max(point_epochs(spec, point) for point in trial_points(trials))
     if scheduler is not None and scheduler.grace_epochs >= most:
         yield point_error(
             ("scheduler", "grace_epochs"),

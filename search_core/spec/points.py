@@ -8,15 +8,16 @@ that does not keep the order of keys still means the same trials.
 import copy
 import itertools
 import json
+import math
 import random
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from search_core.spec.base import SpecModel
+from search_core.spec.finalists import Finalists
 from search_core.spec.trials import TrialsSpec
 
 Parameters = Mapping[str, JsonValue]
@@ -25,6 +26,13 @@ Parameters = Mapping[str, JsonValue]
 SpecT = TypeVar("SpecT", bound=SpecModel)
 
 _TRIES_PER_SAMPLE = 1000
+
+_EPOCHS: Final = (
+    "training.epochs",
+    "algorithm.finalists.paths",
+    "algorithm.finalists.epochs",
+)
+"""What decides how many epochs a trial has."""
 
 
 @dataclass(frozen=True)
@@ -127,21 +135,36 @@ def point_epochs(spec: Any, point: TrialPoint) -> int:
     """Epochs of a point's trial; the most that it may have, while its sample is not drawn yet."""
     if point.parameters is not None:
         return _epochs(spec, point.parameters)
-    epochs = [_epochs(spec, point.grid)]
-    for path in ("training", "training.epochs"):
-        sample = spec.trials.sample.get(path)
-        for value in () if sample is None else sample.ends:
-            with suppress(ValidationError):
-                epochs.append(_epochs(spec, {**point.grid, path: value}))
-    return max(epochs)
+    # More of one never makes the others fewer, so that each may be chosen by itself.
+    most = dict(point.grid)
+    for path in filter(_changes_epochs, spec.trials.sample):
+        drawn = ({**most, path: value} for value in spec.trials.sample[path].ends)
+        most = max([most, *drawn], key=lambda parameters: _epochs(spec, parameters))
+    return _epochs(spec, most)
 
 
 def _epochs(spec: Any, parameters: Parameters) -> int:
-    if "training" in parameters:
-        return int(point_spec(spec, parameters).training.epochs)
-    epochs = parameters.get("training.epochs", spec.training.epochs)
-    assert isinstance(epochs, int)
-    return epochs
+    """Epochs of a valid point, without the cost of making a spec of each."""
+    if not any(_changes_epochs(path) for path in parameters):
+        return int(spec.total_epochs)
+    plain = with_parameters(plain_spec(spec), parameters)
+    training_epochs = _field(type(spec.training), plain["training"], "epochs")
+    finalists = plain.get("algorithm", {}).get("finalists")
+    if finalists is None:
+        return training_epochs
+    return training_epochs + math.prod(
+        _field(Finalists, finalists, name) for name in ("paths", "epochs")
+    )
+
+
+def _field(model: type[SpecModel], plain: Mapping[str, Any], name: str) -> int:
+    """The number in a field, which has its default where an object leaves it out."""
+    return int(plain.get(name, model.model_fields[name].default))
+
+
+def _changes_epochs(path: str) -> bool:
+    """Whether a value at this path may change how many epochs a trial has."""
+    return any(f"{each}.".startswith(f"{path}.") for each in _EPOCHS)
 
 
 def canonical(value: Any) -> str:

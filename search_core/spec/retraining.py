@@ -120,6 +120,11 @@ class RetrainingSpec(SpecModel):
         return "darts"
 
     @property
+    def total_epochs(self) -> int:
+        """Epochs of a trial."""
+        return self.training.epochs
+
+    @property
     def num_trained_on(self) -> int:
         """Images that train the weights."""
         return int(self.dataset.facts.num_train * (1 - self.validation_portion))

@@ -9,6 +9,7 @@ from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
+from search_core.spec.finalists import check_finalists
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.point_checks import check_points
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
@@ -94,6 +95,12 @@ class SearchSpec(SpecModel):
     labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=32)
     """For finding searches again."""
 
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of a trial: those of the search, then those of the finalists."""
+        finalists = self.algorithm.finalists
+        return self.training.epochs + (0 if finalists is None else finalists.total_epochs)
+
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
@@ -113,7 +120,7 @@ class SearchSpec(SpecModel):
     @model_validator(mode="after")
     def _check_data_suffices(self) -> Self:
         if isinstance(self.space, HyperCuboidSpace):
-            self._check_cuboid()
+            self._check_cuboid(self.space)
         else:
             self._check_cells()
             check_large_enough(self.dataset, REDUCTIONS)
@@ -131,7 +138,7 @@ class SearchSpec(SpecModel):
             )
         return self
 
-    def _check_cuboid(self) -> None:
+    def _check_cuboid(self, space: HyperCuboidSpace) -> None:
         # Any image will do: one pixel is halved to one pixel. But one value has no variance.
         if self.training.batch_size == 1:
             raise field_error(
@@ -139,9 +146,17 @@ class SearchSpec(SpecModel):
                 "training",
                 "batch_size",
             )
+        if self.algorithm.finalists is not None:
+            check_finalists(
+                self.algorithm.finalists,
+                num_paths=space.num_paths,
+                num_train=self.dataset.facts.num_train,
+                batch_size=self.training.batch_size,
+                schedule=self.training.schedule,
+            )
 
     def _check_cells(self) -> None:
-        for field in ("sampling", "cost_weight"):
+        for field in ("sampling", "cost_weight", "finalists"):
             if getattr(self.algorithm, field):
                 raise field_error(
                     f"{field} is for the space 'hypercuboid' only, and this is "

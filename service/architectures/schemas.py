@@ -40,7 +40,7 @@ class FoundBy(Answer):
     """Which operations the primitive names stood for; null of a path, whose operations have no
     families."""
     validation_accuracy: float | None
-    """The supernet's validation accuracy after the last epoch."""
+    """The validation accuracy after the last epoch: the supernet's, or the best finalist's."""
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
@@ -103,7 +103,8 @@ class RankedArchitecture(Answer):
     status: TrialStatus
     """`succeeded`, or `stopped` when its scheduler ended the trial early."""
     validation_accuracy: float | None
-    """The supernet's validation accuracy after the trial's last epoch."""
+    """The validation accuracy after the trial's last epoch: the supernet's, or the best
+    finalist's."""
     recommended: bool
     """Whether the search recommends it."""
     genotype: GenotypeJson

@@ -1,4 +1,4 @@
-"""Pictures of a whole hypercuboid: every operation by its weight, and the heaviest path on top."""
+"""Pictures of a whole hypercuboid: every operation by its weight, and the derived path on top."""
 
 import heapq
 from collections import Counter
@@ -6,8 +6,7 @@ from math import sqrt
 from typing import Final
 
 from search_core.alpha_labels import operation_label
-from search_core.derive import heaviest_path
-from search_core.genotype import PathStep
+from search_core.genotype import PathGenotype, PathStep
 from search_core.spec.axes import OPERATION
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace, Position
 from service.drawing.grid import COLUMN, Grid, color_of, fan, operation_text
@@ -19,7 +18,9 @@ _MOST_LINES: Final = 4096
 _PALE: Final = f'color="{INK}30", penwidth=1'
 
 
-def to_dot(space: HyperCuboidSpace, weights: list[list[float]], when: str) -> str:
+def to_dot(
+    space: HyperCuboidSpace, weights: list[list[float]], path: PathGenotype, when: str
+) -> str:
     """A cuboid in the DOT language.
 
     A line's width and opacity grow with the root of its operation's weight, so that they mean the
@@ -28,6 +29,7 @@ def to_dot(space: HyperCuboidSpace, weights: list[list[float]], when: str) -> st
     Args:
         space: The cuboid.
         weights: Softmaxed, [position, operation].
+        path: What is derived; not always the heaviest.
         when: When they were so, for the caption.
     """
     box_lines = 2 + max(len(each.candidate.settings) for each in space.operations)
@@ -41,7 +43,7 @@ def to_dot(space: HyperCuboidSpace, weights: list[list[float]], when: str) -> st
     num_lines = _draw_operations(grid, states, space, weights)
     for channels in grid.channels:
         grid.line(states[-1][channels], grid.head, _PALE)
-    _draw_path(grid, space, weights)
+    _draw_path(grid, space, weights, path)
     _draw_legend(grid, space, num_lines, when)
     return grid.dot()
 
@@ -71,8 +73,10 @@ def _draw_operations(
     return len(drawn)
 
 
-def _draw_path(grid: Grid, space: HyperCuboidSpace, weights: list[list[float]]) -> None:
-    steps = heaviest_path(weights, space).steps
+def _draw_path(
+    grid: Grid, space: HyperCuboidSpace, weights: list[list[float]], path: PathGenotype
+) -> None:
+    steps = path.steps
     channels = [steps[0].in_channels, *(step.out_channels for step in steps)]
     states = [grid.state(column, each, chosen=True) for column, each in enumerate(channels)]
     offsets = _offsets(space)

@@ -6,10 +6,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from search_core.alpha_labels import CUBOID
+from search_core.genotype import PathGenotype
 from search_core.spec import SearchSpec
 from search_core.spec.hypercuboid import HyperCuboidSpace
+from service.architectures.schemas import genotype_of
 from service.problems import ProblemError
-from store import searches
+from store import architectures, searches
 from store.jobs import parse_spec
 from store.states import JobKind
 
@@ -21,6 +23,7 @@ class WeightedCuboid:
     Attributes:
         space: The space.
         weights: Softmaxed, [position, operation].
+        derived: The path that the trial derives: the heaviest, or the best finalist so far.
         step: The epoch that they are of.
         epochs: Epochs of the trial.
         image_shape: Channels, height and width of the images.
@@ -29,6 +32,7 @@ class WeightedCuboid:
 
     space: HyperCuboidSpace
     weights: list[list[float]]
+    derived: PathGenotype
     step: int
     epochs: int
     image_shape: tuple[int, int, int]
@@ -56,16 +60,19 @@ def read_cuboid(session: Session, trial_id: UUID) -> WeightedCuboid:
             f"paths; what its alphas weigh is in /v1/trials/{trial_id}/alphas.",
         )
     last = searches.last_alphas(session, trial_id)
-    if last is None:
+    derived = architectures.last_derived(session, trial)
+    if last is None or derived is None:
         raise ProblemError(
             "conflict",
             f"Trial {trial_id} has not completed an epoch yet, and nothing has been weighed; it is "
             f"{trial.status}. GET /v1/searches/{search.id}/events tells when it has.",
         )
-    facts = spec.dataset.facts
+    facts, path = spec.dataset.facts, genotype_of(derived)
+    assert isinstance(path, PathGenotype)
     return WeightedCuboid(
         spec.space,
         last.weights[CUBOID],
+        path,
         last.step,
         trial.epochs,
         facts.image_shape,

@@ -42,10 +42,10 @@ async def list_paths(
 ) -> PathList:
     """The k best paths by the weights of the last completed epoch, exactly, with their costs.
 
-    A path's score is the sum of the weights of its operations; the first one is what the trial
-    derives, the others are its rivals. With a budget also the best of the paths whose whole network
-    costs no more. Trials of cells have no paths, and before the first epoch there are none: both
-    are conflicts.
+    A path's score is the sum of the weights of its operations. `derived` is what the trial derives:
+    the first one, or where it trains finalists the best of these so far. With a budget also the
+    best of the paths whose whole network costs no more. Trials of cells have no paths, and before
+    the first epoch there are none: both are conflicts.
     """
     if within_parameters is not None and within_multiply_adds is not None:
         raise ProblemError(
@@ -77,7 +77,7 @@ async def list_paths(
     },
 )
 async def read_cuboid_svg(request: Request, trial_id: TrialId, database: DatabaseOf) -> Response:
-    """The whole grid, every operation as wide as it weighs at the last epoch, the path on top.
+    """The whole grid, every operation as wide as it weighs at the last epoch, and what is derived.
 
     Columns are the states before and after each position, rows are channels. Hovering over a line
     tells its operation and weight.
@@ -105,4 +105,4 @@ async def read_cuboid_dot(request: Request, trial_id: TrialId, database: Databas
 
 def _dot(cuboid: WeightedCuboid) -> str:
     when = f"epoch {cuboid.step} of {cuboid.epochs}"
-    return cuboids.to_dot(cuboid.space, cuboid.weights, when)
+    return cuboids.to_dot(cuboid.space, cuboid.weights, cuboid.derived, when)

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from uuid import UUID
 
 from search_core.cuboid_size import path_cost
-from search_core.derive import CostMeasure, RankedPath, best_paths, heaviest_path_within
+from search_core.derive import CostMeasure, RankedPath, best_paths, heaviest_path_within, path_score
 from service.architectures.schemas import GenotypeJson
 from service.paths.cuboid import WeightedCuboid
 from service.schema_base import Answer
@@ -65,8 +65,10 @@ class PathList(Answer):
     epochs: int
     """Epochs of the trial: until the last one the paths may still change."""
     items: Sequence[PathAnswer]
-    """The k best, the best first; fewer where the cuboid has fewer. The first one is what the
-    trial derives."""
+    """The k best, the best first; fewer where the cuboid has fewer."""
+    derived: PathAnswer
+    """What the trial derives: the first of the items, or where it trains finalists the best of
+    these so far."""
     within: PathWithin | None
     """The best one within the budget that was asked for."""
 
@@ -83,6 +85,7 @@ class PathList(Answer):
         Raises:
             ValueError: No path is within the budget; says what the cheapest one costs.
         """
+        score = path_score(cuboid.weights, cuboid.space, cuboid.derived)
         within = None
         if budget is not None:
             measure, most = budget
@@ -96,6 +99,7 @@ class PathList(Answer):
             items=[
                 PathAnswer.of(path, cuboid) for path in best_paths(cuboid.weights, cuboid.space, k)
             ],
+            derived=PathAnswer.of(RankedPath(cuboid.derived, score), cuboid),
             within=within,
         )
 

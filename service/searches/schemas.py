@@ -77,6 +77,8 @@ class DryRun(Answer):
     """Images that train the alphas and measure validation accuracy."""
     batches_per_epoch: int
     """Steps of the weights in an epoch; before each goes one of the alphas."""
+    finalist_batches_per_epoch: int | None
+    """Steps in an epoch of a finalist, as the spec itself has them; null without."""
     cpus: int
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
     gpus: int
@@ -88,7 +90,7 @@ class DryRun(Answer):
     def of(cls, spec: SearchSpec, size: SpaceSize) -> Self:
         """What can be told from the spec alone."""
         epochs = [point_epochs(spec, point) for point in trial_points(spec.trials)]
-        facts = spec.dataset.facts
+        facts, finalists = spec.dataset.facts, spec.algorithm.finalists
         images_for_weights = int(facts.num_train * spec.dataset.train_portion)
         return cls(
             spec=spec.model_dump(mode="json"),
@@ -98,6 +100,9 @@ class DryRun(Answer):
             images_for_weights=images_for_weights,
             images_for_alphas=facts.num_train - images_for_weights,
             batches_per_epoch=images_for_weights // spec.training.batch_size,
+            finalist_batches_per_epoch=None
+            if finalists is None
+            else finalists.num_trained_on(facts.num_train) // spec.training.batch_size,
             cpus=len(epochs) * spec.resources.cpus,
             gpus=len(epochs) * spec.resources.gpus,
             size=size,

@@ -13,7 +13,7 @@ from dartboard import Client, ConflictError, InvalidRequestError
 from dartboard.cli import marginals
 from dartboard.cli.rendering import genotype_lines, path_line
 from dartboard.cli.views import Bars, Lines
-from search_core.derive import heaviest_path
+from search_core.derive import best_paths, heaviest_path, path_score
 from search_core.genotype import PathGenotype, parse
 from search_core.marginals import marginals as shares_of
 from search_core.spec.hypercuboid import HyperCuboidSpace
@@ -102,6 +102,43 @@ def test_paths_are_listed_with_what_they_cost(dartboard: Dartboard, cuboid: UUID
     assert "within: the best path with at most 1,100 parameters" in cheap.out
     as_json = dartboard("paths", cuboid, "--within-multiply-adds", 10**9, "--json").json
     assert as_json["within"]["path"] == as_json["items"][0]
+
+
+def test_finalists_are_followed_and_the_one_that_wins_is_listed(
+    dartboard: Dartboard, client: Client, worker: Worker, engine: Engine
+) -> None:
+    finalists = {"paths": 2, "epochs": 2}
+    spec = {"space": SPACE, "algorithm": {"finalists": finalists}, "training": {"epochs": 1}}
+    search = client.submit(**spec)
+    assert client.dry_run(**spec).finalist_batches_per_epoch == 15
+    trial_id, lease = search.trials[0].id, worker.claim()
+    rival = best_paths(WEIGHTS, CUBOID, 2)[1].genotype
+    reported: list[tuple[dict[str, float], PathGenotype]] = [
+        ({"validation_accuracy": 0.9, "seconds": 40.0}, BEST),
+        ({"finalist": 1.0, "finalist_accuracy": 0.25, "seconds": 2.0}, rival),
+    ]
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    view = Lines(console)
+    view.snapshot(search)
+    with transaction(engine) as session:
+        recording.trial_started(session, lease, trial_id, from_epoch=0, node="here", pid=1)
+        for epoch, (metrics, derived) in enumerate(reported, start=1):
+            result = EpochResult(epoch, metrics, derived, alphas={"cuboid": WEIGHTS})
+            recording.epoch_ended(session, lease, trial_id, result)
+    for event in client.events(search.id).items:
+        view.event(event)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue()
+    assert "epoch 1/5, train loss" in lines
+    assert "epoch 2/5, finalist 1 at 0.2500, train loss" in lines
+    # What is left is estimated from the finalists' own pace as soon as there is one.
+    assert [line.partition(" left")[0].rpartition(", ")[2] for line in lines.splitlines()[-2:]] == [
+        "3 min",
+        "6 s",
+    ]
+    said = dartboard("paths", trial_id, "--k", 1).out.splitlines()
+    assert said[-2].split()[:2] == ["derived", f"{path_score(WEIGHTS, CUBOID, rival):.4f}"]
+    assert said[-1] == "derived: the best finalist so far"
 
 
 def test_a_trial_is_named_by_its_id_or_its_number(

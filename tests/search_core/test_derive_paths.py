@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_core.costs import Cost
-from search_core.cuboid_size import num_paths, path_cost
+from search_core.cuboid_size import path_cost
 from search_core.derive import (
     CostMeasure,
     beam_paths,
@@ -73,7 +73,7 @@ def draw_weights(data: st.DataObject, space: HyperCuboidSpace) -> list[list[floa
     return [data.draw(row) for _ in space.positions]
 
 
-small = cuboids(max_positions=3).filter(lambda space: num_paths(space) <= 2000)
+small = cuboids(max_positions=3).filter(lambda space: space.num_paths <= 2000)
 
 
 @settings(max_examples=60)
@@ -137,8 +137,8 @@ def test_a_wide_beam_is_exact_and_a_narrow_one_is_greedy(
     space: HyperCuboidSpace, data: st.DataObject
 ) -> None:
     weights = draw_weights(data, space)
-    every = best_paths(weights, space, num_paths(space))
-    assert beam_paths(weights, space, num_paths(space)) == every
+    every = best_paths(weights, space, space.num_paths)
+    assert beam_paths(weights, space, space.num_paths) == every
     [greedy] = beam_paths(weights, space, 1)
     first = max(range(len(space.operations)), key=lambda index: weights[0][index])
     assert greedy.genotype.steps[0] == genotype(space, every_from(space, first)).steps[0]

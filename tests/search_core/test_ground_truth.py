@@ -7,14 +7,14 @@ import pytest
 from benchmarks.ground_truth import grids, report
 from benchmarks.ground_truth.__main__ import main
 from benchmarks.ground_truth.grids import GridPoint
-from benchmarks.ground_truth.searches import VARIANTS, SearchOutcome, Variant, search
-from search_core.cuboid_size import num_paths
-from search_core.derive.paths import heaviest_path
+from benchmarks.ground_truth.searches import VARIANTS, SearchOutcome, Variant, search, spec_of
+from search_core.derive.paths import best_paths, heaviest_path
+from search_core.search import SearchRun
 
 
 def test_the_grid_is_the_whole_cuboid() -> None:
     paths = grids.paths(grids.space())
-    assert len(set(paths)) == len(paths) == num_paths(grids.space()) == 128
+    assert len(set(paths)) == len(paths) == grids.space().num_paths == 128
     for before, after in pairwise(grids.genotype(paths[77]).steps):
         assert after.in_channels == before.out_channels
 
@@ -26,9 +26,10 @@ def test_every_variant_is_a_search_of_it(name: str, dataset: str) -> None:
     if variant.algorithm is None:
         assert variant.finalists
         return
-    spec = grids.search_spec(dataset, variant.algorithm, variant.epochs, variant.batch_size)
+    spec = spec_of(variant, dataset)
     assert spec.space == grids.space()
     assert spec.training.epochs == variant.epochs
+    assert spec.total_epochs == variant.epochs + variant.finalists * grids.FINALIST_EPOCHS
 
 
 def outcome(variant: str, path: tuple[int, ...], seconds: float) -> SearchOutcome:
@@ -87,7 +88,7 @@ def test_a_lucky_seed_does_not_make_the_best_path() -> None:
 def test_the_best_of_the_finalists_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[tuple[int, ...]] = []
 
-    def validate(dataset: str, path: tuple[int, ...], seed: int, epochs: int) -> float:
+    def validate(dataset: str, path: tuple[int, ...], seed: int) -> float:
         trained.append(path)
         return 1.0 if len(trained) == 2 else 0.5
 
@@ -99,6 +100,26 @@ def test_the_best_of_the_finalists_is_chosen(monkeypatch: pytest.MonkeyPatch) ->
     first, trained = trained, []
     search("random", "digits", seed=1)
     assert trained != first
+
+
+def test_a_search_s_finalists_are_measured_as_random_ones_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grids, "FINALIST_EPOCHS", 2)
+    variant = Variant("Max-W", {"weighting": "max_w"}, epochs=1, finalists=2)
+    run = SearchRun(spec_of(variant, "digits"), 5)
+    reports = []
+    while not run.finished:
+        reports.append(run.run_epoch())
+    first, second = reports[2], reports[4]
+    ranked = best_paths(first.alphas["cuboid"], grids.space(), 2)
+    choices = {grids.genotype(path).hash: path for path in grids.paths(grids.space())}
+    for last, path in zip((first, second), ranked, strict=True):
+        assert last.metrics["finalist_accuracy"] == grids.validate(
+            "digits", choices[path.genotype.hash], 5, epochs=2
+        )
+    monkeypatch.setitem(VARIANTS, "short", variant)
+    assert grids.genotype(search("short", "digits", seed=5).path) == run.genotype()
 
 
 def test_finalists_are_measured_on_images_that_train_nothing() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search_core.cuboid_size import CuboidCosts, num_paths
+from search_core.cuboid_size import CuboidCosts
 from search_core.spec import HyperCuboidSpace, SearchSpec
 from search_core.spec.axes import AXES, layer_axes, layers, without_idle
 from search_core.spec.hypercuboid import Candidate
@@ -119,7 +119,7 @@ def test_paths_are_counted_as_listed(space: HyperCuboidSpace) -> None:
     ends = list(space.channels)
     for _ in space.positions:
         ends = [after for end in ends for after in following[end]]
-    assert num_paths(space) == len(ends)
+    assert space.num_paths == len(ends)
 
 
 @given(cuboids())

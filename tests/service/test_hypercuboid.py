@@ -232,6 +232,34 @@ def test_before_the_first_epoch_there_are_no_paths(api: Api) -> None:
     assert "has not completed an epoch yet" in refused.json()["detail"]
 
 
+def test_a_finalist_that_is_not_the_heaviest_is_told_and_drawn(
+    api: Api, worker: Worker, engine: Engine
+) -> None:
+    finalists = {"paths": 2, "epochs": 4}
+    dry = {"space": SPACE, "algorithm": {"finalists": finalists}, "training": {"epochs": 1}}
+    told = api.post("/v1/searches?dry_run=true", json=dry).json()
+    assert (told["epochs"], told["batches_per_epoch"]) == (9, 718 // 64)
+    assert told["finalist_batches_per_epoch"] == 1005 // 64
+    plain = api.post("/v1/searches?dry_run=true", json={"space": SPACE}).json()
+    assert plain["finalist_batches_per_epoch"] is None
+
+    answer = api.post("/v1/searches", json=dry).json()
+    trial = answer["trials"][0]
+    assert trial["epochs"] == 9
+    weights = weights_at(1)
+    heaviest, rival = (path.genotype for path in best_paths(weights, CUBOID, 2))
+    lease = worker.claim()
+    for epoch, derived in enumerate((heaviest, rival), start=1):
+        with transaction(engine) as session:
+            result = EpochResult(epoch, {}, derived, alphas={"cuboid": weights})
+            recording.epoch_ended(session, lease, UUID(trial["id"]), result)
+        found = api.get(f"/v1/trials/{trial['id']}/paths?k=2").json()
+        assert found["items"][0]["architecture"] == heaviest.hash
+        assert found["derived"] == found["items"][epoch - 1]
+        dot = api.get(f"/v1/trials/{trial['id']}/cuboid.dot").text
+        assert dot == cuboids.to_dot(CUBOID, weights, derived, f"epoch {epoch} of 9")
+
+
 def test_the_best_paths_are_those_of_the_last_epoch(
     api: Api, worker: Worker, report: Report
 ) -> None:
@@ -338,7 +366,9 @@ def test_the_picture_of_a_cuboid_has_every_operation_and_the_path(
     for position, step in enumerate(heaviest_path(weights, CUBOID).steps):
         assert step.operation in shown
         assert f"{max(weights[position]):.3f}" in shown
-    assert api.get(f"{path}.dot").text == cuboids.to_dot(CUBOID, weights, "epoch 1 of 3")
+    assert api.get(f"{path}.dot").text == cuboids.to_dot(
+        CUBOID, weights, heaviest_path(weights, CUBOID), "epoch 1 of 3"
+    )
     known = {"If-None-Match": picture.headers["etag"]}
     assert api.get(f"{path}.svg", headers=known).status_code == 304
     report(lease, 2)
@@ -351,7 +381,7 @@ def test_the_largest_cuboid_is_drawn_without_its_lightest_operations() -> None:
     )
     row = [float(index) for index in range(len(space.operations))]
     weights = [[weight / sum(row) for weight in row]] * 16
-    dot = cuboids.to_dot(space, weights, "epoch 1 of 1")
+    dot = cuboids.to_dot(space, weights, heaviest_path(weights, space), "epoch 1 of 1")
     assert f"the heaviest 4,096 of {16 * len(space.operations):,} operations" in dot
     assert b"<svg" in rendering._render(dot)
 

@@ -3,11 +3,12 @@
 Runners are real processes, whose trials run inside them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
+import torch
 
 from search_core.genotype import parse
 from search_core.search import SearchRun
@@ -30,8 +31,17 @@ SPEC: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """What runs in this process gives the bits of a trial's, which has one CPU."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.fixture(scope="module")
-def undisturbed() -> SearchRun:
+def undisturbed(_one_thread: None) -> SearchRun:
     """The search in this process, from its first epoch to its last."""
     run = SearchRun(SearchSpec.model_validate(SPEC), seed=0)
     while not run.finished:
@@ -77,3 +87,36 @@ def test_a_killed_runner_changes_nothing_in_what_a_cuboid_comes_to(
         for three, five in zip(*(series[name] for name in sorted(series)), strict=True):
             assert three["value"] + five["value"] == pytest.approx(1)
         assert len(series["marginal.kernel_size=5"]) == 8
+
+
+def test_a_killed_runner_changes_nothing_in_which_finalist_wins(
+    settings: WorkerSettings, database_url: str, start: Start, record: Callable[[UUID], Record]
+) -> None:
+    spec = {
+        **SPEC,
+        "algorithm": {"weighting": "max_w", "finalists": {"paths": 3, "epochs": 6}},
+        "training": {**SPEC["training"], "epochs": 2},
+    }
+    run = SearchRun(SearchSpec.model_validate(spec), seed=0)
+    expected = [run.run_epoch() for _ in range(2 + 3 * 6)]
+    assert run.finished
+    start()
+    with Api(database_url) as api:
+        search_id = UUID(api.post("/v1/searches", json=spec).json()["id"])
+        # In the middle of the second finalist, at the earliest.
+        wait_until(lambda: record(search_id).trials[0].epoch >= 10)
+        hold(settings).kill()
+        wait_until(lambda: record(search_id).search.status == "succeeded")
+        search = api.get(f"/v1/searches/{search_id}").json()
+        trial = search["trials"][0]
+        assert (search["attempt"], trial["epoch"], trial["epochs"]) == (2, 20, 20)
+        assert search["recommended"]["architecture"] == expected[-1].genotype.hash
+        series = api.get(f"/v1/trials/{trial['id']}/metrics").json()["series"]
+        for name in ("finalist", "finalist_accuracy", "validation_accuracy", "train_loss"):
+            assert {item["step"]: item["value"] for item in series[name]} == {
+                report.epoch: report.metrics[name] for report in expected if name in report.metrics
+            }
+        alphas = api.get(f"/v1/trials/{trial['id']}/alphas").json()["items"]
+        assert [item["weights"] for item in alphas] == [report.alphas for report in expected]
+        found = api.get(f"/v1/trials/{trial['id']}/paths?k=3").json()
+        assert found["derived"]["architecture"] == expected[-1].genotype.hash
