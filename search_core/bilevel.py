@@ -22,7 +22,7 @@ from torch.optim import SGD, Adam
 from search_core.cuboid_supernet import CuboidSupernet
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
-from search_core.orders import ORDERS, Order
+from search_core.orders import ORDERS, Order, frozen
 from search_core.path_sampling import PathSampler
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
@@ -108,10 +108,19 @@ class BilevelStep:
         """
         self.network.train()
         if alphas:
-            self._train_alphas(train, validation)
-        return self._train_weights(train)
+            self.train_alphas(train, validation)
+        return self.train_weights(train)
 
-    def _train_alphas(self, train: LabelledImages, validation: LabelledImages) -> None:
+    def train_alphas(self, train: LabelledImages, validation: LabelledImages) -> None:
+        """Makes the first half of a step.
+
+        Args:
+            train: As for the whole step.
+            validation: Likewise.
+
+        Raises:
+            DivergedError: The loss or its gradient is not finite. The alphas are as they were.
+        """
         with _statistics_kept(self.network):
             loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
         _check_finite("the validation loss", float(loss))
@@ -127,12 +136,24 @@ class BilevelStep:
         self.architecture_optimizer.step()
         self.architecture_optimizer.zero_grad()
 
-    def _train_weights(self, train: LabelledImages) -> BatchResult:
+    def train_weights(self, train: LabelledImages) -> BatchResult:
+        """Makes the second half of a step.
+
+        Args:
+            train: As for the whole step.
+
+        Returns:
+            Loss and hits.
+
+        Raises:
+            DivergedError: The loss or its gradient is not finite. The weights are as they were.
+        """
         weights = self.network.weight_parameters()
         for weight in weights:
             weight.grad = None
         if self._sampler is None:
-            result = self._accumulate(self.network(train.images_nchw), train, 1.0)
+            with frozen(self.network.architecture_parameters()):
+                result = self._accumulate(self.network(train.images_nchw), train, 1.0)
         else:
             result = self._accumulate_paths(self._sampler, train)
         # What took no part, on no path or skipped, has no gradient: it is left as it is, without

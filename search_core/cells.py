@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from search_core import primitives
 from search_core.convolutions import FactorizedReduce, ReluConvNorm
 from search_core.primitives import Slot
+from search_core.relaxation import Plan, RunningStatistics, Shared, Term
 from search_core.spec.primitives import NONE, Family
 from search_core.spec.spaces import CellSpace
 
@@ -68,6 +69,7 @@ class RelaxedCell(nn.Module):
         self.older = bring_older(older_channels, channels, affine=False)
         self.newer = ReluConvNorm(newer_channels, channels, affine=False)
         self.num_nodes = space.nodes
+        self.num_primitives = len(space.primitives)
         self.edges = nn.ModuleList(
             MixedEdge(
                 space.family,
@@ -83,6 +85,11 @@ class RelaxedCell(nn.Module):
             for node in range(space.nodes)
             for source in range(2 + node)
         )
+        self._plans: list[Plan] | None = None
+
+    def plan(self) -> None:
+        """Lets training compute the nodes by plans; see `search_core.relaxation`."""
+        self._plans = [Plan(self._terms(node)) for node in range(self.num_nodes)]
 
     def forward(self, older_nchw: Tensor, newer_nchw: Tensor, multipliers_ep: Tensor) -> Tensor:
         """The concatenated nodes.
@@ -96,6 +103,8 @@ class RelaxedCell(nn.Module):
             The output, [n, nodes * channels, h, w] with h and w halved by a reduction.
         """
         states_nchw = [self.older(older_nchw), self.newer(newer_nchw)]
+        if self._plans is not None and self.training:
+            return self._planned(self._plans, states_nchw, multipliers_ep)
         first_edge = 0
         for _ in range(self.num_nodes):
             terms_nchw = [
@@ -105,6 +114,34 @@ class RelaxedCell(nn.Module):
             first_edge += len(states_nchw)
             states_nchw.append(_sum(terms_nchw))
         return torch.cat(states_nchw[2:], dim=1)
+
+    def _planned(
+        self, plans: Sequence[Plan], states_nchw: list[Tensor], multipliers_ep: Tensor
+    ) -> Tensor:
+        statistics = RunningStatistics()
+        shared = Shared(statistics)
+        for source, state_nchw in enumerate(states_nchw):
+            shared.add(source, state_nchw)
+        nodes_nchw = []
+        for target, plan in enumerate(plans, start=2):
+            node_nchw = plan(shared, multipliers_ep.flatten(), statistics)[target]
+            shared.add(target, node_nchw)
+            nodes_nchw.append(node_nchw)
+        statistics.write()
+        return torch.cat(nodes_nchw, dim=1)
+
+    def _terms(self, node: int) -> list[Term]:
+        first_edge = sum(2 + before for before in range(node))
+        terms = []
+        for source in range(2 + node):
+            edge = self.edges[first_edge + source]
+            assert isinstance(edge, MixedEdge)
+            first_column = (first_edge + source) * self.num_primitives
+            terms += [
+                Term(source, 2 + node, first_column + column, operation)
+                for column, operation in zip(edge.columns, edge.operations, strict=True)
+            ]
+        return terms
 
 
 def _normalised(family: Family, name: str, slot: Slot) -> nn.Module:

@@ -17,6 +17,7 @@ from search_core.derive.paths import heaviest_choices
 from search_core.genotype import Genotype
 from search_core.marginals import marginals
 from search_core.randomness import layers_drawn_from
+from search_core.relaxation import Plan, RunningStatistics, Shared, Term
 from search_core.spec import axes
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
 from search_core.supernet import ALPHA_SCALE, Supernet, mean_entropy
@@ -182,6 +183,7 @@ class Mixture(nn.Module):
     ) -> None:
         super().__init__()
         self.skip_below = skip_below
+        self._plan: Plan | None = None
         self.joins = tuple((each.in_channels, each.out_channels) for each in operations)
         self.operations = nn.ModuleList(
             layers.build(
@@ -206,6 +208,8 @@ class Mixture(nn.Module):
         Returns:
             The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2.
         """
+        if self._plan is not None and self.training:
+            return self._planned(self._plan, states, multipliers_o)
         # Term by term, so that without gradients only the sums are held.
         sums: dict[int, Tensor] = {}
         skipped = self.skipped(multipliers_o) if self.skip_below else frozenset()
@@ -216,6 +220,33 @@ class Mixture(nn.Module):
             term = multipliers_o[index] * operation(states[in_channels])
             known = sums.get(out_channels)
             sums[out_channels] = term if known is None else known + term
+        return {channels: sums[channels] for channels in states}
+
+    def plan(self) -> None:
+        """Lets training compute the states by a plan; see `search_core.relaxation`.
+
+        Operations may be skipped only if they are computed one by one, so then there is no plan.
+        """
+        if self.skip_below:
+            return
+        self._plan = Plan(
+            [
+                Term(*join, index, operation)
+                for index, (operation, join) in enumerate(
+                    zip(self.operations, self.joins, strict=True)
+                )
+            ]
+        )
+
+    def _planned(
+        self, plan: Plan, states: dict[int, Tensor], multipliers_o: Tensor
+    ) -> dict[int, Tensor]:
+        statistics = RunningStatistics()
+        shared = Shared(statistics)
+        for channels, state_nchw in states.items():
+            shared.add(channels, state_nchw)
+        sums = plan(shared, multipliers_o, statistics)
+        statistics.write()
         return {channels: sums[channels] for channels in states}
 
     def skipped(self, multipliers_o: Tensor) -> frozenset[int]:

@@ -3,7 +3,8 @@
 Legend: n images, c channels, h height, w width, k classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -50,9 +51,9 @@ def first_order(
     Returns:
         The loss and the gradient of every alpha.
     """
-    loss = _loss(network, validation)
-    # Asking for the alphas alone spares the gradients of all the weights.
-    gradients = torch.autograd.grad(loss, network.architecture_parameters())
+    with frozen(network.weight_parameters()):
+        loss = _loss(network, validation)
+        gradients = torch.autograd.grad(loss, network.architecture_parameters())
     return ArchitectureGradient(loss.detach(), gradients)
 
 
@@ -81,7 +82,9 @@ def second_order(
     alphas = network.architecture_parameters()
     xi = float(weight_optimizer.param_groups[0]["lr"])
     saved = [weight.detach().clone() for weight in weights]
-    ahead = _one_step_ahead(weight_optimizer, weights, _gradients(_loss(network, train), weights))
+    with frozen(alphas):
+        steepest = _gradients(_loss(network, train), weights)
+    ahead = _one_step_ahead(weight_optimizer, weights, steepest)
     try:
         _assign(weights, ahead)
         loss = _loss(network, validation)
@@ -91,10 +94,11 @@ def second_order(
         if norm == 0:  # w' is stationary: there is nothing to correct
             return ArchitectureGradient(loss.detach(), alpha_gradients)
         epsilon = _PERTURBATION / norm
-        _assign(weights, [w + epsilon * d for w, d in zip(saved, direction, strict=True)])
-        plus = _gradients(_loss(network, train), alphas)
-        _assign(weights, [w - epsilon * d for w, d in zip(saved, direction, strict=True)])
-        minus = _gradients(_loss(network, train), alphas)
+        with frozen(weights):
+            _assign(weights, [w + epsilon * d for w, d in zip(saved, direction, strict=True)])
+            plus = _gradients(_loss(network, train), alphas)
+            _assign(weights, [w - epsilon * d for w, d in zip(saved, direction, strict=True)])
+            minus = _gradients(_loss(network, train), alphas)
     finally:
         _assign(weights, saved)
     corrected = [
@@ -106,6 +110,24 @@ def second_order(
 
 ORDERS: dict[str, Order] = {"first": first_order, "second": second_order}
 """The strategies by the name that a spec uses."""
+
+
+@contextmanager
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Spares the gradients of some parameters in what is computed meanwhile.
+
+    Asking autograd for the others alone would not spare those of functions written by hand.
+
+    Args:
+        parameters: They require gradients.
+    """
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _loss(network: Supernet, batch: LabelledImages) -> Tensor:

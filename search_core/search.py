@@ -21,6 +21,7 @@ from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
+from search_core.supernet import Supernet
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
@@ -83,6 +84,8 @@ class SearchRun:
             weight_generator=stream(seed, "weights"),
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
+        if _is_planned(spec, self.network):
+            self.network.plan()
         # One core trains; the others of the trial read ahead, where images come from files.
         dataset = data.load(spec.dataset, data_root, num_workers=spec.resources.cpus - 1)
         train, validation = data.halves(
@@ -300,6 +303,12 @@ class SearchRun:
             f"an architecture_learning_rate below {algorithm.architecture_learning_rate:g}, or a "
             f"gradient_clip below {training.gradient_clip:g}"
         )
+
+
+def _is_planned(spec: SearchSpec, network: Supernet) -> bool:
+    relaxation = spec.algorithm.relaxation
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return relaxation == "fast" or (relaxation == "auto" and on_cpu)
 
 
 def _settings(spec: SearchSpec) -> str:

@@ -15,6 +15,7 @@ from search_core import derive
 from search_core.cells import RelaxedCell
 from search_core.genotype import CellGenotype, Genotype
 from search_core.randomness import layers_drawn_from
+from search_core.relaxation import Planned
 from search_core.spec.primitives import SKIP
 from search_core.spec.spaces import REDUCTIONS, CellSpace
 from search_core.weighting import Weighting
@@ -74,6 +75,15 @@ class Supernet(nn.Module, ABC):
             NotImplementedError: Candidates of this space do not say what they cost.
         """
         raise NotImplementedError(f"{type(self).__name__} does not know what its candidates cost")
+
+    def plan(self) -> None:
+        """Lets training compute mixtures by plans: the same function in less time and memory.
+
+        Evaluation, parameters and their names stay as they are; see `search_core.relaxation`.
+        """
+        for module in self.modules():
+            if module is not self and isinstance(module, Planned):
+                module.plan()
 
     def derived(self) -> nn.Module:
         """What measures an epoch's accuracy: from images to logits. The network itself."""

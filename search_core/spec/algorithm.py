@@ -65,6 +65,11 @@ class AlgorithmSpec(SpecModel):
     """Hypercuboid only: afterwards train the heaviest paths from scratch, and take the best one;
     null takes the heaviest, as published."""
 
+    relaxation: Literal["auto", "fast", "plain"] = "auto"
+    """How a supernet's mixtures are computed while it trains: operation by operation (`plain`), or
+    planned as a whole, the same up to rounding in less time and memory (`fast`). `auto` is fast on
+    a CPU, where it was measured, and plain elsewhere."""
+
     @model_validator(mode="after")
     def _check_sampling(self) -> Self:
         if self.sampling is not None and self.order != "first":

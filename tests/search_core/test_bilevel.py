@@ -151,7 +151,7 @@ def test_the_architecture_step_moves_nothing_but_alphas(order: str, make_batch: 
     step(train, validation)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     step.order = orders.ORDERS[order]
-    step._train_alphas(train, validation)
+    step.train_alphas(train, validation)
     changed = {
         name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
     }
@@ -169,7 +169,7 @@ def test_weights_follow_sgd_with_momentum_decay_and_clipping(make_batch: BatchMa
     train, validation = (make_batch(8, seed=seed, dtype=torch.float64) for seed in (1, 2))
     velocities = [torch.zeros_like(weight) for weight in twin.weight_parameters()]
     for _ in range(3):
-        step._train_weights(train)
+        step.train_weights(train)
         weights = twin.weight_parameters()
         loss = functional.cross_entropy(twin(train.images_nchw), train.labels_n)
         gradients = torch.autograd.grad(loss, weights)
@@ -189,7 +189,7 @@ def test_the_alphas_are_trained_before_the_weights(make_batch: BatchMaker) -> No
     step = BilevelStep(network, AlgorithmSpec(architecture_learning_rate=1.0), TRAINING)
     train, validation = (make_batch(8, seed=seed, dtype=torch.float64) for seed in (1, 2))
     losses = []
-    original = step._train_weights
+    original = step.train_weights
 
     def train_weights(batch: LabelledImages) -> object:
         with torch.no_grad():
@@ -197,7 +197,7 @@ def test_the_alphas_are_trained_before_the_weights(make_batch: BatchMaker) -> No
             losses.append(float(functional.cross_entropy(logits_nk, batch.labels_n)))
         return original(batch)
 
-    step._train_weights = train_weights  # type: ignore[method-assign, assignment]
+    step.train_weights = train_weights  # type: ignore[method-assign, assignment]
     before = float(functional.cross_entropy(network(train.images_nchw), train.labels_n).detach())
     result = step(train, validation)
     assert result.loss == pytest.approx(losses[0])

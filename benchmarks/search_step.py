@@ -1,0 +1,300 @@
+"""The plain and the planned relaxation, side by side.
+
+    python -m benchmarks.search_step --space darts --order first --batch 16
+
+makes bilevel steps of both in turn, after a warm-up, and prints the median seconds of each half
+with the lowest and the highest, images a second, peak memory, and how many times faster the plan
+is. The plain form is DARTS' as published: one module for each edge and primitive, contiguous
+tensors, and in the first order a backward pass in the architecture half that computes the weights'
+gradients too.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import psutil
+import torch
+from torch.nn import functional
+
+from search_core import weighting
+from search_core.bilevel import BilevelStep
+from search_core.data import LabelledImages
+from search_core.orders import ArchitectureGradient
+from search_core.randomness import stream
+from search_core.spaces import build_supernet
+from search_core.spec import SearchSpec
+from search_core.supernet import Supernet
+
+SPACES: Final[dict[str, dict[str, Any]]] = {
+    "darts": {"kind": "darts"},
+    "sharp_darts": {"kind": "sharp_darts"},
+    "sharper_darts": {"kind": "sharper_darts"},
+    "hypercuboid": {
+        "kind": "hypercuboid",
+        "axes": {
+            "channels": [32, 64, 128, 256],
+            "operation": ["sharp_sep_conv", "resizable_pool"],
+        },
+        "levels": 4,
+        "strides": [1, 2],
+        "final_channels": 512,
+    },
+}
+FORMS: Final = ("plain", "planned")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Steps of one form.
+
+    Attributes:
+        architecture: Median seconds of the architecture half, with the lowest and the highest.
+        weights: Of the weight half.
+        step: Of both.
+        images_per_second: Of one half, at the median step.
+        peak_mib: Memory at its highest, less what there was before the first step.
+    """
+
+    architecture: tuple[float, float, float]
+    weights: tuple[float, float, float]
+    step: tuple[float, float, float]
+    images_per_second: float
+    peak_mib: float
+
+
+class Stepper:
+    """Makes timed steps of one form.
+
+    Args:
+        form: `plain` or `planned`.
+        options: The command line's.
+    """
+
+    def __init__(self, form: str, options: argparse.Namespace) -> None:
+        self._device = torch.device(options.device)
+        spec = SearchSpec.model_validate(
+            {
+                "space": _space(options),
+                "dataset": {"name": "synthetic"},
+                "algorithm": {"order": options.order, "weighting": options.weighting},
+            }
+        )
+        network = build_supernet(
+            spec.space,
+            (3, options.size, options.size),
+            options.classes,
+            weighting=weighting.from_spec(spec.algorithm),
+            weight_generator=stream(0, "weights"),
+            alpha_generator=stream(0, "alphas"),
+        ).to(self._device, getattr(torch, options.dtype))
+        if form == "planned":
+            network.plan()
+        self._step = BilevelStep(network, spec.algorithm, spec.training)
+        if form == "plain" and options.order == "first":
+            self._step.order = _first_order_with_all_gradients
+        generator = stream(0, "images")
+        dtype = getattr(torch, options.dtype)
+        shape = (options.batch, 3, options.size, options.size)
+        self._train, self._validation = (
+            LabelledImages(
+                torch.randn(shape, generator=generator).to(self._device, dtype),
+                torch.randint(options.classes, (options.batch,), generator=generator).to(
+                    self._device
+                ),
+            )
+            for _ in range(2)
+        )
+
+    def __call__(self) -> tuple[float, float]:
+        """Makes one step.
+
+        Returns:
+            Seconds of the architecture half, and of the weight half.
+        """
+        started = self._now()
+        self._step.train_alphas(self._train, self._validation)
+        between = self._now()
+        self._step.train_weights(self._train)
+        return between - started, self._now() - between
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark.
+
+    Args:
+        arguments: The command line; None takes this process's.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parse(given)
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        print(_peak_mib(Stepper(options.memory_of, options), options))
+        return 0
+    steppers = {form: Stepper(form, options) for form in FORMS}
+    if options.profile:
+        for form, stepper in steppers.items():
+            _profile(form, stepper)
+        return 0
+    halves = _in_turn(steppers, options)
+    timings = {form: _timing(halves[form], form, given, options) for form in FORMS}
+    ratio = timings["plain"].step[0] / timings["planned"].step[0]
+    memory = timings["planned"].peak_mib / timings["plain"].peak_mib
+    if options.json:
+        found = {form: asdict(timing) for form, timing in timings.items()}
+        settings = {key: value for key, value in vars(options).items() if key != "memory_of"}
+        print(
+            json.dumps(
+                {"ratio": ratio, "memory_ratio": memory, **found, **settings, **_machine(options)}
+            )
+        )
+        return 0
+    print("| form | architecture half, s | weight half, s | step, s | images/s | peak MiB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for form, timing in timings.items():
+        cells = [_spread(each) for each in (timing.architecture, timing.weights, timing.step)]
+        cells += [f"{timing.images_per_second:.1f}", f"{timing.peak_mib:.0f}"]
+        print(f"| {form} | {' | '.join(cells)} |")
+    print(f"\nThe plan is {ratio:.2f} times as fast and takes {memory:.2f} of the memory.")
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search_step", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--space", choices=list(SPACES), default="darts")
+    parser.add_argument("--order", choices=["first", "second"], default="first")
+    parser.add_argument("--weighting", choices=["scalar", "max_w"], default="scalar")
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=32, help="height and width of an image")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--channels", type=int, default=16, help="of the cell spaces")
+    parser.add_argument("--cells", type=int, default=8, help="of the cell spaces")
+    parser.add_argument("--nodes", type=int, default=4, help="of the cell spaces")
+    parser.add_argument(
+        "--primitives", nargs="+", help="of the cell spaces; default: all of theirs"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each form")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    parser.add_argument("--json", action="store_true", help="one object, with `ratio` in it")
+    parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    for name in ("batch", "size", "repeats", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return options
+
+
+def _space(options: argparse.Namespace) -> dict[str, Any]:
+    space = dict(SPACES[options.space])
+    if space["kind"] != "hypercuboid":
+        space |= {"channels": options.channels, "cells": options.cells, "nodes": options.nodes}
+        if options.primitives:
+            space["primitives"] = options.primitives
+    return space
+
+
+def _first_order_with_all_gradients(
+    network: Supernet, _optimizer: object, _train: LabelledImages, validation: LabelledImages
+) -> ArchitectureGradient:
+    """As the published code takes it, which calls `backward` on the validation loss."""
+    loss = functional.cross_entropy(network(validation.images_nchw), validation.labels_n)
+    alphas = network.architecture_parameters()
+    gradients = torch.autograd.grad(
+        loss, [*alphas, *network.weight_parameters()], materialize_grads=True
+    )
+    return ArchitectureGradient(loss.detach(), gradients[: len(alphas)])
+
+
+def _in_turn(
+    steppers: dict[str, Stepper], options: argparse.Namespace
+) -> dict[str, list[tuple[float, float]]]:
+    for stepper in steppers.values():
+        stepper()
+    halves: dict[str, list[tuple[float, float]]] = {form: [] for form in steppers}
+    for _ in range(options.repeats):
+        for form, stepper in steppers.items():
+            halves[form].append(stepper())
+    return halves
+
+
+def _timing(
+    halves: Sequence[tuple[float, float]],
+    form: str,
+    given: Sequence[str],
+    options: argparse.Namespace,
+) -> Timing:
+    steps = [architecture + weights for architecture, weights in halves]
+    # In a process of its own: this one's peak is that of whichever form takes more.
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks.search_step", *given, "--memory-of", form],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return Timing(
+        architecture=_summary([architecture for architecture, _ in halves]),
+        weights=_summary([weights for _, weights in halves]),
+        step=_summary(steps),
+        images_per_second=options.batch / median(steps),
+        peak_mib=float(said.stdout),
+    )
+
+
+def _peak_mib(stepper: Callable[[], object], options: argparse.Namespace) -> float:
+    if torch.device(options.device).type == "cuda":
+        before = torch.cuda.memory_allocated(options.device)
+        stepper()
+        return (torch.cuda.max_memory_allocated(options.device) - before) / 2**20
+    before = psutil.Process().memory_info().rss / 2**20
+    stepper()
+    # Not `getrusage`, whose maximum a child process inherits from its parent.
+    status = Path("/proc/self/status").read_text()
+    [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return float(int(peak) / 2**10 - before)
+
+
+def _profile(form: str, stepper: Callable[[], object]) -> None:
+    stepper()
+    with torch.profiler.profile() as profile:
+        stepper()
+    print(f"\n{form}\n")
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
+
+
+def _machine(options: argparse.Namespace) -> dict[str, str]:
+    device = torch.device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {"torch": torch.__version__, "machine": name}
+
+
+def _summary(seconds: Sequence[float]) -> tuple[float, float, float]:
+    return median(seconds), min(seconds), max(seconds)
+
+
+def _spread(summary: tuple[float, float, float]) -> str:
+    middle, lowest, highest = summary
+    return f"{middle:.2f} ({lowest:.2f} to {highest:.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

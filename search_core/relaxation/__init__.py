@@ -1,0 +1,12 @@
+"""Relaxations that are planned as a whole: the same function as their modules, in less time.
+
+The plain form, one module for each edge and primitive, stays the oracle. A plan computes once what
+several operations need of a state, takes convolutions and normalisations together where that saves
+passes over memory, and lets every other module be called as it is.
+"""
+
+from search_core.relaxation.plans import Plan, Planned, Term
+from search_core.relaxation.sharing import Shared
+from search_core.relaxation.statistics import RunningStatistics
+
+__all__ = ["Plan", "Planned", "RunningStatistics", "Shared", "Term"]

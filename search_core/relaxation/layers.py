@@ -1,0 +1,86 @@
+"""What an operation is made of, read from its modules.
+
+An operation that is a `Sequential` of PyTorch's layers, of any depth, describes itself: its layers
+are its layers. Any other module is one layer that is called as it is.
+"""
+
+from collections.abc import Hashable
+
+from torch import nn
+
+from search_core.layers import ACTIVATIONS
+
+_ACTIVATIONS = tuple(ACTIVATIONS.values())
+
+
+def read(operation: nn.Module) -> list[nn.Module]:
+    """The layers of an operation in their order; none at all is the identity.
+
+    Args:
+        operation: The operation.
+    """
+    if isinstance(operation, nn.Identity):
+        return []
+    # Of a class of its own only if it is called like any other sequence.
+    if isinstance(operation, nn.Sequential) and type(operation).forward is nn.Sequential.forward:
+        return [layer for child in operation for layer in read(child)]
+    return [operation]
+
+
+def sharing_key(layer: nn.Module) -> Hashable | None:
+    """What two layers have in common that do the same to the same input; None where none does.
+
+    Args:
+        layer: A layer. One that has parameters does what no other does.
+    """
+    if isinstance(layer, _ACTIVATIONS):
+        return (type(layer), layer.extra_repr().replace("inplace=True", ""))
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        return (type(layer), *sorted((key, str(value)) for key, value in _settings(layer).items()))
+    if is_batch_norm(layer) and not layer.affine:
+        return (type(layer), layer.eps)
+    return None
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution of single pixels, without a bias."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.kernel_size == (1, 1)
+        and layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+        and layer.bias is None
+    )
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer has a square kernel for each channel, padded to keep the size at stride 1."""
+    if type(layer) is not nn.Conv2d or layer.bias is not None or layer.padding_mode != "zeros":
+        return False
+    kernel, dilation = layer.kernel_size[0], layer.dilation[0]
+    return (
+        layer.groups == layer.in_channels == layer.out_channels
+        and kernel % 2 == 1
+        and layer.kernel_size == (kernel, kernel)
+        and layer.dilation == (dilation, dilation)
+        and layer.stride[0] == layer.stride[1]
+        and layer.padding == (dilation * (kernel // 2),) * 2
+    )
+
+
+def is_batch_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a batch normalisation that keeps an exponential running average."""
+    return (
+        type(layer) is nn.BatchNorm2d
+        and layer.momentum is not None
+        and layer.running_mean is not None
+    )
+
+
+def _settings(pool: nn.Module) -> dict[str, object]:
+    return {
+        key: value
+        for key, value in vars(pool).items()
+        if not key.startswith("_") and key != "training"
+    }

@@ -1,0 +1,102 @@
+"""What several operations need of the same state, computed once.
+
+Legend: n images, c channels, h height, w width, d dilation.
+"""
+
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_core.relaxation import layers
+from search_core.relaxation.phases import to_phases
+from search_core.relaxation.statistics import RunningStatistics
+
+
+class Shared:
+    """The states of one forward pass, with what has been made of them so far.
+
+    Args:
+        statistics: Where normalisations leave theirs.
+    """
+
+    def __init__(self, statistics: RunningStatistics) -> None:
+        self._statistics = statistics
+        self._known: dict[Hashable, Tensor] = {}
+        self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
+
+    def add(self, source: Hashable, state_nchw: Tensor) -> None:
+        """Adds a state.
+
+        Args:
+            source: Its name.
+            state_nchw: The state.
+        """
+        self._known[(source,)] = state_nchw.contiguous(memory_format=torch.channels_last)
+
+    def get(self, source: Hashable, prefix: tuple[nn.Module, ...]) -> Tensor:
+        """A state after some layers.
+
+        Args:
+            source: The state's name.
+            prefix: The layers; each has a sharing key.
+        """
+        key: tuple[Hashable, ...] = (source,)
+        x_nchw = self._known[key]
+        for layer in prefix:
+            key = (*key, layers.sharing_key(layer))
+            known = self._known.get(key)
+            if isinstance(layer, nn.BatchNorm2d):
+                if known is None:
+                    known = self._normalise(key, layer, x_nchw)
+                self._statistics.record(layer, *self._measured[key])
+            elif known is None:
+                known = layer(x_nchw)
+            self._known[key] = x_nchw = known
+        return x_nchw
+
+    def phases(self, source: Hashable, prefix: tuple[nn.Module, ...], d: int) -> Tensor:
+        """The pixels d apart of a state after some layers as images of their own.
+
+        Args:
+            source: The state's name.
+            prefix: The layers.
+            d: Divides height and width.
+
+        Returns:
+            [d * d * n, c, h / d, w / d].
+        """
+        return self._made(("phases", d), source, prefix, lambda x_nchw: to_phases(x_nchw, d))
+
+    def subsampled(self, source: Hashable, prefix: tuple[nn.Module, ...], d: int) -> Tensor:
+        """Every d-th pixel along both axes of a state after some layers.
+
+        Args:
+            source: The state's name.
+            prefix: The layers.
+            d: Pixels from one to the next.
+        """
+        return self._made(
+            ("subsampled", d),
+            source,
+            prefix,
+            lambda x_nchw: x_nchw[:, :, ::d, ::d].contiguous(memory_format=torch.channels_last),
+        )
+
+    def _made(self, what: Hashable, source, prefix, make) -> Tensor:  # type: ignore[no-untyped-def]
+        key = (what, source, *(layers.sharing_key(layer) for layer in prefix))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = make(self.get(source, prefix))
+        return known
+
+    def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
+        mean_c = x_nchw.new_zeros(x_nchw.shape[1])
+        variance_c = torch.zeros_like(mean_c)
+        # With a momentum of 1 the running averages become the batch's own statistics.
+        result_nchw = functional.batch_norm(
+            x_nchw, mean_c, variance_c, training=True, momentum=1.0, eps=norm.eps
+        )
+        self._measured[key] = (mean_c, variance_c)
+        return result_nchw

@@ -1,0 +1,330 @@
+"""The planned relaxation against the plain one, which is the oracle."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_core import weighting
+from search_core.bilevel import BilevelStep
+from search_core.data import LabelledImages
+from search_core.layers import _GroupNorm
+from search_core.primitives import REGISTRY, Slot
+from search_core.randomness import stream
+from search_core.relaxation import Plan, RunningStatistics, Shared, Term, chain_run, chains
+from search_core.relaxation.depthwise import Depthwise
+from search_core.relaxation.phases import from_phases, to_phases
+from search_core.spaces import build_supernet
+from search_core.spec import SearchSpec
+from search_core.spec.primitives import PRIMITIVES
+from search_core.supernet import Supernet
+
+CLASSES = 5
+CELLS = {"channels": 4, "cells": 3, "nodes": 2}
+CUBOID: dict[str, Any] = {
+    "kind": "hypercuboid",
+    "axes": {
+        "channels": [4, 6],
+        "operation": ["sharp_sep_conv", "resizable_pool", "skip_connect", "conv"],
+        "dilation": [1, 2],
+        "kernel_size": [3, 5],
+    },
+    "levels": 1,
+    "strides": [1, 2],
+    "final_channels": 8,
+}
+SPACES: dict[str, dict[str, Any]] = {
+    "darts": {"kind": "darts", **CELLS},
+    "sharp_darts": {"kind": "sharp_darts", **CELLS},
+    "sharper_darts": {"kind": "sharper_darts", **CELLS},
+    "every darts primitive": {"kind": "darts", **CELLS, "primitives": list(PRIMITIVES["darts"])},
+    "every sharp primitive": {
+        "kind": "sharp_darts",
+        **CELLS,
+        "primitives": list(PRIMITIVES["sharp"]),
+    },
+    "hypercuboid": CUBOID,
+}
+
+
+def spec_of(space: dict[str, Any], **algorithm: Any) -> SearchSpec:
+    return SearchSpec.model_validate(
+        {"space": space, "dataset": {"name": "synthetic"}, "algorithm": algorithm}
+    )
+
+
+def supernet(spec: SearchSpec, size: tuple[int, int], dtype: torch.dtype) -> Supernet:
+    network = build_supernet(
+        spec.space,
+        (3, *size),
+        CLASSES,
+        weighting=weighting.from_spec(spec.algorithm),
+        weight_generator=stream(1, "weights"),
+        alpha_generator=stream(1, "alphas"),
+    ).to(dtype)
+    with torch.no_grad():
+        for alpha in network.architecture_parameters():
+            alpha.mul_(300)
+    return network.train()
+
+
+def batch(size: tuple[int, int], dtype: torch.dtype, name: str = "images") -> LabelledImages:
+    generator = stream(2, name)
+    return LabelledImages(
+        torch.randn((5, 3, *size), generator=generator).to(dtype),
+        torch.randint(CLASSES, (5,), generator=generator),
+    )
+
+
+def both(spec: SearchSpec, size: tuple[int, int], dtype: torch.dtype) -> tuple[Supernet, Supernet]:
+    plain = supernet(spec, size, dtype)
+    planned = copy.deepcopy(plain)
+    planned.plan()
+    return plain, planned
+
+
+def loss_and_gradients(network: Supernet, images: LabelledImages) -> tuple[Tensor, list[Tensor]]:
+    loss = functional.cross_entropy(network(images.images_nchw), images.labels_n)
+    parameters = list(network.parameters())
+    return loss.detach(), list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+
+
+def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """Relative, of all together."""
+    with torch.no_grad():
+        differences = [(a - b).norm() for a, b in zip(ours, theirs, strict=True)]
+        sizes = [each.norm() for each in theirs]
+        return float(torch.stack(differences).norm() / torch.stack(sizes).norm())
+
+
+def buffers(network: Supernet) -> list[Tensor]:
+    return [each.double() for each in network.buffers()]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 13)], ids=["even", "odd"])
+@pytest.mark.parametrize("weights", ["scalar", "max_w"])
+@pytest.mark.parametrize("name", SPACES)
+def test_it_is_the_same_function(name: str, weights: str, size: tuple[int, int]) -> None:
+    plain, planned = both(spec_of(SPACES[name], weighting=weights), size, torch.float64)
+    images = batch(size, torch.float64)
+    loss, gradients = loss_and_gradients(plain, images)
+    ours, our_gradients = loss_and_gradients(planned, images)
+    assert float(ours) == pytest.approx(float(loss), rel=1e-9)
+    scale = max(float(each.norm()) for each in gradients)
+    for (label, _), one, other in zip(
+        plain.named_parameters(), our_gradients, gradients, strict=True
+    ):
+        assert float((one - other).norm()) <= 1e-9 * float(other.norm()) + 1e-12 * scale, label
+    for (label, one), other in zip(planned.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=label)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_it_is_the_same_function_in_single_precision(name: str) -> None:
+    size = (16, 16)
+    plain, planned = both(spec_of(SPACES[name], weighting="max_w"), size, torch.float32)
+    errors = []
+    for number in range(4):
+        images = batch(size, torch.float32, f"images {number}")
+        loss, gradients = loss_and_gradients(plain, images)
+        ours, our_gradients = loss_and_gradients(planned, images)
+        errors.append((distance(our_gradients, gradients), abs(float(ours / loss) - 1)))
+    # Of these thousands of values one may be rounded to the other side of a ReLU's kink, by either
+    # form as often, and the gradient jumps there. It does not in all of the batches.
+    assert min(errors) < (1e-4, 1e-4)
+    assert max(error for _, error in errors) < 1e-4
+    assert distance(buffers(planned), buffers(plain)) < 1e-4
+
+
+@st.composite
+def cell_spaces(draw: st.DrawFn) -> dict[str, Any]:
+    kind, family = draw(st.sampled_from([("darts", "darts"), ("sharp_darts", "sharp")]))
+    names = draw(
+        st.lists(st.sampled_from(PRIMITIVES[family]), min_size=2, max_size=4, unique=True)  # type: ignore[index]
+    )
+    return {
+        "kind": kind,
+        "channels": draw(st.integers(2, 5)),
+        "cells": draw(st.integers(3, 4)),
+        "nodes": draw(st.integers(1, 3)),
+        "primitives": names if set(names) != {"none"} else [*names, "skip_connect"],
+    }
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    space=cell_spaces(),
+    order=st.sampled_from(["first", "second"]),
+    weights=st.sampled_from(["scalar", "max_w"]),
+    size=st.tuples(st.integers(8, 13), st.integers(8, 13)),
+)
+def test_a_step_of_any_cell_space_is_the_same(
+    space: dict[str, Any], order: str, weights: str, size: tuple[int, int]
+) -> None:
+    spec = spec_of(space, order=order, weighting=weights)
+    networks = both(spec, size, torch.float64)
+    for network in networks:
+        step = BilevelStep(network, spec.algorithm, spec.training)
+        step(batch(size, torch.float64, "train"), batch(size, torch.float64, "validation"))
+    plain, planned = networks
+    # The finite difference of the second order divides differences of gradients by a small number.
+    tolerance = 1e-9 if order == "first" else 1e-6
+    assert distance(list(planned.parameters()), list(plain.parameters())) < tolerance
+    assert distance(buffers(planned), buffers(plain)) < tolerance
+
+
+@pytest.mark.parametrize("name", ["darts", "hypercuboid"])
+def test_states_go_from_one_form_to_the_other(name: str) -> None:
+    size = (12, 12)
+    plain, planned = both(spec_of(SPACES[name]), size, torch.float64)
+    images = batch(size, torch.float64).images_nchw
+    planned(images)
+    plain.load_state_dict(planned.state_dict())
+    assert torch.equal(plain.eval()(images), planned.eval()(images))
+    assert list(plain.state_dict()) == list(planned.state_dict())
+
+
+@pytest.mark.parametrize("name", ["sharp_darts", "hypercuboid"])
+def test_a_few_images_at_a_time_are_as_good_as_all(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (12, 12)
+    plain, planned = both(spec_of(SPACES[name]), size, torch.float64)
+    monkeypatch.setattr(chain_run, "_CACHED_BYTES", 1)
+    images = batch(size, torch.float64)
+    assert (
+        distance(loss_and_gradients(planned, images)[1], loss_and_gradients(plain, images)[1])
+        < 1e-9
+    )
+
+
+def test_statistics_are_left_alone_where_they_are_not_tracked() -> None:
+    spec = spec_of(SPACES["darts"])
+    _, planned = both(spec, (12, 12), torch.float64)
+    before = [each.clone() for each in planned.buffers()]
+    step = BilevelStep(planned, spec.algorithm, spec.training)
+    train, validation = batch((12, 12), torch.float64), batch((12, 12), torch.float64, "validation")
+    step.train_alphas(train, validation)
+    assert all(map(torch.equal, before, planned.buffers()))
+    step.train_weights(train)
+    assert not all(map(torch.equal, before, planned.buffers()))
+
+
+class Doubled(nn.Module):
+    """Describes nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=True)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        doubled_nchw: Tensor = 2 * self.convolution(x_nchw)
+        return doubled_nchw
+
+
+def operations(channels: int) -> list[nn.Module]:
+    def stages(*activations: nn.Module, dilation: int = 1, kernel: int = 3) -> nn.Sequential:
+        padding = dilation * (kernel // 2)
+        layers: list[nn.Module] = []
+        for activation in activations:
+            layers += [
+                activation,
+                nn.Conv2d(
+                    channels,
+                    channels,
+                    kernel,
+                    padding=padding,
+                    dilation=dilation,
+                    groups=channels,
+                    bias=False,
+                ),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+            ]
+        return nn.Sequential(*layers)
+
+    return [
+        Doubled(channels),
+        stages(nn.ReLU(), nn.ReLU(), nn.ReLU()),
+        stages(nn.ReLU(), nn.SiLU()),
+        stages(nn.ReLU(), nn.ReLU(), dilation=3),
+        stages(nn.ReLU(), nn.ReLU(), dilation=2, kernel=5),
+        stages(nn.ReLU(), kernel=7),
+        nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), *stages(nn.ReLU(), dilation=2)),
+        nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1), _GroupNorm(2, channels)),
+        nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)),
+        nn.Identity(),
+    ]
+
+
+def test_any_module_takes_part_in_a_plan() -> None:
+    channels = 4
+    modules = nn.ModuleList(operations(channels)).double().train()
+    x_nchw = torch.randn(3, channels, 12, 12, dtype=torch.float64, generator=stream(0, "x"))
+    multipliers_k = torch.rand(len(modules), dtype=torch.float64, generator=stream(0, "k"))
+    for each in (x_nchw, multipliers_k):
+        each.requires_grad_()
+    inputs = [x_nchw, multipliers_k, *modules.parameters()]
+    theirs = copy.deepcopy(modules)
+    expected_nchw = torch.stack(
+        [m * operation(x_nchw) for m, operation in zip(multipliers_k, theirs, strict=True)]
+    ).sum(0)
+    statistics = RunningStatistics()
+    shared = Shared(statistics)
+    shared.add("x", x_nchw)
+    plan = Plan([Term("x", "y", index, each) for index, each in enumerate(modules)])
+    sum_nchw = plan(shared, multipliers_k, statistics)["y"]
+    statistics.write()
+    torch.testing.assert_close(sum_nchw, expected_nchw, rtol=1e-9, atol=1e-12)
+    weight_nchw = torch.randn(sum_nchw.shape, dtype=torch.float64, generator=stream(0, "g"))
+    ours = torch.autograd.grad(sum_nchw, inputs, weight_nchw)
+    expected = torch.autograd.grad(
+        expected_nchw, [x_nchw, multipliers_k, *theirs.parameters()], weight_nchw
+    )
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    for one, other in zip(modules.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("family", "name"), [key for key in REGISTRY if key[1] != "none"])
+def test_primitives_are_planned_by_what_they_are_made_of(family: Any, name: str) -> None:
+    chain = chains.plan(REGISTRY[family, name](Slot(4, 4, stride=1, affine=False)))
+    separable = family == "sharp" or not name.startswith("dil")
+    if "sep" in name or "flood" in name or "choke" in name or name.startswith("dil"):
+        assert [stage.depthwise is not None for stage in chain.stages] == [True] * (1 + separable)
+        assert not chain.calls
+    else:
+        assert not chain.stages
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_gradients_of_wide_kernels(kernel: int, stride: int) -> None:
+    generator = stream(0, "wide")
+    x_nchw = torch.randn(2, 3, 9, 11, dtype=torch.float64, generator=generator)
+    weight = torch.randn(3, 1, kernel, kernel, dtype=torch.float64, generator=generator)
+    x_nchw.requires_grad_()
+    weight.requires_grad_()
+    form = Depthwise(stride, kernel // 2)
+    y_nchw = form.forward(x_nchw, weight)
+    d_nchw = torch.randn(y_nchw.shape, dtype=torch.float64, generator=generator)
+    of_x, of_weight = torch.autograd.grad(y_nchw, (x_nchw, weight), d_nchw)
+    torch.testing.assert_close(form.of_input(d_nchw, x_nchw, weight), of_x)
+    torch.testing.assert_close(form.of_weight(d_nchw, x_nchw, weight), of_weight)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_dilated_convolution_is_undilated_ones_of_phases(d: int) -> None:
+    x_nchw = torch.randn(2, 3, 12, 6, dtype=torch.float64, generator=stream(0, "x"))
+    assert torch.equal(from_phases(to_phases(x_nchw, d), d), x_nchw)
+    weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, generator=stream(0, "w"))
+    dilated_nchw = Depthwise(1, d, d).forward(x_nchw, weight)
+    phases_nchw = Depthwise(1, 1).forward(to_phases(x_nchw, d), weight)
+    torch.testing.assert_close(from_phases(phases_nchw, d), dilated_nchw)
