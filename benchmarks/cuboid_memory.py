@@ -108,7 +108,8 @@ def spec_of(case: dict[str, Any]) -> SearchSpec:
                 "train_portion": 1 / 3,
                 "image_shape": case["image_shape"],
             },
-            "algorithm": case.get("algorithm", {}),
+            # The form that takes the most: an estimate is to hold for both.
+            "algorithm": {"relaxation": "plain", **case.get("algorithm", {})},
             "training": {"epochs": 1, "batch_size": batch},
         }
     )
