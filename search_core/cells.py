@@ -103,7 +103,7 @@ class RelaxedCell(nn.Module):
             The output, [n, nodes * channels, h, w] with h and w halved by a reduction.
         """
         states_nchw = [self.older(older_nchw), self.newer(newer_nchw)]
-        if self._plans is not None and self.training:
+        if self._plans is not None and self.training and all(each.applies for each in self._plans):
             return self._planned(self._plans, states_nchw, multipliers_ep)
         first_edge = 0
         for _ in range(self.num_nodes):

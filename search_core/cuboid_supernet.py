@@ -208,7 +208,7 @@ class Mixture(nn.Module):
         Returns:
             The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2.
         """
-        if self._plan is not None and self.training:
+        if self._plan is not None and self.training and self._plan.applies:
             return self._planned(self._plan, states, multipliers_o)
         # Term by term, so that without gradients only the sums are held.
         sums: dict[int, Tensor] = {}

@@ -33,9 +33,9 @@ def sharing_key(layer: nn.Module) -> Hashable | None:
     Args:
         layer: A layer. One that has parameters does what no other does.
     """
-    if isinstance(layer, _ACTIVATIONS):
+    if type(layer) in _ACTIVATIONS:
         return (type(layer), layer.extra_repr().replace("inplace=True", ""))
-    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+    if type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
         return (type(layer), *sorted((key, str(value)) for key, value in _settings(layer).items()))
     if is_batch_norm(layer) and not layer.affine:
         return (type(layer), layer.eps)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from search_core.relaxation.chain_run import ChainRun, Place
 from search_core.relaxation.forms import Form, Measured
@@ -71,8 +70,12 @@ class _Mix(torch.autograd.Function):
         return totals.images()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *d_targets_nchw: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # `once_differentiable` would say so only if nobody asked for chosen inputs' gradients.
+            raise RuntimeError(
+                "a planned relaxation has no second derivative; choose the relaxation 'plain'"
+            )
         form: Form = ctx.form
         multipliers_k, *rest = ctx.saved_tensors
         saved, tensors = iter(rest[: ctx.num_saved]), rest[ctx.num_saved :]

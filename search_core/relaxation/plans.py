@@ -58,7 +58,20 @@ class Plan:
         self._features = [(term, chain) for term, chain in planned if not chain.stages]
         self._chains = [(term, chain) for term, chain in planned if chain.stages]
         ordered = [*self._features, *self._chains]
+        self._norms = [
+            module
+            for term in terms
+            for module in term.operation.modules()
+            if isinstance(module, nn.BatchNorm2d)
+        ]
         self._indices = torch.tensor([term.index for term, _ in ordered])
+
+    @property
+    def applies(self) -> bool:
+        """Whether the operations are in a state that a plan knows; else they are called plainly."""
+        return not _casts() and all(
+            norm.training and norm.momentum is not None for norm in self._norms
+        )
 
     def __call__(
         self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
@@ -119,6 +132,10 @@ class _Sources:
         return index
 
 
+def _casts() -> bool:
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
 def _called(x_nchw: Tensor, chain: Chain) -> Tensor:
     for call in chain.calls:
         x_nchw = call(x_nchw)
@@ -127,19 +144,18 @@ def _called(x_nchw: Tensor, chain: Chain) -> Tensor:
 
 def _source(term: Term, chain: Chain, shared: Shared) -> tuple[Tensor, int, StageForm]:
     """What the stages read, how its pixels lie, and the form of the first of them."""
-    stage = chain.stages[0]
-    form = _form(stage)
+    form = _form(chain.stages[0])
+    x_nchw = shared.get(term.source, chain.shared)
     if not chain.calls and form.depthwise is not None and form.depthwise.dilation > 1:
         dilation, stride = form.depthwise.dilation, form.depthwise.stride
-        undilated = StageForm(
-            Depthwise(1, form.depthwise.padding // dilation), form.affine, form.eps
-        )
+        padding = form.depthwise.padding // dilation
+        undilated = StageForm(Depthwise(1, padding), form.affine, form.eps)
         if stride == dilation:
-            return shared.subsampled(term.source, chain.shared, dilation), 1, undilated
-        height, width = shared.get(term.source, chain.shared).shape[2:]
+            return shared.subsampled(x_nchw, dilation), 1, undilated
+        height, width = x_nchw.shape[2:]
         if stride == 1 and height % dilation == 0 and width % dilation == 0:
-            return shared.phases(term.source, chain.shared, dilation), dilation, undilated
-    return _called(shared.get(term.source, chain.shared), chain), 1, form
+            return shared.phases(x_nchw, dilation), dilation, undilated
+    return _called(x_nchw, chain), 1, form
 
 
 def _form(stage: Stage) -> StageForm:

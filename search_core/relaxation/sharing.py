@@ -36,7 +36,7 @@ class Shared:
         self._known[(source,)] = state_nchw.contiguous(memory_format=torch.channels_last)
 
     def get(self, source: Hashable, prefix: tuple[nn.Module, ...]) -> Tensor:
-        """A state after some layers.
+        """A state after some layers; asked once for each operation, whose statistics it records.
 
         Args:
             source: The state's name.
@@ -56,40 +56,33 @@ class Shared:
             self._known[key] = x_nchw = known
         return x_nchw
 
-    def phases(self, source: Hashable, prefix: tuple[nn.Module, ...], d: int) -> Tensor:
-        """The pixels d apart of a state after some layers as images of their own.
+    def phases(self, x_nchw: Tensor, d: int) -> Tensor:
+        """The pixels d apart of what `get` returned as images of their own.
 
         Args:
-            source: The state's name.
-            prefix: The layers.
+            x_nchw: What it returned.
             d: Divides height and width.
 
         Returns:
             [d * d * n, c, h / d, w / d].
         """
-        return self._made(("phases", d), source, prefix, lambda x_nchw: to_phases(x_nchw, d))
+        key = ("phases", d, id(x_nchw))
+        if key not in self._known:
+            self._known[key] = to_phases(x_nchw, d)
+        return self._known[key]
 
-    def subsampled(self, source: Hashable, prefix: tuple[nn.Module, ...], d: int) -> Tensor:
-        """Every d-th pixel along both axes of a state after some layers.
+    def subsampled(self, x_nchw: Tensor, d: int) -> Tensor:
+        """Every d-th pixel along both axes of what `get` returned.
 
         Args:
-            source: The state's name.
-            prefix: The layers.
+            x_nchw: What it returned.
             d: Pixels from one to the next.
         """
-        return self._made(
-            ("subsampled", d),
-            source,
-            prefix,
-            lambda x_nchw: x_nchw[:, :, ::d, ::d].contiguous(memory_format=torch.channels_last),
-        )
-
-    def _made(self, what: Hashable, source, prefix, make) -> Tensor:  # type: ignore[no-untyped-def]
-        key = (what, source, *(layers.sharing_key(layer) for layer in prefix))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = make(self.get(source, prefix))
-        return known
+        key = ("subsampled", d, id(x_nchw))
+        if key not in self._known:
+            every_nchw = x_nchw[:, :, ::d, ::d]
+            self._known[key] = every_nchw.contiguous(memory_format=torch.channels_last)
+        return self._known[key]
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
         mean_c = x_nchw.new_zeros(x_nchw.shape[1])

@@ -43,7 +43,12 @@ class RunningStatistics:
             mean_c: Mean of the batch.
             variance_c: Its variance.
             count: Values of a channel.
+
+        Raises:
+            ValueError: There is only one, so that nothing can be normalised.
         """
+        if count == 1:
+            raise ValueError("one value for each channel cannot be normalised; use larger batches")
         self.record(norm, mean_c, variance_c * (count / (count - 1)))
 
     @torch.no_grad()

@@ -328,3 +328,61 @@ def test_a_dilated_convolution_is_undilated_ones_of_phases(d: int) -> None:
     dilated_nchw = Depthwise(1, d, d).forward(x_nchw, weight)
     phases_nchw = Depthwise(1, 1).forward(to_phases(x_nchw, d), weight)
     torch.testing.assert_close(from_phases(phases_nchw, d), dilated_nchw)
+
+
+def test_statistics_are_recorded_once_for_each_operation() -> None:
+    def operation(stride: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.BatchNorm2d(4, affine=False),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, stride, padding=2, dilation=2, groups=4, bias=False),
+            nn.Conv2d(4, 4, 1, bias=False),
+            nn.BatchNorm2d(4),
+        )
+
+    for stride, size in ((1, 12), (1, 11), (2, 12)):
+        modules = nn.ModuleList([operation(stride), operation(stride)]).double()
+        theirs = copy.deepcopy(modules)
+        x_nchw = torch.randn(2, 4, size, size, dtype=torch.float64, generator=stream(0, "x"))
+        for each in theirs:
+            each(x_nchw)
+        statistics = RunningStatistics()
+        shared = Shared(statistics)
+        shared.add("x", x_nchw)
+        plan = Plan([Term("x", "y", index, each) for index, each in enumerate(modules)])
+        plan(shared, torch.ones(2, dtype=torch.float64), statistics)
+        statistics.write()
+        for one, other in zip(modules.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_what_a_plan_does_not_know_is_computed_plainly() -> None:
+    size = (12, 12)
+    plain, planned = both(spec_of(SPACES["darts"]), size, torch.float64)
+    images = batch(size, torch.float64).images_nchw
+    for network in (plain, planned):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    assert torch.equal(planned(images), plain(images))
+    for network in (plain, planned):
+        for module in network.train().modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+    assert torch.equal(planned(images), plain(images))
+    assert all(map(torch.equal, planned.buffers(), plain.buffers()))
+
+
+def test_second_derivatives_are_refused() -> None:
+    size = (12, 12)
+    _, planned = both(spec_of(SPACES["darts"]), size, torch.float64)
+    images = batch(size, torch.float64)
+    loss = functional.cross_entropy(planned(images.images_nchw), images.labels_n)
+    with pytest.raises(RuntimeError, match="choose the relaxation 'plain'"):
+        torch.autograd.grad(loss, planned.architecture_parameters(), create_graph=True)
+
+
+def test_one_value_for_a_channel_is_refused() -> None:
+    statistics = RunningStatistics()
+    with pytest.raises(ValueError, match="larger batches"):
+        statistics.record_biased(nn.BatchNorm2d(1), torch.zeros(1), torch.zeros(1), 1)
