@@ -35,7 +35,8 @@ _SPEC: Final[dict[str, Any]] = {
         "levels": 2,
         "final_channels": 32,
     },
-    "algorithm": {"architecture_learning_rate": 0.1},
+    # Only the plain form skips.
+    "algorithm": {"architecture_learning_rate": 0.1, "relaxation": "plain"},
     "training": {"batch_size": 64, "learning_rate": 0.1},
 }
 

@@ -1,10 +1,19 @@
 import json
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from benchmarks.search_step import SPACES, main
 
 SMALL = ["--size", "8", "--batch", "2", "--repeats", "1", "--channels", "2", "--cells", "3"]
+
+
+@pytest.fixture(autouse=True)
+def _threads_put_back() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.mark.parametrize("order", ["first", "second"])

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+import torch
 from sqlalchemy import Engine
 
 from search_core.spec import SearchSpec
@@ -35,6 +36,15 @@ TINY: dict[str, Any] = {
     },
     "training": {"epochs": 2, "batch_size": 256},
 }
+
+
+@pytest.fixture(autouse=True)
+def _as_many_threads_as_a_trial() -> Iterator[None]:
+    """Runs in the test's own process are compared with trials of one core, to the bit."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 def tiny(**fields: Any) -> SearchSpec:
