@@ -21,7 +21,6 @@ from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
-from search_core.supernet import Supernet
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
@@ -84,7 +83,7 @@ class SearchRun:
             weight_generator=stream(seed, "weights"),
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
-        if _is_planned(spec, self.network):
+        if _is_planned(spec, torch.device(device)):
             self.network.plan()
         # One core trains; the others of the trial read ahead, where images come from files.
         dataset = data.load(spec.dataset, data_root, num_workers=spec.resources.cpus - 1)
@@ -305,10 +304,9 @@ class SearchRun:
         )
 
 
-def _is_planned(spec: SearchSpec, network: Supernet) -> bool:
+def _is_planned(spec: SearchSpec, device: torch.device) -> bool:
     relaxation = spec.algorithm.relaxation
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    return relaxation == "fast" or (relaxation == "auto" and on_cpu)
+    return relaxation == "fast" or (relaxation == "auto" and device.type == "cpu")
 
 
 def _settings(spec: SearchSpec) -> str:

@@ -40,8 +40,8 @@ class Chain:
     stages: tuple[Stage, ...]
 
 
-def plan(operation: nn.Module) -> Chain:
-    """Plans an operation.
+def chain_of(operation: nn.Module) -> Chain:
+    """Reads off an operation how it is computed.
 
     Args:
         operation: The operation.

@@ -53,7 +53,7 @@ class Plan:
     """
 
     def __init__(self, terms: Sequence[Term]) -> None:
-        planned = [(term, chains.plan(term.operation)) for term in terms]
+        planned = [(term, chains.chain_of(term.operation)) for term in terms]
         self._targets = list(dict.fromkeys(term.target for term in terms))
         self._features = [(term, chain) for term, chain in planned if not chain.stages]
         self._chains = [(term, chain) for term, chain in planned if chain.stages]

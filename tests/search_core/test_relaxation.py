@@ -22,7 +22,7 @@ from search_core.relaxation.depthwise import Depthwise
 from search_core.relaxation.phases import from_phases, to_phases
 from search_core.spaces import build_supernet
 from search_core.spec import SearchSpec
-from search_core.spec.primitives import PRIMITIVES
+from search_core.spec.primitives import PRIMITIVES, Family
 from search_core.supernet import Supernet
 
 CLASSES = 5
@@ -51,6 +51,9 @@ SPACES: dict[str, dict[str, Any]] = {
     },
     "hypercuboid": CUBOID,
 }
+
+
+FAMILIES: list[tuple[str, Family]] = [("darts", "darts"), ("sharp_darts", "sharp")]
 
 
 def spec_of(space: dict[str, Any], **algorithm: Any) -> SearchSpec:
@@ -144,10 +147,8 @@ def test_it_is_the_same_function_in_single_precision(name: str) -> None:
 
 @st.composite
 def cell_spaces(draw: st.DrawFn) -> dict[str, Any]:
-    kind, family = draw(st.sampled_from([("darts", "darts"), ("sharp_darts", "sharp")]))
-    names = draw(
-        st.lists(st.sampled_from(PRIMITIVES[family]), min_size=2, max_size=4, unique=True)  # type: ignore[index]
-    )
+    kind, family = draw(st.sampled_from(FAMILIES))
+    names = draw(st.lists(st.sampled_from(PRIMITIVES[family]), min_size=2, max_size=4, unique=True))
     return {
         "kind": kind,
         "channels": draw(st.integers(2, 5)),
@@ -295,7 +296,7 @@ def test_any_module_takes_part_in_a_plan() -> None:
 
 @pytest.mark.parametrize(("family", "name"), [key for key in REGISTRY if key[1] != "none"])
 def test_primitives_are_planned_by_what_they_are_made_of(family: Any, name: str) -> None:
-    chain = chains.plan(REGISTRY[family, name](Slot(4, 4, stride=1, affine=False)))
+    chain = chains.chain_of(REGISTRY[family, name](Slot(4, 4, stride=1, affine=False)))
     separable = family == "sharp" or not name.startswith("dil")
     if "sep" in name or "flood" in name or "choke" in name or name.startswith("dil"):
         assert [stage.depthwise is not None for stage in chain.stages] == [True] * (1 + separable)
