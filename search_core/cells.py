@@ -122,13 +122,10 @@ class RelaxedCell(nn.Module):
         shared = Shared(statistics)
         for source, state_nchw in enumerate(states_nchw):
             shared.add(source, state_nchw)
-        nodes_nchw = []
-        for target, plan in enumerate(plans, start=2):
-            node_nchw = plan(shared, multipliers_ep.flatten(), statistics)[target]
-            shared.add(target, node_nchw)
-            nodes_nchw.append(node_nchw)
+        for plan in plans:
+            plan(shared, multipliers_ep.flatten(), statistics)
         statistics.write()
-        return torch.cat(nodes_nchw, dim=1)
+        return shared.concatenated(range(2, 2 + self.num_nodes))
 
     def _terms(self, node: int) -> list[Term]:
         first_edge = sum(2 + before for before in range(node))

@@ -231,7 +231,7 @@ class Mixture(nn.Module):
             return
         self._plan = Plan(
             [
-                Term(*join, index, operation)
+                Term(("in", join[0]), ("out", join[1]), index, operation)
                 for index, (operation, join) in enumerate(
                     zip(self.operations, self.joins, strict=True)
                 )
@@ -244,10 +244,10 @@ class Mixture(nn.Module):
         statistics = RunningStatistics()
         shared = Shared(statistics)
         for channels, state_nchw in states.items():
-            shared.add(channels, state_nchw)
-        sums = plan(shared, multipliers_o, statistics)
+            shared.add(("in", channels), state_nchw)
+        plan(shared, multipliers_o, statistics)
         statistics.write()
-        return {channels: sums[channels] for channels in states}
+        return {channels: shared.get(("out", channels)) for channels in states}
 
     def skipped(self, multipliers_o: Tensor) -> frozenset[int]:
         """Indices of the operations that are not worth computing.

@@ -1,30 +1,39 @@
-"""Sums of operations without their tensors: what is computed, and from what."""
+"""Sums of operations without their tensors: what is computed, and from what.
+
+Legend: i channels that come in, o channels that go out, k taps along an axis.
+"""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from search_core.relaxation.depthwise import Depthwise
-
 
 @dataclass(frozen=True)
 class StageForm:
-    """A stage without its weights.
+    """A stage without its weights: a depthwise and a pointwise convolution, a normalisation.
 
     Attributes:
-        depthwise: Its depthwise convolution, or None.
+        ins: Channels that come in.
+        outs: Channels that go out.
+        kernel: Taps along an axis of the depthwise convolution; 0 where there is none.
+        stride: Of the output.
+        dilation: Pixels between two taps.
         affine: Whether its normalisation learns a scale and a shift.
         eps: Of the normalisation.
     """
 
-    depthwise: Depthwise | None
+    ins: int
+    outs: int
+    kernel: int
+    stride: int
+    dilation: int
     affine: bool
     eps: float
 
     @property
     def num_weights(self) -> int:
         """How many tensors its weights are: depthwise, pointwise, scale, shift."""
-        return (self.depthwise is not None) + 1 + 2 * self.affine
+        return (self.kernel > 0) + 1 + 2 * self.affine
 
 
 @dataclass(frozen=True)
@@ -34,19 +43,24 @@ class ChainForm:
     Attributes:
         source: The index of what it reads.
         target: The index of what it adds to.
-        phases: How far apart the pixels are that the source holds as images; 1 is as usual.
+        rectified: Whether the first stage rectifies what it reads; the others do.
         stages: Its stages.
     """
 
     source: int
     target: int
-    phases: int
+    rectified: bool
     stages: tuple[StageForm, ...]
 
     @property
     def num_weights(self) -> int:
         """How many tensors its weights are."""
         return sum(stage.num_weights for stage in self.stages)
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds of a pixel, by which work is shared out."""
+        return sum(stage.ins * (stage.kernel**2 + stage.outs) for stage in self.stages)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from torch import nn
 
 from search_core.layers import ACTIVATIONS
+from search_core.relaxation.kernels.depthwise import KERNELS
 
 _ACTIVATIONS = tuple(ACTIVATIONS.values())
 
@@ -61,7 +62,7 @@ def is_depthwise(layer: nn.Module) -> bool:
     kernel, dilation = layer.kernel_size[0], layer.dilation[0]
     return (
         layer.groups == layer.in_channels == layer.out_channels
-        and kernel % 2 == 1
+        and kernel in KERNELS
         and layer.kernel_size == (kernel, kernel)
         and layer.dilation == (dilation, dilation)
         and layer.stride[0] == layer.stride[1]

@@ -3,17 +3,17 @@
 Legend: n images, c channels, h height, w width, k terms.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from search_core.relaxation import chains
+from search_core.relaxation import chains, lanes
 from search_core.relaxation.chains import Chain, Stage
-from search_core.relaxation.depthwise import Depthwise
 from search_core.relaxation.forms import ChainForm, Form, StageForm
+from search_core.relaxation.lanes import Lanes
 from search_core.relaxation.mixing import mix
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.statistics import RunningStatistics
@@ -75,61 +75,53 @@ class Plan:
 
     def __call__(
         self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
-    ) -> Mapping[Hashable, Tensor]:
-        """The targets.
+    ) -> None:
+        """Adds the targets to the states.
 
         Args:
-            shared: Knows the sources.
+            shared: Knows the sources, and gets to know the targets.
             multipliers_k: By the terms' indices.
             statistics: Where normalisations leave theirs.
-
-        Returns:
-            The sums, [n, c, h, w] by target.
         """
-        self._indices = self._indices.to(multipliers_k.device)
-        features = [
-            _called(shared.get(term.source, chain.shared), chain) for term, chain in self._features
-        ]
-        sources = _Sources()
+        features = [self._feature(term, chain, shared) for term, chain in self._features]
+        sources: dict[int, tuple[int, Lanes]] = {}
         forms = []
         weights: list[Tensor] = []
         for term, chain in self._chains:
-            source_nchw, phases, first = _source(term, chain, shared)
+            source, rectified = _source(term, chain, shared)
+            index, _ = sources.setdefault(id(source.values), (len(sources), source))
             forms.append(
                 ChainForm(
-                    sources.index(source_nchw),
+                    index,
                     self._targets.index(term.target),
-                    phases,
-                    (first, *map(_form, chain.stages[1:])),
+                    rectified,
+                    tuple(map(_form, chain.stages)),
                 )
             )
             weights += [weight for stage in chain.stages for weight in _weights(stage)]
         form = Form(
             tuple(self._targets.index(term.target) for term, _ in self._features),
-            len(sources.tensors),
+            len(sources),
             tuple(forms),
         )
         totals, measured = mix(
-            form, multipliers_k[self._indices], features, sources.tensors, weights
+            form,
+            multipliers_k[self._indices],
+            features,
+            [source for _, source in sources.values()],
+            weights,
         )
         norms = [stage.norm for _, chain in self._chains for stage in chain.stages]
         for norm, each in zip(norms, measured, strict=True):
             statistics.record_biased(norm, each.mean_o, each.variance_o, each.count)
-        return dict(zip(self._targets, totals, strict=True))
+        for target, total in zip(self._targets, totals, strict=True):
+            shared.add(target, total)
 
-
-class _Sources:
-    """Different tensors, in the order of their first use."""
-
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-        self._indices: dict[int, int] = {}
-
-    def index(self, x_nchw: Tensor) -> int:
-        index = self._indices.setdefault(id(x_nchw), len(self.tensors))
-        if index == len(self.tensors):
-            self.tensors.append(x_nchw)
-        return index
+    @staticmethod
+    def _feature(term: Term, chain: Chain, shared: Shared) -> Lanes:
+        if not chain.calls:
+            return shared.in_lanes(term.source, chain.shared)
+        return lanes.into(_called(shared.get(term.source, chain.shared), chain))
 
 
 def _casts() -> bool:
@@ -139,31 +131,28 @@ def _casts() -> bool:
 def _called(x_nchw: Tensor, chain: Chain) -> Tensor:
     for call in chain.calls:
         x_nchw = call(x_nchw)
-    return x_nchw.contiguous(memory_format=torch.channels_last)
+    return x_nchw
 
 
-def _source(term: Term, chain: Chain, shared: Shared) -> tuple[Tensor, int, StageForm]:
-    """What the stages read, how its pixels lie, and the form of the first of them."""
-    form = _form(chain.stages[0])
-    x_nchw = shared.get(term.source, chain.shared)
-    if not chain.calls and form.depthwise is not None and form.depthwise.dilation > 1:
-        dilation, stride = form.depthwise.dilation, form.depthwise.stride
-        padding = form.depthwise.padding // dilation
-        undilated = StageForm(Depthwise(1, padding), form.affine, form.eps)
-        if stride == dilation:
-            return shared.subsampled(x_nchw, dilation), 1, undilated
-        height, width = x_nchw.shape[2:]
-        if stride == 1 and height % dilation == 0 and width % dilation == 0:
-            return shared.phases(x_nchw, dilation), dilation, undilated
-    return _called(x_nchw, chain), 1, form
+def _source(term: Term, chain: Chain, shared: Shared) -> tuple[Lanes, bool]:
+    """What the stages read, and whether they rectify it."""
+    if chain.calls:
+        return lanes.into(_called(shared.get(term.source, chain.shared), chain)), False
+    *before, last = chain.shared or (None,)
+    if type(last) is nn.ReLU:
+        return shared.in_lanes(term.source, tuple(before)), True
+    return shared.in_lanes(term.source, chain.shared), False
 
 
 def _form(stage: Stage) -> StageForm:
-    depthwise = None
-    if stage.depthwise is not None:
-        module = stage.depthwise
-        depthwise = Depthwise(module.stride[0], int(module.padding[0]), module.dilation[0])
-    return StageForm(depthwise, stage.norm.affine, stage.norm.eps)
+    outs, ins = stage.pointwise.weight.shape[:2]
+    module = stage.depthwise
+    kernel, stride, dilation = (
+        (0, 1, 1)
+        if module is None
+        else (module.kernel_size[0], module.stride[0], module.dilation[0])
+    )
+    return StageForm(ins, outs, kernel, stride, dilation, stage.norm.affine, stage.norm.eps)
 
 
 def _weights(stage: Stage) -> list[Tensor]:

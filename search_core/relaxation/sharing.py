@@ -1,16 +1,16 @@
 """What several operations need of the same state, computed once.
 
-Legend: n images, c channels, h height, w width, d dilation.
+Legend: n images, c channels, h height, w width.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_core.relaxation import layers
-from search_core.relaxation.phases import to_phases
+from search_core.relaxation import lanes, layers
+from search_core.relaxation.lanes import Lanes
 from search_core.relaxation.statistics import RunningStatistics
 
 
@@ -24,18 +24,22 @@ class Shared:
     def __init__(self, statistics: RunningStatistics) -> None:
         self._statistics = statistics
         self._known: dict[Hashable, Tensor] = {}
+        self._lanes: dict[Hashable, Lanes] = {}
         self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
-    def add(self, source: Hashable, state_nchw: Tensor) -> None:
+    def add(self, source: Hashable, state: Tensor | Lanes) -> None:
         """Adds a state.
 
         Args:
             source: Its name.
-            state_nchw: The state.
+            state: The state, [n, c, h, w] or in lanes.
         """
-        self._known[(source,)] = state_nchw.contiguous(memory_format=torch.channels_last)
+        if isinstance(state, Lanes):
+            self._lanes[source,] = state
+        else:
+            self._known[source,] = state
 
-    def get(self, source: Hashable, prefix: tuple[nn.Module, ...]) -> Tensor:
+    def get(self, source: Hashable, prefix: tuple[nn.Module, ...] = ()) -> Tensor:
         """A state after some layers; asked once for each operation, whose statistics it records.
 
         Args:
@@ -43,6 +47,8 @@ class Shared:
             prefix: The layers; each has a sharing key.
         """
         key: tuple[Hashable, ...] = (source,)
+        if key not in self._known:
+            self._known[key] = lanes.out_of(self._lanes[key])
         x_nchw = self._known[key]
         for layer in prefix:
             key = (*key, layers.sharing_key(layer))
@@ -56,33 +62,30 @@ class Shared:
             self._known[key] = x_nchw = known
         return x_nchw
 
-    def phases(self, x_nchw: Tensor, d: int) -> Tensor:
-        """The pixels d apart of what `get` returned as images of their own.
+    def in_lanes(self, source: Hashable, prefix: tuple[nn.Module, ...] = ()) -> Lanes:
+        """The same in lanes.
 
         Args:
-            x_nchw: What it returned.
-            d: Divides height and width.
-
-        Returns:
-            [d * d * n, c, h / d, w / d].
+            source: The state's name.
+            prefix: The layers; each has a sharing key.
         """
-        key = ("phases", d, id(x_nchw))
-        if key not in self._known:
-            self._known[key] = to_phases(x_nchw, d)
-        return self._known[key]
+        key = (source, *map(layers.sharing_key, prefix))
+        if not prefix and key in self._lanes:
+            return self._lanes[key]
+        x_nchw = self.get(source, prefix)
+        if key not in self._lanes:
+            self._lanes[key] = lanes.into(x_nchw)
+        return self._lanes[key]
 
-    def subsampled(self, x_nchw: Tensor, d: int) -> Tensor:
-        """Every d-th pixel along both axes of what `get` returned.
+    def concatenated(self, sources: Sequence[Hashable]) -> Tensor:
+        """The channels of several states, one behind the other.
 
         Args:
-            x_nchw: What it returned.
-            d: Pixels from one to the next.
+            sources: Their names.
         """
-        key = ("subsampled", d, id(x_nchw))
-        if key not in self._known:
-            every_nchw = x_nchw[:, :, ::d, ::d]
-            self._known[key] = every_nchw.contiguous(memory_format=torch.channels_last)
-        return self._known[key]
+        if all((source,) in self._lanes for source in sources):
+            return lanes.out_of(lanes.concatenated([self._lanes[source,] for source in sources]))
+        return torch.cat([self.get(source) for source in sources], dim=1)
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
         mean_c = x_nchw.new_zeros(x_nchw.shape[1])

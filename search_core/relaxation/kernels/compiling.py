@@ -1,0 +1,61 @@
+"""How kernels are compiled: when first called, and kept on disk for the next process.
+
+Legend: l lanes, the images that one vector holds.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numba
+from llvmlite import binding
+from numba import extending
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_HERE: Final = Path(__file__).parent
+
+
+def compiled(function: _Function) -> _Function:
+    """Compiles a function for the types that it is called with.
+
+    It lets go of the interpreter's lock, so that threads run side by side. What was compiled is
+    kept in numba's cache, in a folder of its own for each state of these modules: numba alone would
+    not see that a function of another module has changed.
+
+    Args:
+        function: Of arrays, numbers and tuples of them.
+    """
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_cache())
+    try:
+        kernel: _Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
+    return kernel
+
+
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function of types, which returns a signature and a code generator, callable."""
+    made: Callable[..., Any] = extending.intrinsic(function)
+    return made
+
+
+def _lanes() -> int:
+    """As many single-precision numbers as a register holds, and no fewer than 8."""
+    features = binding.get_host_cpu_features()
+    return 16 if features.get("avx512f") else 8
+
+
+def _cache() -> Path:
+    digest = hashlib.sha256()
+    for source in sorted(_HERE.glob("*.py")):
+        digest.update(source.read_bytes())
+    chosen = numba.config.CACHE_DIR
+    root = Path(chosen) if chosen else Path.home() / ".cache" / "dartboard"
+    return root / f"kernels-{digest.hexdigest()[:16]}"
+
+
+LANES: Final = _lanes()
+"""Images that one vector holds."""
