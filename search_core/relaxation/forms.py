@@ -5,8 +5,6 @@ Legend: i channels that come in, o channels that go out, k taps along an axis.
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 
 @dataclass(frozen=True)
 class StageForm:
@@ -57,11 +55,6 @@ class ChainForm:
         """How many tensors its weights are."""
         return sum(stage.num_weights for stage in self.stages)
 
-    @property
-    def cost(self) -> int:
-        """Multiply-adds of a pixel, by which work is shared out."""
-        return sum(stage.ins * (stage.kernel**2 + stage.outs) for stage in self.stages)
-
 
 @dataclass(frozen=True)
 class Form:
@@ -76,18 +69,3 @@ class Form:
     features: tuple[int, ...]
     num_sources: int
     chains: tuple[ChainForm, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a normalisation measured.
-
-    Attributes:
-        mean_o: Mean of each channel.
-        variance_o: Biased variance.
-        count: Values of a channel.
-    """
-
-    mean_o: Tensor
-    variance_o: Tensor
-    count: int

@@ -98,7 +98,7 @@ def _gathered(x_nchw: Tensor) -> Tensor:
 def _scattered(values: Tensor, images: int) -> Tensor:
     _, c, h, w, _ = values.shape
     memory_format = torch.contiguous_format if c % LANES else torch.channels_last
-    x_nchw = values.new_empty((images, c, h, w)).to(memory_format=memory_format)
+    x_nchw = torch.empty((images, c, h, w), dtype=values.dtype, memory_format=memory_format)
     lines, line, count, y_line, step = _lines(x_nchw)
     out_of_lanes(
         numbers(values), c * h * w * LANES, y_line, step, images, _memory(x_nchw), c * h * w, lines,

@@ -4,11 +4,16 @@ Kernels let go of the interpreter's lock. Which thread does what depends on the 
 that sums are always added up in the same order and two runs give the same bits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
+from torch import Tensor
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Result = TypeVar("_Result")
 
 
 def shares(costs: Sequence[float]) -> list[list[int]]:
@@ -30,39 +35,40 @@ def shares(costs: Sequence[float]) -> list[list[int]]:
     return [sorted(share) for share in found]
 
 
-def run(pieces: Sequence[Callable[[], None]], costs: Sequence[float]) -> None:
-    """Does pieces of work side by side.
+def each(function: Callable[[Sequence[int]], _Result], tasks: Sequence[list[int]]) -> list[_Result]:
+    """Calls a function with each task at the same time, with the first one on this thread.
 
     Args:
-        pieces: The pieces; none may need another.
-        costs: What each costs, in any unit.
-    """
-
-    def work(share: Sequence[int]) -> None:
-        for index in share:
-            pieces[index]()
-
-    together([lambda share=share: work(share) for share in shares(costs)])
-
-
-def together(tasks: Sequence[Callable[[], None]]) -> None:
-    """Runs tasks at the same time, the first one on this thread.
-
-    Args:
+        function: What is called. It computes no gradients.
         tasks: As many as threads.
+
+    Returns:
+        What the calls returned.
     """
-    if not tasks:
-        return
+
+    def without_gradients(task: list[int]) -> _Result:
+        with torch.no_grad():
+            return function(task)
+
     first, *others = tasks
-    futures = [_pool(len(others)).submit(_without_gradients, task) for task in others]
-    first()
-    for future in futures:
-        future.result()
+    futures = [_pool(len(others)).submit(without_gradients, task) for task in others]
+    return [without_gradients(first), *(future.result() for future in futures)]
 
 
-def _without_gradients(task: Callable[[], None]) -> None:
-    with torch.no_grad():
-        task()
+def added(parts: Sequence[dict[_Key, Tensor]]) -> dict[_Key, Tensor]:
+    """The sums of tensors by their keys, in place of the first ones.
+
+    Args:
+        parts: In the order in which they are added.
+    """
+    total: dict[_Key, Tensor] = {}
+    for part in parts:
+        for key, value in part.items():
+            if key in total:
+                total[key] += value
+            else:
+                total[key] = value
+    return total
 
 
 @lru_cache

@@ -15,6 +15,7 @@ from search_core.relaxation.chains import Chain, Stage
 from search_core.relaxation.forms import ChainForm, Form, StageForm
 from search_core.relaxation.lanes import Lanes
 from search_core.relaxation.mixing import mix
+from search_core.relaxation.program import Program
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.statistics import RunningStatistics
 
@@ -64,6 +65,8 @@ class Plan:
             for module in term.operation.modules()
             if isinstance(module, nn.BatchNorm2d)
         ]
+        self._stages = [stage for _, chain in self._chains for stage in chain.stages]
+        self._programs: dict[Hashable, tuple[Form, Program]] = {}
         self._indices = torch.tensor([term.index for term, _ in ordered])
 
     @property
@@ -84,38 +87,59 @@ class Plan:
             statistics: Where normalisations leave theirs.
         """
         features = [self._feature(term, chain, shared) for term, chain in self._features]
-        sources: dict[int, tuple[int, Lanes]] = {}
-        forms = []
-        weights: list[Tensor] = []
+        sources: list[Lanes] = []
+        known: dict[int, int] = {}
+        reads = []
         for term, chain in self._chains:
             source, rectified = _source(term, chain, shared)
-            index, _ = sources.setdefault(id(source.values), (len(sources), source))
-            forms.append(
-                ChainForm(
-                    index,
-                    self._targets.index(term.target),
-                    rectified,
-                    tuple(map(_form, chain.stages)),
-                )
-            )
-            weights += [weight for stage in chain.stages for weight in _weights(stage)]
-        form = Form(
-            tuple(self._targets.index(term.target) for term, _ in self._features),
-            len(sources),
-            tuple(forms),
-        )
+            index = known.setdefault(id(source.values), len(sources))
+            if index == len(sources):
+                sources.append(source)
+            reads.append((index, rectified))
+        form, program = self._program(tuple(reads), features, sources)
+        weights = [weight for stage in self._stages for weight in _weights(stage)]
         totals, measured = mix(
-            form,
-            multipliers_k[self._indices],
-            features,
-            [source for _, source in sources.values()],
-            weights,
+            program, form, multipliers_k[self._indices], features, sources, weights
         )
-        norms = [stage.norm for _, chain in self._chains for stage in chain.stages]
-        for norm, each in zip(norms, measured, strict=True):
-            statistics.record_biased(norm, each.mean_o, each.variance_o, each.count)
-        for target, total in zip(self._targets, totals, strict=True):
-            shared.add(target, total)
+        for stage, count, (mean_o, variance_o) in zip(
+            self._stages, program.counts, measured, strict=True
+        ):
+            statistics.record_biased(stage.norm, mean_o, variance_o, count)
+        for index, total in totals.items():
+            shared.add(self._targets[index], total)
+
+    def _program(
+        self,
+        reads: tuple[tuple[int, bool], ...],
+        features: Sequence[Lanes],
+        sources: Sequence[Lanes],
+    ) -> tuple[Form, Program]:
+        """What is computed of tensors of these shapes; the same as before if they are the same."""
+        some = (features or sources)[0]
+        key = (
+            reads,
+            some.images,
+            some.values.dtype,
+            tuple(each.values.shape for each in features),
+            tuple(each.values.shape for each in sources),
+        )
+        if key not in self._programs:
+            form = Form(
+                tuple(self._targets.index(term.target) for term, _ in self._features),
+                len(sources),
+                tuple(
+                    ChainForm(
+                        index,
+                        self._targets.index(term.target),
+                        rectified,
+                        tuple(map(_form, chain.stages)),
+                    )
+                    for (term, chain), (index, rectified) in zip(self._chains, reads, strict=True)
+                ),
+            )
+            program = Program(form, some.images, key[3], key[4], some.values.dtype)
+            self._programs[key] = form, program
+        return self._programs[key]
 
     @staticmethod
     def _feature(term: Term, chain: Chain, shared: Shared) -> Lanes:

@@ -13,31 +13,23 @@ from search_core.relaxation.kernels.vectors import total as total_of
 
 
 @compiled
-def add_scaled(
-    x: Any, scale: Any, shift: Any, total: Any, first: bool, sizes: tuple[int, int, int]
-) -> None:
+def add_scaled(x: Any, folded: Any, total: Any, sizes: tuple[int, int, int]) -> None:
     """Adds `x * scale + shift`.
 
     Args:
         x: [g, c, m, l].
-        scale: [c].
-        shift: [c].
+        folded: Scale and shift, [2, c].
         total: What it is added to, like x.
-        first: Whether it is written instead.
         sizes: g, c and m.
     """
     groups, channels, pixels = sizes
     for group in range(groups):
         for c in range(channels):
-            scales, shifts = splat(scale[c]), splat(shift[c])
+            scales, shifts = splat(folded[c]), splat(folded[channels + c])
             start = (group * channels + c) * pixels * LANES
-            if first:
-                for offset in range(start, start + pixels * LANES, LANES):
-                    store(total, offset, fma(load(x, offset), scales, shifts))
-            else:
-                for offset in range(start, start + pixels * LANES, LANES):
-                    value = add(load(total, offset), shifts)
-                    store(total, offset, fma(load(x, offset), scales, value))
+            for offset in range(start, start + pixels * LANES, LANES):
+                value = add(load(total, offset), shifts)
+                store(total, offset, fma(load(x, offset), scales, value))
 
 
 @compiled
@@ -129,7 +121,7 @@ def fold(
 @compiled
 def norm_backward(
     sums: Any, count: int, statistics: Any, eps: float, multiplier: float, scale: Any, shift: Any,
-    coefficients: Any, d_scale: Any, d_shift: Any,
+    coefficients: Any, d_norm: Any,
 ) -> float:  # fmt: skip
     """The gradients of a normalisation and of the multiplier behind it.
 
@@ -143,8 +135,7 @@ def norm_backward(
         shift: The shift, [c].
         coefficients: a, b and c of the gradient `a * d + b * y + c` of its input y, [3, c];
             written.
-        d_scale: The gradient of the scale, [c]; written.
-        d_shift: Of the shift, [c]; written.
+        d_norm: The gradients of scale and shift, [2, c]; written.
 
     Returns:
         The gradient of the multiplier.
@@ -155,8 +146,8 @@ def norm_backward(
         inverse = 1.0 / np.sqrt(statistics[channels + c] + eps)
         of_d, of_products = float(sums[c]), float(sums[channels + c]) * inverse
         found += of_products * scale[c] + of_d * shift[c]
-        d_scale[c] = multiplier * of_products
-        d_shift[c] = multiplier * of_d
+        d_norm[c] = multiplier * of_products
+        d_norm[channels + c] = multiplier * of_d
         slope = multiplier * scale[c] * inverse
         of_output = -slope * of_products * inverse / count
         coefficients[c] = slope

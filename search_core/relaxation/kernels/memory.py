@@ -1,0 +1,30 @@
+"""Arrays by their addresses, so that a call need not unpack dozens of arrays."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import carray
+from numba.core import types
+
+from search_core.relaxation.kernels.compiling import compiled, intrinsic
+
+
+@intrinsic
+def _pointer(_context: Any, address: Any, like: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(signature.args[1].dtype)
+        return builder.inttoptr(args[0], ir.PointerType(kind))
+
+    return types.CPointer(like.dtype)(types.int64, like), generate
+
+
+@compiled
+def array_at(address: int, like: Any, size: int) -> Any:
+    """The numbers at an address.
+
+    Args:
+        address: Where they begin, in bytes.
+        like: An array of the same type.
+        size: How many there are.
+    """
+    return carray(_pointer(address, like), size)
