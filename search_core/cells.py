@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search_core import primitives
 from search_core.convolutions import FactorizedReduce, ReluConvNorm
 from search_core.primitives import Slot
-from search_core.relaxation import Plan, RunningStatistics, Shared, Term
+from search_core.relaxation import Plan, RunningStatistics, Shared, State, Term, as_images
 from search_core.spec.primitives import NONE, Family
 from search_core.spec.spaces import CellSpace
 
@@ -89,22 +89,27 @@ class RelaxedCell(nn.Module):
 
     def plan(self) -> None:
         """Lets training compute the nodes by plans; see `search_core.relaxation`."""
-        self._plans = [Plan(self._terms(node)) for node in range(self.num_nodes)]
+        inputs = [Term("older", 0, 0, self.older), Term("newer", 1, 1, self.newer)]
+        self._plans = [
+            *(Plan([term]) for term in inputs),
+            *(Plan(self._terms(node)) for node in range(self.num_nodes)),
+        ]
 
-    def forward(self, older_nchw: Tensor, newer_nchw: Tensor, multipliers_ep: Tensor) -> Tensor:
+    def forward(self, older: State, newer: State, multipliers_ep: Tensor) -> State:
         """The concatenated nodes.
 
         Args:
-            older_nchw: Output of the cell before the last.
-            newer_nchw: Output of the last cell.
+            older: Output of the cell before the last.
+            newer: Output of the last cell.
             multipliers_ep: Multipliers of this kind of cell, edges in derivation order.
 
         Returns:
-            The output, [n, nodes * channels, h, w] with h and w halved by a reduction.
+            The output, [n, nodes * channels, h, w] with h and w halved by a reduction; in lanes
+            where a plan has computed it so.
         """
-        states_nchw = [self.older(older_nchw), self.newer(newer_nchw)]
         if self._plans is not None and self.training and all(each.applies for each in self._plans):
-            return self._planned(self._plans, states_nchw, multipliers_ep)
+            return self._planned(self._plans, older, newer, multipliers_ep)
+        states_nchw = [self.older(as_images(older)), self.newer(as_images(newer))]
         first_edge = 0
         for _ in range(self.num_nodes):
             terms_nchw = [
@@ -116,14 +121,17 @@ class RelaxedCell(nn.Module):
         return torch.cat(states_nchw[2:], dim=1)
 
     def _planned(
-        self, plans: Sequence[Plan], states_nchw: list[Tensor], multipliers_ep: Tensor
-    ) -> Tensor:
+        self, plans: Sequence[Plan], older: State, newer: State, multipliers_ep: Tensor
+    ) -> State:
         statistics = RunningStatistics()
         shared = Shared(statistics)
-        for source, state_nchw in enumerate(states_nchw):
-            shared.add(source, state_nchw)
-        for plan in plans:
-            plan(shared, multipliers_ep.flatten(), statistics)
+        shared.add("older", older)
+        shared.add("newer", newer)
+        of_inputs, of_nodes = multipliers_ep.new_ones(2), multipliers_ep.flatten()
+        for plan in plans[:2]:
+            plan(shared, of_inputs, statistics)
+        for plan in plans[2:]:
+            plan(shared, of_nodes, statistics)
         statistics.write()
         return shared.concatenated(range(2, 2 + self.num_nodes))
 

@@ -17,7 +17,7 @@ from search_core.derive.paths import heaviest_choices
 from search_core.genotype import Genotype
 from search_core.marginals import marginals
 from search_core.randomness import layers_drawn_from
-from search_core.relaxation import Plan, RunningStatistics, Shared, Term
+from search_core.relaxation import Plan, RunningStatistics, Shared, State, Term, as_images
 from search_core.spec import axes
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
 from search_core.supernet import ALPHA_SCALE, Supernet, mean_entropy
@@ -94,10 +94,12 @@ class CuboidSupernet(Supernet):
     def forward(self, x_nchw: Tensor) -> Tensor:
         """The logits of the images x_nchw, [n, k]."""
         multipliers_po = self.weighting(self.softmaxed(self.alpha))
-        states = {channels: self.stems[str(channels)](x_nchw) for channels in self.space.channels}
+        states: dict[int, State] = {
+            channels: self.stems[str(channels)](x_nchw) for channels in self.space.channels
+        }
         for position, multipliers_o in zip(self.positions, multipliers_po, strict=True):
             states = position(states, multipliers_o)
-        finals = [self.finals[str(each)](state) for each, state in states.items()]
+        finals = [self.finals[str(each)](as_images(state)) for each, state in states.items()]
         final_nchw = reduce(add, finals)
         logits_nk: Tensor = self.head(final_nchw.mean(dim=(2, 3)))
         return logits_nk
@@ -198,7 +200,7 @@ class Mixture(nn.Module):
             for each in operations
         )
 
-    def forward(self, states: dict[int, Tensor], multipliers_o: Tensor) -> dict[int, Tensor]:
+    def forward(self, states: dict[int, State], multipliers_o: Tensor) -> dict[int, State]:
         """The next states.
 
         Args:
@@ -206,7 +208,8 @@ class Mixture(nn.Module):
             multipliers_o: Multipliers of the operations.
 
         Returns:
-            The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2.
+            The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2; in lanes
+            where a plan has computed them so.
         """
         if self._plan is not None and self.training and self._plan.applies:
             return self._planned(self._plan, states, multipliers_o)
@@ -217,7 +220,7 @@ class Mixture(nn.Module):
             if index in skipped:
                 continue
             in_channels, out_channels = join
-            term = multipliers_o[index] * operation(states[in_channels])
+            term = multipliers_o[index] * operation(as_images(states[in_channels]))
             known = sums.get(out_channels)
             sums[out_channels] = term if known is None else known + term
         return {channels: sums[channels] for channels in states}
@@ -239,15 +242,15 @@ class Mixture(nn.Module):
         )
 
     def _planned(
-        self, plan: Plan, states: dict[int, Tensor], multipliers_o: Tensor
-    ) -> dict[int, Tensor]:
+        self, plan: Plan, states: dict[int, State], multipliers_o: Tensor
+    ) -> dict[int, State]:
         statistics = RunningStatistics()
         shared = Shared(statistics)
-        for channels, state_nchw in states.items():
-            shared.add(("in", channels), state_nchw)
+        for channels, state in states.items():
+            shared.add(("in", channels), state)
         plan(shared, multipliers_o, statistics)
         statistics.write()
-        return {channels: shared.get(("out", channels)) for channels in states}
+        return {channels: shared.in_lanes(("out", channels)) for channels in states}
 
     def skipped(self, multipliers_o: Tensor) -> frozenset[int]:
         """Indices of the operations that are not worth computing.

@@ -15,7 +15,7 @@ from search_core import derive
 from search_core.cells import RelaxedCell
 from search_core.genotype import CellGenotype, Genotype
 from search_core.randomness import layers_drawn_from
-from search_core.relaxation import Planned
+from search_core.relaxation import Planned, State, as_images
 from search_core.spec.primitives import SKIP
 from search_core.spec.spaces import REDUCTIONS, CellSpace
 from search_core.weighting import Weighting
@@ -162,11 +162,12 @@ class CellSupernet(Supernet):
         """The logits of the images x_nchw, [n, k]."""
         normal_ep = self.weighting(self.softmaxed(self.alpha_normal))
         reduce_ep = self.weighting(self.softmaxed(self.alpha_reduce))
-        older_nchw = newer_nchw = self.stem(x_nchw)
+        older: State = self.stem(x_nchw)
+        newer = older
         for index, cell in enumerate(self.cells):
             multipliers_ep = reduce_ep if index in self.reductions else normal_ep
-            older_nchw, newer_nchw = newer_nchw, cell(older_nchw, newer_nchw, multipliers_ep)
-        logits_nk: Tensor = self.head(newer_nchw.mean(dim=(2, 3)))
+            older, newer = newer, cell(older, newer, multipliers_ep)
+        logits_nk: Tensor = self.head(as_images(newer).mean(dim=(2, 3)))
         return logits_nk
 
     def architecture_parameters(self) -> list[nn.Parameter]:

@@ -5,8 +5,9 @@ several operations need of a state, takes convolutions and normalisations togeth
 passes over memory, and lets every other module be called as it is.
 """
 
+from search_core.relaxation.lanes import State, as_images
 from search_core.relaxation.plans import Plan, Planned, Term
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.statistics import RunningStatistics
 
-__all__ = ["Plan", "Planned", "RunningStatistics", "Shared", "Term"]
+__all__ = ["Plan", "Planned", "RunningStatistics", "Shared", "State", "Term", "as_images"]

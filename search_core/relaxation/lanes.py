@@ -36,6 +36,15 @@ class Lanes:
     images: int
 
 
+State = Tensor | Lanes
+"""Images, [n, c, h, w] or in lanes."""
+
+
+def as_images(state: State) -> Tensor:
+    """The images as usual, [n, c, h, w]."""
+    return out_of(state) if isinstance(state, Lanes) else state
+
+
 def numbers(tensor: Tensor) -> Numbers:
     """The numbers of a contiguous tensor on the CPU, as a kernel takes them; they are shared."""
     array: Numbers = tensor.detach().numpy().reshape(-1)

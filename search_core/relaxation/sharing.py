@@ -4,18 +4,24 @@ Legend: n images, c channels, h height, w width.
 """
 
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_core.relaxation import lanes, layers
+from search_core.relaxation import lanes, layers, pools
 from search_core.relaxation.lanes import Lanes
 from search_core.relaxation.statistics import RunningStatistics
+
+_Prefix = tuple[nn.Module, ...]
 
 
 class Shared:
     """The states of one forward pass, with what has been made of them so far.
+
+    A state is known as images, in lanes, or both; it is brought from one to the other when somebody
+    asks.
 
     Args:
         statistics: Where normalisations leave theirs.
@@ -23,9 +29,9 @@ class Shared:
 
     def __init__(self, statistics: RunningStatistics) -> None:
         self._statistics = statistics
-        self._known: dict[Hashable, Tensor] = {}
+        self._images: dict[Hashable, Tensor] = {}
         self._lanes: dict[Hashable, Lanes] = {}
-        self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self._measured: dict[Hashable, tuple[Tensor, Tensor, int]] = {}
 
     def add(self, source: Hashable, state: Tensor | Lanes) -> None:
         """Adds a state.
@@ -37,55 +43,83 @@ class Shared:
         if isinstance(state, Lanes):
             self._lanes[source,] = state
         else:
-            self._known[source,] = state
+            self._images[source,] = state
 
-    def get(self, source: Hashable, prefix: tuple[nn.Module, ...] = ()) -> Tensor:
+    def get(self, source: Hashable, prefix: _Prefix = ()) -> Tensor:
         """A state after some layers; asked once for each operation, whose statistics it records.
 
         Args:
             source: The state's name.
             prefix: The layers; each has a sharing key.
+
+        Returns:
+            [n, c, h, w].
         """
         key: tuple[Hashable, ...] = (source,)
-        if key not in self._known:
-            self._known[key] = lanes.out_of(self._lanes[key])
-        x_nchw = self._known[key]
+        x_nchw = self._as_images(key)
         for layer in prefix:
             key = (*key, layers.sharing_key(layer))
-            known = self._known.get(key)
-            if isinstance(layer, nn.BatchNorm2d):
-                if known is None:
-                    known = self._normalise(key, layer, x_nchw)
-                self._statistics.record(layer, *self._measured[key])
-            elif known is None:
-                known = layer(x_nchw)
-            self._known[key] = x_nchw = known
+            if key not in self._images and key not in self._lanes:
+                if isinstance(layer, nn.BatchNorm2d):
+                    self._images[key] = self._normalise(key, layer, x_nchw)
+                else:
+                    self._images[key] = layer(x_nchw)
+            self._record(key, layer)
+            x_nchw = self._as_images(key)
         return x_nchw
 
-    def in_lanes(self, source: Hashable, prefix: tuple[nn.Module, ...] = ()) -> Lanes:
+    def in_lanes(self, source: Hashable, prefix: _Prefix = ()) -> Lanes:
         """The same in lanes.
 
         Args:
             source: The state's name.
             prefix: The layers; each has a sharing key.
         """
-        key = (source, *map(layers.sharing_key, prefix))
-        if not prefix and key in self._lanes:
-            return self._lanes[key]
-        x_nchw = self.get(source, prefix)
-        if key not in self._lanes:
-            self._lanes[key] = lanes.into(x_nchw)
-        return self._lanes[key]
+        if not all(_keeps_lanes(layer) for layer in prefix):
+            self.get(source, prefix)
+            return self._in_lanes((source, *map(layers.sharing_key, prefix)))
+        key: tuple[Hashable, ...] = (source,)
+        state = self._in_lanes(key)
+        for layer in prefix:
+            key = (*key, layers.sharing_key(layer))
+            if key not in self._images and key not in self._lanes:
+                self._lanes[key] = self._applied(key, layer, state)
+            self._record(key, layer)
+            state = self._in_lanes(key)
+        return state
 
-    def concatenated(self, sources: Sequence[Hashable]) -> Tensor:
+    def concatenated(self, sources: Sequence[Hashable]) -> Tensor | Lanes:
         """The channels of several states, one behind the other.
 
         Args:
             sources: Their names.
+
+        Returns:
+            In lanes, where all of them are.
         """
         if all((source,) in self._lanes for source in sources):
-            return lanes.out_of(lanes.concatenated([self._lanes[source,] for source in sources]))
+            return lanes.concatenated([self._lanes[source,] for source in sources])
         return torch.cat([self.get(source) for source in sources], dim=1)
+
+    def _as_images(self, key: Hashable) -> Tensor:
+        if key not in self._images:
+            self._images[key] = lanes.out_of(self._lanes[key])
+        return self._images[key]
+
+    def _in_lanes(self, key: Hashable) -> Lanes:
+        if key not in self._lanes:
+            self._lanes[key] = lanes.into(self._images[key])
+        return self._lanes[key]
+
+    def _applied(self, key: Hashable, layer: nn.Module, state: Lanes) -> Lanes:
+        if isinstance(layer, nn.BatchNorm2d):
+            normalised, mean_c, variance_c = pools.normalise(state, layer.eps)
+            height, width = state.values.shape[2:4]
+            self._measured[key] = (mean_c, variance_c, state.images * height * width)
+            return normalised
+        if pools.has_kernel(layer):
+            return pools.pool(state, cast("nn.MaxPool2d | nn.AvgPool2d", layer))
+        return Lanes(layer(state.values), state.images)
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
         mean_c = x_nchw.new_zeros(x_nchw.shape[1])
@@ -94,5 +128,18 @@ class Shared:
         result_nchw = functional.batch_norm(
             x_nchw, mean_c, variance_c, training=True, momentum=1.0, eps=norm.eps
         )
-        self._measured[key] = (mean_c, variance_c)
+        count = x_nchw.numel() // x_nchw.shape[1]
+        self._measured[key] = (mean_c, variance_c * ((count - 1) / count), count)
         return result_nchw
+
+    def _record(self, key: Hashable, layer: nn.Module) -> None:
+        if isinstance(layer, nn.BatchNorm2d):
+            self._statistics.record_biased(layer, *self._measured[key])
+
+
+def _keeps_lanes(layer: nn.Module) -> bool:
+    """Whether a layer, which has a sharing key, can be applied in lanes."""
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        return pools.has_kernel(layer)
+    # Activations see single values, whatever the layout.
+    return True

@@ -193,6 +193,30 @@ def where_positive(_context: Any, condition: Any, a: Any) -> Any:
 
 
 @intrinsic
+def where_more(_context: Any, a: Any, b: Any, then: Any, otherwise: Any) -> Any:
+    """`then` where `a` is above `b` or is not a number, and `otherwise` elsewhere."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        a, b, then, otherwise = args
+        more = builder.or_(builder.fcmp_ordered(">", a, b), builder.fcmp_unordered("uno", a, a))
+        return builder.select(more, then, otherwise)
+
+    return a(a, a, then, then), generate
+
+
+@intrinsic
+def where_equal(_context: Any, a: Any, b: Any, then: Any) -> Any:
+    """`then` where `a` is `b`, and 0 elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b, then = args
+        none = zeros(context, signature.args[0].dtype)
+        return builder.select(builder.fcmp_ordered("==", a, b), then, none)
+
+    return a(a, a, then), generate
+
+
+@intrinsic
 def total(_context: Any, a: Any) -> Any:
     """The sum over the lanes, added up in halves."""
 
