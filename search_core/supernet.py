@@ -7,6 +7,7 @@ Legend: n images, c channels, h height, w width, e edges of a cell, p primitives
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +92,13 @@ class Supernet(nn.Module, ABC):
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """All parameters that are not alphas, in the order of `parameters()`."""
+        return list(self._weights)
+
+    @cached_property
+    def _weights(self) -> tuple[nn.Parameter, ...]:
+        # Asked for several times in every step, and walking through thousands of modules is slow.
         alphas = {id(alpha) for alpha in self.architecture_parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in alphas]
+        return tuple(parameter for parameter in self.parameters() if id(parameter) not in alphas)
 
 
 class CellSupernet(Supernet):

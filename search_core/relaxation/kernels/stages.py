@@ -243,7 +243,10 @@ def backward(
             flipped[c * k * k + tap] = kernels[c * k * k + k * k - 1 - tap]
     valid = np.zeros(LANES, y.dtype)
     rows = np.zeros(8, np.int64)
-    _clear(scratch, 0, ins * slots * (width + 2 * reach))
+    if stride > 1:
+        _clear(scratch, 0, ins * slots * (width + 2 * reach))
+    elif k:
+        _clear_margins(scratch, 0, ins, slots, width, reach)
     if needs_weights and k:
         _clear_margins(scratch, ring, ins, slots, width, reach)
     for group in range(groups):
