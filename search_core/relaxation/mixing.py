@@ -14,7 +14,7 @@ from torch import Tensor
 
 from search_core.relaxation.forms import Form
 from search_core.relaxation.lanes import Lanes
-from search_core.relaxation.program import Kept, Program
+from search_core.relaxation.program import Inputs, Needs, Program
 
 
 def mix(
@@ -49,9 +49,8 @@ def mix(
         *(each.values for each in sources),
         *weights,
     )
-    targets = sorted(program.totals)
     return {
-        target: Lanes(total, images) for target, total in zip(targets, totals, strict=True)
+        target: Lanes(total, images) for target, total in zip(program.targets, totals, strict=True)
     }, measured
 
 
@@ -67,10 +66,11 @@ class _Mix(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.program, ctx.form = program, form
         tensors = tuple(tensor.contiguous() for tensor in tensors)
-        totals, kept = program.forward(multipliers_t.tolist(), *_divided(form, tensors))
+        totals, kept = program.forward(multipliers_t.tolist(), Inputs(*_divided(form, tensors)))
         measured += program.measured(kept)
-        ctx.save_for_backward(multipliers_t, kept.outputs, kept.statistics, *tensors)
-        return tuple(totals[target] for target in sorted(totals))
+        ctx.kept = kept
+        ctx.save_for_backward(multipliers_t, *tensors)
+        return tuple(totals[target] for target in program.targets)
 
     @staticmethod
     def backward(ctx: Any, *d_totals: Tensor) -> tuple[Tensor | None, ...]:
@@ -80,17 +80,17 @@ class _Mix(torch.autograd.Function):
                 "a planned relaxation has no second derivative; choose the relaxation 'plain'"
             )
         program: Program = ctx.program
-        multipliers_t, outputs, statistics, *tensors = ctx.saved_tensors
+        multipliers_t, *tensors = ctx.saved_tensors
         needs_multipliers, *needs = ctx.needs_input_grad[3:]
         gradients = program.backward(
             {
                 target: d_total.contiguous()
-                for target, d_total in zip(sorted(program.totals), d_totals, strict=True)
+                for target, d_total in zip(program.targets, d_totals, strict=True)
             },
-            Kept(outputs, statistics),
+            ctx.kept,
             multipliers_t.tolist(),
-            *_divided(ctx.form, tensors),
-            *_divided(ctx.form, needs),
+            Inputs(*_divided(ctx.form, tensors)),
+            Needs(*_divided(ctx.form, needs)),
         )
         d_multipliers_t = None
         if needs_multipliers:

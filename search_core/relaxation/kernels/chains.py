@@ -74,8 +74,8 @@ TERM_COLUMNS: Final = 9
 
 
 @compiled
-def _sizes(stage: Any) -> tuple[int, int, int, int, int, int, int, int]:
-    return (
+def _sizes(stage: Any) -> stages.Sizes:
+    return stages.Sizes(
         stage[IMAGES], stage[INS], stage[OUTS], stage[HEIGHT], stage[WIDTH], stage[KERNEL],
         stage[STRIDE], stage[DILATION],
     )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import carray
-from numba.core import types
+from numba.core.types import CPointer, int64  # type: ignore[attr-defined]
 
 from search_core.relaxation.kernels.compiling import compiled, intrinsic
 
@@ -15,7 +15,7 @@ def _pointer(_context: Any, address: Any, like: Any) -> Any:
         kind = context.get_value_type(signature.args[1].dtype)
         return builder.inttoptr(args[0], ir.PointerType(kind))
 
-    return types.CPointer(like.dtype)(types.int64, like), generate
+    return CPointer(like.dtype)(int64, like), generate
 
 
 @compiled

@@ -37,6 +37,49 @@ def _bounds(out: int, stride: int, k: int, size: int) -> tuple[int, int]:
 
 
 @compiled
+def _largest(x: Any, at: int, width: int, window: tuple[int, int, int, int], k: int) -> Any:
+    """A window's largest values, and which pixels of it they are first at."""
+    top, bottom, left, right = window
+    best, place = splat(x.dtype.type(-np.inf)), splat(x.dtype.type(0))
+    for row in range(top, bottom):
+        for column in range(left, right):
+            seen = load(x, at + (row * width + column) * LANES)
+            # Exact: a window has far fewer pixels than a number has digits.
+            here = splat(x.dtype.type((row - top) * k + column - left))
+            place = where_more(seen, best, here, place)
+            best = where_more(seen, best, seen, best)
+    return best, place
+
+
+@compiled
+def _average(x: Any, at: int, width: int, window: tuple[int, int, int, int], share: Any) -> Any:
+    """The sum of a window's values, each of which counts as a share."""
+    top, bottom, left, right = window
+    value = splat(x.dtype.type(0))
+    for row in range(top, bottom):
+        for column in range(left, right):
+            value = add(value, load(x, at + (row * width + column) * LANES))
+    return multiply(value, splat(share))
+
+
+@compiled
+def _share(kind: int, k: int, window: tuple[int, int, int, int]) -> float:
+    """What a pixel of a window counts in its average."""
+    top, bottom, left, right = window
+    return 1.0 / (k * k if kind == AVERAGE else (bottom - top) * (right - left))
+
+
+@compiled
+def _window(
+    row: int, column: int, stride: int, k: int, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """The first row of a window in the image, the one behind its last; columns likewise."""
+    top, bottom = _bounds(row, stride, k, height)
+    left, right = _bounds(column, stride, k, width)
+    return top, bottom, left, right
+
+
+@compiled
 def pool(
     x: Any, y: Any, kind: int, k: int, stride: int, sizes: tuple[int, int, int, int],
     first: int, last: int,
@@ -55,31 +98,17 @@ def pool(
     """
     groups, channels, height, width = sizes
     out_height, out_width = -(-height // stride), -(-width // stride)
-    for group in range(groups):
-        for c in range(first, last):
-            plane = group * channels + c
-            x_at, y_at = plane * height * width * LANES, plane * out_height * out_width * LANES
-            for out_row in range(out_height):
-                top, bottom = _bounds(out_row, stride, k, height)
-                for out_column in range(out_width):
-                    left, right = _bounds(out_column, stride, k, width)
-                    if kind == MAXIMUM:
-                        value = splat(x.dtype.type(-np.inf))
-                        for row in range(top, bottom):
-                            for column in range(left, right):
-                                seen = load(x, x_at + (row * width + column) * LANES)
-                                value = where_more(seen, value, seen, value)
-                    else:
-                        value = splat(x.dtype.type(0))
-                        for row in range(top, bottom):
-                            for column in range(left, right):
-                                seen = load(x, x_at + (row * width + column) * LANES)
-                                value = add(value, seen)
-                        count = k * k
-                        if kind == INSIDE_AVERAGE:
-                            count = (bottom - top) * (right - left)
-                        value = multiply(value, splat(x.dtype.type(1.0 / count)))
-                    store(y, y_at + (out_row * out_width + out_column) * LANES, value)
+    for plane in range(groups * (last - first)):
+        plane = plane // (last - first) * channels + first + plane % (last - first)
+        x_at, y_at = plane * height * width * LANES, plane * out_height * out_width * LANES
+        for out in range(out_height * out_width):
+            window = _window(out // out_width, out % out_width, stride, k, height, width)
+            if kind == MAXIMUM:
+                value, _ = _largest(x, x_at, width, window, k)
+            else:
+                share = x.dtype.type(_share(kind, k, window))
+                value = _average(x, x_at, width, window, share)
+            store(y, y_at + out * LANES, value)
 
 
 @compiled
@@ -103,42 +132,44 @@ def pool_backward(
     groups, channels, height, width = sizes
     out_height, out_width = -(-height // stride), -(-width // stride)
     nothing = splat(x.dtype.type(0))
-    for group in range(groups):
-        for c in range(first, last):
-            plane = group * channels + c
-            x_at, d_at = plane * height * width * LANES, plane * out_height * out_width * LANES
-            for pixel in range(height * width):
-                store(d_x, x_at + pixel * LANES, nothing)
-            for out_row in range(out_height):
-                top, bottom = _bounds(out_row, stride, k, height)
-                for out_column in range(out_width):
-                    left, right = _bounds(out_column, stride, k, width)
-                    value = load(d, d_at + (out_row * out_width + out_column) * LANES)
-                    if kind == MAXIMUM:
-                        best, place = splat(x.dtype.type(-np.inf)), nothing
-                        for row in range(top, bottom):
-                            for column in range(left, right):
-                                pixel = row * width + column
-                                seen = load(x, x_at + pixel * LANES)
-                                # Exact: there are far fewer pixels than a number has digits.
-                                here = splat(x.dtype.type((row - top) * k + column - left))
-                                place = where_more(seen, best, here, place)
-                                best = where_more(seen, best, seen, best)
-                        for row in range(top, bottom):
-                            for column in range(left, right):
-                                at = x_at + (row * width + column) * LANES
-                                here = splat(x.dtype.type((row - top) * k + column - left))
-                                found = where_equal(place, here, value)
-                                store(d_x, at, add(load(d_x, at), found))
-                    else:
-                        count = k * k
-                        if kind == INSIDE_AVERAGE:
-                            count = (bottom - top) * (right - left)
-                        value = multiply(value, splat(x.dtype.type(1.0 / count)))
-                        for row in range(top, bottom):
-                            for column in range(left, right):
-                                at = x_at + (row * width + column) * LANES
-                                store(d_x, at, add(load(d_x, at), value))
+    for plane in range(groups * (last - first)):
+        plane = plane // (last - first) * channels + first + plane % (last - first)
+        x_at, d_at = plane * height * width * LANES, plane * out_height * out_width * LANES
+        for pixel in range(height * width):
+            store(d_x, x_at + pixel * LANES, nothing)
+        for out in range(out_height * out_width):
+            window = _window(out // out_width, out % out_width, stride, k, height, width)
+            value = load(d, d_at + out * LANES)
+            if kind == MAXIMUM:
+                _, place = _largest(x, x_at, width, window, k)
+                _add_at(d_x, x_at, width, window, k, place, value)
+            else:
+                share = splat(x.dtype.type(_share(kind, k, window)))
+                _add_to_all(d_x, x_at, width, window, multiply(value, share))
+
+
+@compiled
+def _add_at(
+    d_x: Any, at: int, width: int, window: tuple[int, int, int, int], k: int, place: Any,
+    value: Any,
+) -> None:  # fmt: skip
+    top, bottom, left, right = window
+    for row in range(top, bottom):
+        for column in range(left, right):
+            offset = at + (row * width + column) * LANES
+            here = splat(d_x.dtype.type((row - top) * k + column - left))
+            store(d_x, offset, add(load(d_x, offset), where_equal(place, here, value)))
+
+
+@compiled
+def _add_to_all(
+    d_x: Any, at: int, width: int, window: tuple[int, int, int, int], value: Any
+) -> None:
+    top, bottom, left, right = window
+    for row in range(top, bottom):
+        for column in range(left, right):
+            offset = at + (row * width + column) * LANES
+            store(d_x, offset, add(load(d_x, offset), value))
 
 
 @compiled

@@ -8,7 +8,7 @@ Legend: g groups of as many images as there are lanes, l lanes, i channels that 
 that go out, h height, w width, k taps along an axis.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -36,13 +36,81 @@ NORMALISED: Final = 2
 """or times a scale, plus a shift, rectified."""
 
 
+class Sizes(NamedTuple):
+    """What a stage computes.
+
+    Attributes:
+        images: Images.
+        ins: Channels that come in.
+        outs: Channels that go out.
+        height: Of the input.
+        width: Of the input.
+        k: Taps along an axis; with 0 there is no depthwise convolution.
+        stride: Of the output.
+        dilation: Pixels between two taps.
+    """
+
+    images: int
+    ins: int
+    outs: int
+    height: int
+    width: int
+    k: int
+    stride: int
+    dilation: int
+
+
+class _Ring(NamedTuple):
+    """The rows that a kernel reaches, of all channels, with zeros around them.
+
+    Attributes:
+        reach: Pixels that a kernel reaches beyond its middle.
+        slots: Rows that there is room for, a power of 2; row r is in slot r modulo slots.
+        row: From a row to the next.
+        plane: From a channel to the next.
+        size: Of all channels.
+    """
+
+    reach: int
+    slots: int
+    row: int
+    plane: int
+    size: int
+
+
 @compiled
-def num_slots(reach: int) -> int:
-    """Rows that a ring has to hold for kernels that reach so far: a power of 2."""
+def _ring(sizes: Sizes) -> _Ring:
+    reach = sizes.dilation * (sizes.k // 2)
     slots = 1
     while slots < 2 * reach + 1:
         slots *= 2
-    return slots
+    row = (sizes.width + 2 * reach) * LANES
+    return _Ring(reach, slots, row, slots * row, sizes.ins * slots * row)
+
+
+@compiled
+def _out_size(sizes: Sizes) -> tuple[int, int]:
+    return -(-sizes.height // sizes.stride), -(-sizes.width // sizes.stride)
+
+
+@compiled
+def scratch_size(sizes: Sizes) -> int:
+    """How many numbers of scratch a stage needs, forward or backward.
+
+    Args:
+        sizes: What it computes.
+    """
+    _, out_width = _out_size(sizes)
+    line = (sizes.outs + sizes.ins) * out_width + sizes.width
+    return int(2 * _ring(sizes).size + line * LANES)
+
+
+@compiled
+def _mask(images: int, group: int, valid: Any) -> Any:
+    """A vector of ones where a group has an image, and zeros elsewhere."""
+    for lane in range(LANES):
+        valid[lane] = 1.0 if group * LANES + lane < images else 0.0
+    return load(valid, 0)
 
 
 @compiled
@@ -98,9 +166,80 @@ def _measure(y: Any, y_at: int, count: int, pivot: Any, mask: Any, sums: Any, at
 
 
 @compiled
+def _fill(
+    x: Any, group: int, index: int, mode: int, folded: Any, scratch: Any, at: int, ring: _Ring,
+    sizes: Sizes,
+) -> None:  # fmt: skip
+    """Reads a row of all channels into a ring."""
+    at += (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
+    for c in range(sizes.ins):
+        if 0 <= index < sizes.height:
+            x_at = ((group * sizes.ins + c) * sizes.height + index) * sizes.width * LANES
+            _read(
+                x, x_at, 1, mode, folded[c], folded[sizes.ins + c], scratch, at + c * ring.plane,
+                sizes.width,
+            )  # fmt: skip
+        else:
+            _clear(scratch, at + c * ring.plane, sizes.width)
+
+
+@compiled
+def _locate(rows: Any, at: int, top: int, ring: _Ring, sizes: Sizes) -> None:
+    """Where the rows that a kernel sees begin in a ring."""
+    for tap in range(sizes.k):
+        rows[tap] = at + ((top + tap * sizes.dilation) & (ring.slots - 1)) * ring.row
+
+
+@compiled
+def _see(
+    x: Any, group: int, out_row: int, mode: int, folded: Any, kernels: Any, scratch: Any, at: int,
+    seen: int, ring: _Ring, rows: Any, sizes: Sizes,
+) -> None:  # fmt: skip
+    """Computes what the pointwise convolution reads for a row of the output."""
+    _, out_width = _out_size(sizes)
+    for c in range(sizes.ins):
+        place = seen + c * out_width * LANES
+        if sizes.k:
+            _locate(rows, at + c * ring.plane, out_row * sizes.stride - ring.reach, ring, sizes)
+            convolve(
+                sizes.k, scratch, rows, sizes.dilation * LANES, sizes.stride * LANES, kernels,
+                c * sizes.k * sizes.k, scratch, place, out_width,
+            )  # fmt: skip
+        else:
+            x_row = (group * sizes.ins + c) * sizes.height + out_row * sizes.stride
+            _read(
+                x, x_row * sizes.width * LANES, sizes.stride, mode, folded[c],
+                folded[sizes.ins + c], scratch, place, out_width,
+            )  # fmt: skip
+
+
+@compiled
+def _start(y: Any, at: int, count: int, mask: Any, images: int) -> Any:
+    """The mean of a row: near that of all, so that squares of what is left lose no digits."""
+    value = splat(y.dtype.type(0))
+    for pixel in range(count):
+        value = add(value, load(y, at + pixel * LANES))
+    return total(times(value, mask)) / (count * min(images, LANES))
+
+
+@compiled
+def _conclude(sums: Any, pivots: Any, count: int, statistics: Any) -> None:
+    """Mean and biased variance from sums of values, less their pivots, and of squares."""
+    outs = pivots.size
+    for c in range(outs):
+        first, second = 0.0, 0.0
+        for lane in range(LANES):
+            first += sums[c * 2 * LANES + lane]
+            second += sums[c * 2 * LANES + LANES + lane]
+        mean = first / count
+        statistics[c] = pivots[c] + mean
+        statistics[outs + c] = max(second / count - mean * mean, 0.0)
+
+
+@compiled
 def forward(
     x: Any, mode: int, folded: Any, kernels: Any, weights: Any, y: Any, statistics: Any,
-    scratch: Any, sizes: tuple[int, int, int, int, int, int, int, int],
+    scratch: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """Computes a stage, and measures what comes out.
 
@@ -113,86 +252,42 @@ def forward(
         y: The output, [g, o, h / stride, w / stride, l]; written.
         statistics: Mean and biased variance of the images' values, [2, o]; written.
         scratch: At least `scratch_size` numbers.
-        sizes: Images, i, o, h, w, k, stride and dilation; with k = 0 there is no depthwise
-            convolution.
+        sizes: What is computed.
     """
-    images, ins, outs, height, width, k, stride, dilation = sizes
-    groups = -(-images // LANES)
-    reach = dilation * (k // 2)
-    out_height, out_width = -(-height // stride), -(-width // stride)
-    slots = num_slots(reach)
-    row = (width + 2 * reach) * LANES
-    plane = slots * row
-    seen = ins * plane if k else 0
+    ring = _ring(sizes)
+    out_height, out_width = _out_size(sizes)
+    # Behind the ring, what the pointwise convolution reads.
+    seen, outs = ring.size, sizes.outs
     sums = np.zeros(outs * 2 * LANES, y.dtype)
-    pivots = np.zeros(outs, y.dtype)
-    valid = np.zeros(LANES, y.dtype)
-    rows = np.zeros(8, np.int64)
-    if k:
-        _clear_margins(scratch, 0, ins, slots, width, reach)
-    for group in range(groups):
-        for lane in range(LANES):
-            valid[lane] = 1.0 if group * LANES + lane < images else 0.0
-        mask = load(valid, 0)
-        ready = -reach
+    pivots, valid = np.zeros(outs, y.dtype), np.zeros(LANES, y.dtype)
+    rows = np.zeros(max(sizes.k, 1), np.int64)
+    _clear_margins(scratch, 0, sizes.ins, ring.slots, sizes.width, ring.reach)
+    y_o = out_height * out_width * LANES
+    for group in range(-(-sizes.images // LANES)):
+        mask = _mask(sizes.images, group, valid)
+        ready = -ring.reach
         for out_row in range(out_height):
-            top = out_row * stride - reach
-            if k:
-                while ready <= top + 2 * reach:
-                    at = (ready & (slots - 1)) * row + reach * LANES
-                    for c in range(ins):
-                        if 0 <= ready < height:
-                            _read(
-                                x, ((group * ins + c) * height + ready) * width * LANES, 1, mode,
-                                folded[c], folded[ins + c], scratch, c * plane + at, width,
-                            )  # fmt: skip
-                        else:
-                            _clear(scratch, c * plane + at, width)
-                    ready += 1
-                for c in range(ins):
-                    for tap in range(k):
-                        rows[tap] = c * plane + ((top + tap * dilation) & (slots - 1)) * row
-                    convolve(
-                        k, scratch, rows, dilation * LANES, stride * LANES, kernels, c * k * k,
-                        scratch, seen + c * out_width * LANES, out_width,
-                    )  # fmt: skip
-            else:
-                for c in range(ins):
-                    _read(
-                        x, ((group * ins + c) * height + out_row * stride) * width * LANES,
-                        stride, mode, folded[c], folded[ins + c], scratch,
-                        seen + c * out_width * LANES, out_width,
-                    )  # fmt: skip
+            while sizes.k and ready <= out_row * sizes.stride + ring.reach:
+                _fill(x, group, ready, mode, folded, scratch, 0, ring, sizes)
+                ready += 1
+            _see(x, group, out_row, mode, folded, kernels, scratch, 0, seen, ring, rows, sizes)
             y_at = (group * outs * out_height + out_row) * out_width * LANES
-            y_o = out_height * out_width * LANES
             multiply(
-                weights, ins, 1, outs, ins, scratch, seen, out_width * LANES, y, y_at, y_o, LANES,
-                out_width,
+                weights, sizes.ins, 1, outs, sizes.ins, scratch, seen, out_width * LANES, y, y_at,
+                y_o, LANES, out_width,
             )  # fmt: skip
             for c in range(outs):
                 if group == 0 and out_row == 0:
-                    # Near the mean, so that squares of what is left lose no digits.
-                    nothing = splat(y.dtype.type(0))
-                    for pixel in range(out_width):
-                        nothing = add(nothing, load(y, y_at + c * y_o + pixel * LANES))
-                    pivots[c] = total(times(nothing, mask)) / (out_width * min(images, LANES))
+                    pivots[c] = _start(y, y_at + c * y_o, out_width, mask, sizes.images)
                 _measure(y, y_at + c * y_o, out_width, pivots[c], mask, sums, c * 2 * LANES)
-    count = images * out_height * out_width
-    for c in range(outs):
-        first, second = 0.0, 0.0
-        for lane in range(LANES):
-            first += sums[c * 2 * LANES + lane]
-            second += sums[c * 2 * LANES + LANES + lane]
-        mean = first / count
-        statistics[c] = pivots[c] + mean
-        statistics[outs + c] = max(second / count - mean * mean, 0.0)
+    _conclude(sums, pivots, sizes.images * out_height * out_width, statistics)
 
 
 @compiled
 def backward(
     d: Any, y: Any, coefficients: Any, x: Any, mode: int, folded: Any, means: Any, kernels: Any,
     weights: Any, d_x: Any, d_sums: Any, d_kernels: Any, d_weights: Any, needs_input: bool,
-    needs_weights: bool, scratch: Any, sizes: tuple[int, int, int, int, int, int, int, int],
+    needs_weights: bool, scratch: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """Computes a stage's gradients.
 
@@ -218,131 +313,163 @@ def backward(
         needs_input: Whether the gradient of the input is needed.
         needs_weights: Whether those of kernels and weights are.
         scratch: At least `scratch_size` numbers.
-        sizes: Images, i, o, h, w, k, stride and dilation, as they were forward.
+        sizes: What is computed.
     """
-    images, ins, outs, height, width, k, stride, dilation = sizes
-    groups = -(-images // LANES)
-    reach = dilation * (k // 2)
-    out_height, out_width = -(-height // stride), -(-width // stride)
-    slots = num_slots(reach)
-    row = (width + 2 * reach) * LANES
-    plane = slots * row
-    # Where things are in the scratch: the gradient of what the pointwise convolution reads, spread
-    # as the input is; that of a row of its output; of a row of the input; the input; and what the
-    # pointwise convolution reads.
-    d_row = ins * plane
-    d_line = d_row + outs * out_width * LANES
-    ring = d_line + width * LANES
-    seen = ring + ins * plane
+    ring, k, ins, outs = _ring(sizes), sizes.k, sizes.ins, sizes.outs
+    _, out_width = _out_size(sizes)
+    # Where things are in the scratch: first the gradient of what the pointwise convolution reads,
+    # spread as the input is; then that of a row of the output; the input, and what the pointwise
+    # convolution reads of it; and a row of the input's gradient.
+    d_row = ring.size
+    inputs = d_row + outs * out_width * LANES
+    seen = inputs + ring.size
+    d_line = seen + ins * out_width * LANES
     of_weights = np.zeros(outs * ins * LANES if needs_weights else 0, y.dtype)
     of_kernels = np.zeros(ins * k * k * LANES if needs_weights else 0, y.dtype)
-    sums = np.zeros(ins * 2 * LANES, y.dtype)
-    flipped = np.zeros(ins * k * k, y.dtype)
+    sums, valid = np.zeros(ins * 2 * LANES, y.dtype), np.zeros(LANES, y.dtype)
+    rows, flipped = np.zeros(max(k, 1), np.int64), _flipped(kernels, ins, k)
+    _prepare(scratch, ring, sizes)
+    _clear_margins(scratch, inputs, ins, ring.slots, sizes.width, ring.reach)
+    for group in range(-(-sizes.images // LANES)):
+        mask = _mask(sizes.images, group, valid)
+        ready, read = -ring.reach, -ring.reach
+        for in_row in range(sizes.height):
+            while ready <= in_row + ring.reach:
+                if not 0 <= ready < sizes.height or ready % sizes.stride:
+                    _leave_out(scratch, ready, ring, sizes)
+                    ready += 1
+                    continue
+                _spread(
+                    d, y, group, ready, coefficients, mask, weights, scratch, d_row, ring, sizes
+                )
+                if needs_weights:
+                    while k and read <= ready + ring.reach:
+                        _fill(x, group, read, mode, folded, scratch, inputs, ring, sizes)
+                        read += 1
+                    _see(
+                        x, group, ready // sizes.stride, mode, folded, kernels, scratch, inputs,
+                        seen, ring, rows, sizes,
+                    )  # fmt: skip
+                    _add_weights(
+                        scratch, ready, d_row, inputs, seen, of_kernels, of_weights, ring, rows,
+                        sizes,
+                    )  # fmt: skip
+                ready += 1
+            if needs_input:
+                _gather(
+                    scratch, group, in_row, flipped, x, mode, folded, means, d_x, sums, d_line,
+                    ring, rows, sizes,
+                )  # fmt: skip
+    if mode == NORMALISED:
+        _add_up(sums, d_sums, ins)
+    if needs_weights:
+        _totals(of_weights, d_weights)
+        _totals(of_kernels, d_kernels)
+
+
+@compiled
+def _prepare(scratch: Any, ring: _Ring, sizes: Sizes) -> None:
+    """Zeros wherever no gradient will be put: around the rows, and between spread pixels."""
+    if sizes.stride > 1:
+        _clear(scratch, 0, ring.size // LANES)
+    else:
+        _clear_margins(scratch, 0, sizes.ins, ring.slots, sizes.width, ring.reach)
+
+
+@compiled
+def _leave_out(scratch: Any, index: int, ring: _Ring, sizes: Sizes) -> None:
+    """Zeros in place of a row that no gradient comes from."""
+    at = (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
+    for c in range(sizes.ins):
+        _clear(scratch, c * ring.plane + at, sizes.width)
+
+
+@compiled
+def _flipped(kernels: Any, ins: int, k: int) -> Any:
+    """The kernels the other way round, by which gradients go back."""
+    flipped = np.zeros(ins * k * k, kernels.dtype)
     for c in range(ins):
         for tap in range(k * k):
             flipped[c * k * k + tap] = kernels[c * k * k + k * k - 1 - tap]
-    valid = np.zeros(LANES, y.dtype)
-    rows = np.zeros(8, np.int64)
-    if stride > 1:
-        _clear(scratch, 0, ins * slots * (width + 2 * reach))
-    elif k:
-        _clear_margins(scratch, 0, ins, slots, width, reach)
-    if needs_weights and k:
-        _clear_margins(scratch, ring, ins, slots, width, reach)
-    for group in range(groups):
-        for lane in range(LANES):
-            valid[lane] = 1.0 if group * LANES + lane < images else 0.0
-        mask = load(valid, 0)
-        ready, read = -reach, -reach
-        for in_row in range(height):
-            while ready <= in_row + reach:
-                at = (ready & (slots - 1)) * row + reach * LANES
-                out_row = ready // stride
-                if not (0 <= ready < height and ready % stride == 0):
-                    for c in range(ins):
-                        _clear(scratch, c * plane + at, width)
-                    ready += 1
-                    continue
-                for c in range(outs):
-                    place = ((group * outs + c) * out_height + out_row) * out_width * LANES
-                    _through_norm(
-                        d, y, place, coefficients[c], coefficients[outs + c],
-                        coefficients[2 * outs + c], mask, scratch, d_row + c * out_width * LANES,
-                        out_width,
-                    )  # fmt: skip
-                multiply(
-                    weights, 1, ins, ins, outs, scratch, d_row, out_width * LANES, scratch, at,
-                    plane, stride * LANES, out_width,
-                )  # fmt: skip
-                if needs_weights:
-                    top = out_row * stride - reach
-                    while k and read <= top + 2 * reach:
-                        into = ring + (read & (slots - 1)) * row + reach * LANES
-                        for c in range(ins):
-                            if 0 <= read < height:
-                                _read(
-                                    x, ((group * ins + c) * height + read) * width * LANES, 1,
-                                    mode, folded[c], folded[ins + c], scratch, into + c * plane,
-                                    width,
-                                )  # fmt: skip
-                            else:
-                                _clear(scratch, into + c * plane, width)
-                        read += 1
-                    for c in range(ins):
-                        if k:
-                            for tap in range(k):
-                                rows[tap] = (
-                                    ring + c * plane
-                                    + ((top + tap * dilation) & (slots - 1)) * row
-                                )  # fmt: skip
-                            convolve(
-                                k, scratch, rows, dilation * LANES, stride * LANES, kernels,
-                                c * k * k, scratch, seen + c * out_width * LANES, out_width,
-                            )  # fmt: skip
-                            correlate(
-                                k, scratch, c * plane + at, scratch, rows, dilation * LANES,
-                                stride * LANES, of_kernels, c * k * k * LANES, out_width,
-                            )  # fmt: skip
-                        else:
-                            _read(
-                                x, ((group * ins + c) * height + ready) * width * LANES, stride,
-                                mode, folded[c], folded[ins + c], scratch,
-                                seen + c * out_width * LANES, out_width,
-                            )  # fmt: skip
-                    add_outer(
-                        scratch, d_row, out_width * LANES, outs, scratch, seen, out_width * LANES,
-                        ins, out_width, of_weights, 0,
-                    )  # fmt: skip
-                ready += 1
-            if not needs_input:
-                continue
-            for c in range(ins):
-                found = d_line
-                if k:
-                    for tap in range(k):
-                        rows[tap] = (
-                            c * plane + ((in_row - reach + tap * dilation) & (slots - 1)) * row
-                        )
-                    convolve(
-                        k, scratch, rows, dilation * LANES, LANES, flipped, c * k * k, scratch,
-                        d_line, width,
-                    )  # fmt: skip
-                else:
-                    found = c * plane
-                place = ((group * ins + c) * height + in_row) * width * LANES
-                _put(
-                    scratch, found, x, place, mode, folded[c], folded[ins + c], means[c], d_x,
-                    sums, c * 2 * LANES, width,
-                )  # fmt: skip
-    if mode == NORMALISED:
-        for c in range(ins):
-            d_sums[c] = total(load(sums, c * 2 * LANES))
-            d_sums[ins + c] = total(load(sums, c * 2 * LANES + LANES))
-    if needs_weights:
-        for each in range(outs * ins):
-            d_weights[each] = total(load(of_weights, each * LANES))
-        for each in range(ins * k * k):
-            d_kernels[each] = total(load(of_kernels, each * LANES))
+    return flipped
+
+
+@compiled
+def _spread(
+    d: Any, y: Any, group: int, index: int, coefficients: Any, mask: Any, weights: Any,
+    scratch: Any, d_row: int, ring: _Ring, sizes: Sizes,
+) -> None:  # fmt: skip
+    """A row of the gradient of what the pointwise convolution reads, into the ring."""
+    outs = sizes.outs
+    out_height, out_width = _out_size(sizes)
+    for c in range(outs):
+        row = (group * outs + c) * out_height + index // sizes.stride
+        _through_norm(
+            d, y, row * out_width * LANES, coefficients[c], coefficients[outs + c],
+            coefficients[2 * outs + c], mask, scratch, d_row + c * out_width * LANES, out_width,
+        )  # fmt: skip
+    at = (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
+    multiply(
+        weights, 1, sizes.ins, sizes.ins, outs, scratch, d_row, out_width * LANES, scratch, at,
+        ring.plane, sizes.stride * LANES, out_width,
+    )  # fmt: skip
+
+
+@compiled
+def _add_weights(
+    scratch: Any, index: int, d_row: int, inputs: int, seen: int, of_kernels: Any,
+    of_weights: Any, ring: _Ring, rows: Any, sizes: Sizes,
+) -> None:  # fmt: skip
+    """Adds what a row says of the gradients of kernels and weights."""
+    _, out_width = _out_size(sizes)
+    at = (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
+    if sizes.k:
+        for c in range(sizes.ins):
+            _locate(rows, inputs + c * ring.plane, index - ring.reach, ring, sizes)
+            correlate(
+                sizes.k, scratch, c * ring.plane + at, scratch, rows, sizes.dilation * LANES,
+                sizes.stride * LANES, of_kernels, c * sizes.k * sizes.k * LANES, out_width,
+            )  # fmt: skip
+    line = out_width * LANES
+    add_outer(
+        scratch, d_row, line, sizes.outs, scratch, seen, line, sizes.ins, out_width, of_weights, 0
+    )
+
+
+@compiled
+def _gather(
+    scratch: Any, group: int, in_row: int, flipped: Any, x: Any, mode: int, folded: Any,
+    means: Any, d_x: Any, sums: Any, d_line: int, ring: _Ring, rows: Any, sizes: Sizes,
+) -> None:  # fmt: skip
+    """A row of the input's gradient, from the ring to where it belongs."""
+    ins, k = sizes.ins, sizes.k
+    for c in range(ins):
+        found = c * ring.plane
+        if k:
+            found = d_line
+            _locate(rows, c * ring.plane, in_row - ring.reach, ring, sizes)
+            convolve(
+                k, scratch, rows, sizes.dilation * LANES, LANES, flipped, c * k * k, scratch,
+                d_line, sizes.width,
+            )  # fmt: skip
+        place = ((group * ins + c) * sizes.height + in_row) * sizes.width * LANES
+        _put(
+            scratch, found, x, place, mode, folded[c], folded[ins + c], means[c], d_x, sums,
+            c * 2 * LANES, sizes.width,
+        )  # fmt: skip
+
+
+@compiled
+def _add_up(sums: Any, d_sums: Any, ins: int) -> None:
+    for c in range(ins):
+        d_sums[c] = total(load(sums, c * 2 * LANES))
+        d_sums[ins + c] = total(load(sums, c * 2 * LANES + LANES))
+
+
+@compiled
+def _totals(vectors: Any, found: Any) -> None:
+    for each in range(vectors.size // LANES):
+        found[each] = total(load(vectors, each * LANES))
 
 
 @compiled
@@ -386,20 +513,3 @@ def _put(
             offset = pixel * LANES
             value = add(load(d_x, x_at + offset), load(found, found_at + offset))
             store(d_x, x_at + offset, value)
-
-
-def scratch_size(ins: int, outs: int, width: int, k: int, stride: int, dilation: int) -> int:
-    """How many numbers of scratch a stage needs, forward or backward.
-
-    Args:
-        ins: Channels that come in.
-        outs: Channels that go out.
-        width: Of the input.
-        k: Taps along an axis.
-        stride: Of the output.
-        dilation: Pixels between two taps.
-    """
-    reach = dilation * (k // 2)
-    ring = ins * num_slots(reach) * (width + 2 * reach)
-    out_width = -(-width // stride)
-    return int(LANES * (2 * ring + (outs + ins) * out_width + width))

@@ -17,7 +17,7 @@ from search_core.relaxation.kernels.compiling import LANES, intrinsic
 INT: Final = ir.IntType(64)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """As many numbers as there are lanes.
 
     Args:

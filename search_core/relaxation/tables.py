@@ -1,0 +1,177 @@
+"""What is computed for images of one size, laid out in tables and in memory.
+
+Legend: s stages, t terms (the features, then the chains), g groups of images, l lanes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from search_core.relaxation.forms import ChainForm, Form, StageForm
+from search_core.relaxation.kernels import chains, stages
+from search_core.relaxation.kernels.compiling import LANES
+from search_core.relaxation.lanes import constants
+
+
+class Tables:
+    """The tables of a sum, with everything but addresses.
+
+    Args:
+        form: What is computed.
+        images: How many there are.
+        features: Shapes of the features, [g, c, h, w, l].
+        sources: Shapes of the sources.
+        dtype: Of all tensors.
+
+    Attributes:
+        totals: Shapes of the targets.
+        targets: The target of every term.
+        costs: What every term costs; only ratios mean something.
+        counts: Values of a channel behind each stage.
+        eps_s: Epsilon of every stage's normalisation.
+        outputs: Where each stage's output begins in memory, in numbers, and where the last ends.
+        statistics: Where its four rows of statistics do.
+        shapes: Shapes of the weights in their order.
+        weights: Where each weight's gradient begins in memory, in numbers.
+        num_gradients: Numbers of all of these.
+        scratch: Numbers of scratch that any stage needs.
+        largest: Numbers of the largest input of a stage that is no first one.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        images: int,
+        features: Sequence[Sequence[int]],
+        sources: Sequence[Sequence[int]],
+        dtype: torch.dtype,
+    ) -> None:
+        self._dtype = dtype
+        self.totals: dict[int, tuple[int, ...]] = {}
+        self.targets = [*form.features, *(chain.target for chain in form.chains)]
+        self.costs: list[float] = []
+        self.counts: list[int] = []
+        self.outputs, self.statistics = [0], [0]
+        self.shapes: list[tuple[int, ...]] = []
+        self.weights: list[int] = []
+        self.num_gradients = 0
+        self.scratch = self.largest = LANES
+        self._stages: list[dict[int, int]] = []
+        self._eps: list[float] = []
+        self._terms: list[dict[int, int]] = []
+        # Of each stage, the indices of its weights among all, with the constants behind them.
+        self._addressed: dict[int, list[int]] = {
+            column: [] for column in (chains.KERNELS, chains.WEIGHTS, chains.SCALE, chains.SHIFT)
+        }
+        self._gradients: dict[int, list[int]] = {
+            column: [] for column in (chains.D_KERNELS, chains.D_WEIGHTS, chains.D_NORM)
+        }
+        self._num_weights = sum(chain.num_weights for chain in form.chains)
+        self._constants: list[int] = []
+        for target, shape in zip(form.features, features, strict=True):
+            size = int(np.prod(shape))
+            self.totals.setdefault(target, tuple(shape))
+            self._terms.append({chains.SIZE: size})
+            self.costs.append(size)
+        for chain in form.chains:
+            self._add(chain, images, sources[chain.source])
+        self.eps_s = np.array(self._eps, np.float64)
+        self._stage_table = _table(self._stages, chains.STAGE_COLUMNS)
+        self._term_table = _table(self._terms, chains.TERM_COLUMNS)
+
+    def of_stages(self, weights: Sequence[int]) -> Any:
+        """A table of the stages with the addresses of weights, [s, STAGE_COLUMNS].
+
+        Args:
+            weights: The weights' addresses.
+        """
+        table = self._stage_table.copy()
+        addresses = np.array([*weights, *self._constants], np.int64)
+        for column, indices in self._addressed.items():
+            table[:, column] = addresses[indices]
+        return table
+
+    def of_terms(self) -> Any:
+        """A table of the terms, [t, TERM_COLUMNS]."""
+        return self._term_table.copy()
+
+    def put_gradients(self, table_s: Any, address: int, size: int) -> None:
+        """Puts the addresses of the weights' gradients into a table of stages.
+
+        Args:
+            table_s: The table.
+            address: Where the gradients begin.
+            size: Bytes of a number.
+        """
+        for column, offsets in self._gradients.items():
+            table_s[:, column] = address + size * np.array(offsets, np.int64)
+
+    def _add(self, chain: ChainForm, images: int, source: Sequence[int]) -> None:
+        groups, _, height, width, _ = source
+        self._terms.append({chains.FIRST: len(self._stages), chains.NUMBER: len(chain.stages)})
+        cost = 0
+        mode = stages.RECTIFIED if chain.rectified else stages.AS_IS
+        for stage in chain.stages:
+            sizes = stages.Sizes(
+                images,
+                stage.ins,
+                stage.outs,
+                height,
+                width,
+                stage.kernel,
+                stage.stride,
+                stage.dilation,
+            )
+            self._stages.append({**dict(enumerate(sizes)), chains.MODE: mode})
+            self._eps.append(stage.eps)
+            self.scratch = max(self.scratch, stages.scratch_size(sizes))
+            if mode == stages.NORMALISED:
+                self.largest = max(self.largest, groups * LANES * height * width * stage.ins)
+            height, width = -(-height // stage.stride), -(-width // stage.stride)
+            pixels = groups * LANES * height * width
+            cost += pixels * stage.ins * (stage.kernel**2 + stage.outs)
+            self.counts.append(images * height * width)
+            self.outputs.append(self.outputs[-1] + pixels * stage.outs)
+            self.statistics.append(self.statistics[-1] + 4 * stage.outs)
+            self._add_weights(stage)
+            mode = stages.NORMALISED
+        self.costs.append(cost)
+        shape = (groups, chain.stages[-1].outs, height, width, LANES)
+        self.totals.setdefault(chain.target, shape)
+
+    def _add_weights(self, stage: StageForm) -> None:
+        """Gives every weight an index, and its gradient a place."""
+        kernels, weights = stage.ins * stage.kernel**2, stage.ins * stage.outs
+        first = self.num_gradients
+        self._gradients[chains.D_KERNELS].append(first)
+        self._gradients[chains.D_WEIGHTS].append(first + kernels)
+        self._gradients[chains.D_NORM].append(first + kernels + weights)
+        self._addressed[chains.KERNELS].append(len(self.shapes))
+        if stage.kernel:
+            self._add_weight((stage.ins, 1, stage.kernel, stage.kernel), first)
+        self._addressed[chains.WEIGHTS].append(len(self.shapes))
+        self._add_weight((stage.outs, stage.ins, 1, 1), first + kernels)
+        for number, (column, values) in enumerate(
+            zip((chains.SCALE, chains.SHIFT), constants(stage.outs, self._dtype), strict=True)
+        ):
+            if stage.affine:
+                self._addressed[column].append(len(self.shapes))
+                self._add_weight((stage.outs,), first + kernels + weights + number * stage.outs)
+            else:
+                self._addressed[column].append(self._num_weights + len(self._constants))
+                self._constants.append(values.ctypes.data)
+        self.num_gradients += kernels + weights + 2 * stage.outs
+
+    def _add_weight(self, shape: tuple[int, ...], gradient: int) -> None:
+        self.shapes.append(shape)
+        self.weights.append(gradient)
+
+
+def _table(rows: Sequence[dict[int, int]], columns: int) -> Any:
+    table = np.zeros((len(rows), columns), np.int64)
+    for index, row in enumerate(rows):
+        for column, value in row.items():
+            table[index, column] = value
+    return table
