@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search_core import primitives
 from search_core.convolutions import FactorizedReduce, ReluConvNorm
 from search_core.primitives import Slot
-from search_core.relaxation import Plan, RunningStatistics, Shared, Term
+from search_core.relaxation import MixturePlan, Planner, RunningStatistics, Shared, Term
 from search_core.spec.primitives import NONE, Family
 from search_core.spec.spaces import CellSpace
 
@@ -85,11 +85,15 @@ class RelaxedCell(nn.Module):
             for node in range(space.nodes)
             for source in range(2 + node)
         )
-        self._plans: list[Plan] | None = None
+        self._plans: list[MixturePlan] | None = None
 
-    def plan(self) -> None:
-        """Lets training compute the nodes by plans; see `search_core.relaxation`."""
-        self._plans = [Plan(self._terms(node)) for node in range(self.num_nodes)]
+    def plan(self, planner: Planner) -> None:
+        """Lets training compute the nodes by plans; see `search_core.relaxation`.
+
+        Args:
+            planner: Makes the plans.
+        """
+        self._plans = [planner(self._terms(node)) for node in range(self.num_nodes)]
 
     def forward(self, older_nchw: Tensor, newer_nchw: Tensor, multipliers_ep: Tensor) -> Tensor:
         """The concatenated nodes.
@@ -116,10 +120,10 @@ class RelaxedCell(nn.Module):
         return torch.cat(states_nchw[2:], dim=1)
 
     def _planned(
-        self, plans: Sequence[Plan], states_nchw: list[Tensor], multipliers_ep: Tensor
+        self, plans: Sequence[MixturePlan], states_nchw: list[Tensor], multipliers_ep: Tensor
     ) -> Tensor:
         statistics = RunningStatistics()
-        shared = Shared(statistics)
+        shared = Shared(statistics, plans[0].layout)
         for source, state_nchw in enumerate(states_nchw):
             shared.add(source, state_nchw)
         nodes_nchw = []

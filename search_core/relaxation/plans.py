@@ -5,7 +5,6 @@ Legend: n images, c channels, h height, w width, k terms.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,21 +35,15 @@ class Term:
     operation: nn.Module
 
 
-@runtime_checkable
-class Planned(Protocol):
-    """A module that may compute its mixture by a plan when it trains."""
-
-    def plan(self) -> None:
-        """Does so from now on."""
-        ...
-
-
 class Plan:
     """Computes the states that terms add up to.
 
     Args:
         terms: The terms. Those of a target are added up in any order.
     """
+
+    layout = torch.channels_last
+    """In which the pixels of an image are rows."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]

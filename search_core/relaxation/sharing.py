@@ -19,10 +19,16 @@ class Shared:
 
     Args:
         statistics: Where normalisations leave theirs.
+        layout: How states lie in memory.
     """
 
-    def __init__(self, statistics: RunningStatistics) -> None:
+    def __init__(
+        self,
+        statistics: RunningStatistics,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
         self._statistics = statistics
+        self._layout = layout
         self._known: dict[Hashable, Tensor] = {}
         self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
@@ -33,7 +39,7 @@ class Shared:
             source: Its name.
             state_nchw: The state.
         """
-        self._known[(source,)] = state_nchw.contiguous(memory_format=torch.channels_last)
+        self._known[(source,)] = state_nchw.contiguous(memory_format=self._layout)
 
     def get(self, source: Hashable, prefix: tuple[nn.Module, ...]) -> Tensor:
         """A state after some layers; asked once for each operation, whose statistics it records.
@@ -85,8 +91,9 @@ class Shared:
         return self._known[key]
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
-        mean_c = x_nchw.new_zeros(x_nchw.shape[1])
-        variance_c = torch.zeros_like(mean_c)
+        assert norm.running_mean is not None
+        # Of the buffers' type, single precision even where the state's is a half one.
+        mean_c, variance_c = norm.running_mean.new_zeros((2, x_nchw.shape[1])).unbind()
         # With a momentum of 1 the running averages become the batch's own statistics.
         result_nchw = functional.batch_norm(
             x_nchw, mean_c, variance_c, training=True, momentum=1.0, eps=norm.eps
