@@ -24,6 +24,7 @@ from search_core.data import LabelledImages
 from search_core.errors import DivergedError
 from search_core.orders import ORDERS, Order, frozen
 from search_core.path_sampling import PathSampler
+from search_core.precision import logits
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 from search_core.supernet import Supernet
@@ -153,7 +154,8 @@ class BilevelStep:
             weight.grad = None
         if self._sampler is None:
             with frozen(self.network.architecture_parameters()):
-                result = self._accumulate(self.network(train.images_nchw), train, 1.0)
+                logits_nk = logits(self.network, train.images_nchw, self.network.precision)
+                result = self._accumulate(logits_nk, train, 1.0)
         else:
             result = self._accumulate_paths(self._sampler, train)
         # What took no part, on no path or skipped, has no gradient: it is left as it is, without
@@ -167,9 +169,7 @@ class BilevelStep:
     def _accumulate_paths(self, sampler: PathSampler, train: LabelledImages) -> BatchResult:
         paths = sampler.paths_to_train()
         results = [
-            self._accumulate(
-                sampler.network.path_logits(train.images_nchw, path), train, 1 / len(paths)
-            )
+            self._accumulate(sampler.logits(train.images_nchw, path), train, 1 / len(paths))
             for path in paths
         ]
         return BatchResult(

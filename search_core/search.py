@@ -83,6 +83,7 @@ class SearchRun:
             weight_generator=stream(seed, "weights"),
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
+        self.network.precision = spec.training.precision
         if _is_planned(spec, torch.device(device)):
             self.network.plan()
         # One core trains; the others of the trial read ahead, where images come from files.

@@ -33,9 +33,11 @@ class Supernet(nn.Module, ABC):
 
     Attributes:
         temperature: Divides the alphas before the softmax; the search sets it for every epoch.
+        precision: What training computes in; see `search_core.precision`. The search sets it.
     """
 
     temperature: float = 1.0
+    precision: str = "float32"
 
     @abstractmethod
     def architecture_parameters(self) -> list[nn.Parameter]:
