@@ -27,6 +27,8 @@ from search_core.states import check_origin, load_optimizer, origin, snapshot
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
 _STATE_VERSION = 4
+_GPU_EVALUATION_FACTOR = 4 * EVALUATION_FACTOR
+"""Of training's batch: a GPU launches as many kernels for few images as for many."""
 _READ_EVERY = 16
 """Batches after which a GPU is asked how it went. Asked seldom, it is never kept waiting; never
 asked, it would fall behind what is told of it."""
@@ -269,7 +271,8 @@ class SearchRun:
         if derived is not self.network:
             calibrate(derived, self._train)
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
-        most = EVALUATION_FACTOR * self._spec.training.batch_size
+        factor = EVALUATION_FACTOR if self._static is None else _GPU_EVALUATION_FACTOR
+        most = factor * self._spec.training.batch_size
         loss, accuracy = evaluate(derived, self._validation, most=most)
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")

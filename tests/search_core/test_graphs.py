@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from search_core import graphs, search
 from search_core.bilevel import BilevelStep
+from search_core.costs import EVALUATION_FACTOR
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
 from search_core.graphs import Repeated, StaticStep, Workshop
@@ -176,6 +177,7 @@ def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         search, "_is_static", lambda spec, device: original(spec, torch.device("cuda"))
     )
+    monkeypatch.setattr(search, "_GPU_EVALUATION_FACTOR", EVALUATION_FACTOR)
 
     def step(*args: Any, capturable: bool) -> BilevelStep:
         # The kernels of a GPU's optimizers round otherwise.
