@@ -102,7 +102,12 @@ class StaticStep:
         return failures[0] if failures else None
 
     def forget(self) -> None:
-        """Captures anew, because tensors that a step uses have been replaced."""
+        """Captures anew, because tensors that a step uses have been replaced, or not at all again.
+
+        What the graphs keep is given back.
+        """
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # they may still be at work
         self._alphas, self._weights = self._halves()
 
     def _halves(self) -> tuple["Repeated", "Repeated"]:

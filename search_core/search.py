@@ -317,6 +317,8 @@ class SearchRun:
     ) -> EpochReport:
         if not finalists.begun:
             finalists.begin(self.network.architecture_weights()["cuboid"])
+            if self._static is not None:
+                self._static.forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
         genotype = finalists.genotype()
         metrics = {
