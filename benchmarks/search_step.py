@@ -7,6 +7,9 @@ with the lowest and the highest, images a second, peak memory, and how many time
 is. The plain form is DARTS' as published: one module for each edge and primitive, contiguous
 tensors, and in the first order a backward pass in the architecture half that computes the weights'
 gradients too.
+
+On a GPU (`--device cuda`) the plan makes steps as a search does there: grouped, and captured after
+a few. With `--dtype bfloat16` it computes in that; the plain form, the baseline, stays in float32.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -27,6 +30,7 @@ from torch.nn import functional
 from search_core import weighting
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
+from search_core.graphs import WARM_UP, StaticStep
 from search_core.orders import ArchitectureGradient
 from search_core.randomness import stream
 from search_core.spaces import build_supernet
@@ -85,6 +89,7 @@ class Stepper:
                 "space": _space(options),
                 "dataset": {"name": "synthetic"},
                 "algorithm": {"order": options.order, "weighting": options.weighting},
+                "training": {"precision": _precision(form, options)},
             }
         )
         network = build_supernet(
@@ -94,14 +99,17 @@ class Stepper:
             weighting=weighting.from_spec(spec.algorithm),
             weight_generator=stream(0, "weights"),
             alpha_generator=stream(0, "alphas"),
-        ).to(self._device, getattr(torch, options.dtype))
+        ).to(self._device, _weight_dtype(options))
+        network.precision = spec.training.precision
         if form == "planned":
             network.plan()
-        self._step = BilevelStep(network, spec.algorithm, spec.training)
+        is_static = form == "planned" and self._device.type == "cuda"
+        self._step = BilevelStep(network, spec.algorithm, spec.training, capturable=is_static)
+        self._static = StaticStep(self._step, self._device) if is_static else None
         if form == "plain" and options.order == "first":
             self._step.order = _first_order_with_all_gradients
         generator = stream(0, "images")
-        dtype = getattr(torch, options.dtype)
+        dtype = _weight_dtype(options)
         shape = (options.batch, 3, options.size, options.size)
         self._train, self._validation = (
             LabelledImages(
@@ -120,10 +128,34 @@ class Stepper:
             Seconds of the architecture half, and of the weight half.
         """
         started = self._now()
-        self._step.train_alphas(self._train, self._validation)
+        if self._static is not None:
+            self._static.fill(self._train, self._validation)
+            self._static.train_alphas()
+        else:
+            self._step.train_alphas(self._train, self._validation)
         between = self._now()
-        self._step.train_weights(self._train)
+        if self._static is not None:
+            self._static.train_weights()
+        else:
+            self._step.train_weights(self._train)
         return between - started, self._now() - between
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether the steps are made on a GPU."""
+        return self._device.type == "cuda"
+
+    def warm_up(self) -> None:
+        """Makes the steps that are not timed; on a GPU enough of them for the next to be a replay.
+
+        Raises:
+            RuntimeError: The step could not be captured.
+        """
+        for _ in range(WARM_UP + 2 if self._static is not None else 1):
+            self()
+        failure = None if self._static is None else self._static.take_failure()
+        if failure is not None:
+            raise RuntimeError(f"the step was not captured: {failure}")
 
     def _now(self) -> float:
         if self._device.type == "cuda":
@@ -181,7 +213,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--space", choices=list(SPACES), default="darts")
     parser.add_argument("--order", choices=["first", "second"], default="first")
     parser.add_argument("--weighting", choices=["scalar", "max_w"], default="scalar")
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16"], default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=32, help="height and width of an image")
@@ -213,6 +245,14 @@ def _space(options: argparse.Namespace) -> dict[str, Any]:
     return space
 
 
+def _weight_dtype(options: argparse.Namespace) -> torch.dtype:
+    return torch.float64 if options.dtype == "float64" else torch.float32
+
+
+def _precision(form: str, options: argparse.Namespace) -> str:
+    return "bfloat16" if options.dtype == "bfloat16" and form == "planned" else "float32"
+
+
 def _first_order_with_all_gradients(
     network: Supernet, _optimizer: object, _train: LabelledImages, validation: LabelledImages
 ) -> ArchitectureGradient:
@@ -229,7 +269,7 @@ def _in_turn(
     steppers: dict[str, Stepper], options: argparse.Namespace
 ) -> dict[str, list[tuple[float, float]]]:
     for stepper in steppers.values():
-        stepper()
+        stepper.warm_up()
     halves: dict[str, list[tuple[float, float]]] = {form: [] for form in steppers}
     for _ in range(options.repeats):
         for form, stepper in steppers.items():
@@ -260,10 +300,10 @@ def _timing(
     )
 
 
-def _peak_mib(stepper: Callable[[], object], options: argparse.Namespace) -> float:
+def _peak_mib(stepper: Stepper, options: argparse.Namespace) -> float:
     if torch.device(options.device).type == "cuda":
         before = torch.cuda.memory_allocated(options.device)
-        stepper()
+        stepper.warm_up()
         return (torch.cuda.max_memory_allocated(options.device) - before) / 2**20
     before = psutil.Process().memory_info().rss / 2**20
     stepper()
@@ -273,12 +313,13 @@ def _peak_mib(stepper: Callable[[], object], options: argparse.Namespace) -> flo
     return float(int(peak) / 2**10 - before)
 
 
-def _profile(form: str, stepper: Callable[[], object]) -> None:
-    stepper()
+def _profile(form: str, stepper: Stepper) -> None:
+    stepper.warm_up()
     with torch.profiler.profile() as profile:
         stepper()
     print(f"\n{form}\n")
-    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
+    by_device = "self_device_time_total" if stepper.is_on_gpu else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=by_device, row_limit=20))
 
 
 def _machine(options: argparse.Namespace) -> dict[str, str]:

@@ -11,7 +11,7 @@ know the global generator only; see `seeded`.
 Legend: n images, c channels, h height, w width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,15 +46,70 @@ def augment_batch(
         float32 images of the same shape.
     """
     assert not augmentation.resized_crop, "the spec refuses it for images in memory"
+    if augmentation.auto_augment is None:
+        numbers_5n = draw(augmentation, pixels_nchw.shape, generator).to(pixels_nchw.device)
+        return augment_as_drawn(pixels_nchw, augmentation, normalise, numbers_5n)
+    # What a policy draws depends on what it has drawn before, so that nothing is drawn ahead of it.
     if augmentation.crop_padding:
         pixels_nchw = random_crop(pixels_nchw, augmentation.crop_padding, generator)
     if augmentation.horizontal_flip:
         pixels_nchw = random_flip(pixels_nchw, generator)
-    if augmentation.auto_augment is not None:
-        pixels_nchw = auto_augment(pixels_nchw, augmentation.auto_augment, generator)
-    images_nchw = normalise(pixels_nchw)
+    images_nchw = normalise(auto_augment(pixels_nchw, augmentation.auto_augment, generator))
     if augmentation.cutout:
         images_nchw = cutout(images_nchw, augmentation.cutout, generator)
+    return images_nchw
+
+
+def draw(
+    augmentation: AugmentationSpec, shape_nchw: Sequence[int], generator: torch.Generator
+) -> Tensor:
+    """Draws all that `augment_batch` would draw for a batch, without its images.
+
+    Args:
+        augmentation: What to change; it has no policy, which draws as it goes.
+        shape_nchw: The batch's.
+        generator: A CPU generator; it moves on by what is drawn.
+
+    Returns:
+        For each image the row and the column of its crop, whether it is mirrored, and the row and
+        the column of its cutout: [5, n] int64 on the CPU, with zeros for what is not drawn.
+    """
+    assert augmentation.auto_augment is None
+    num_images, _, height, width = shape_nchw
+    numbers_5n = torch.zeros((5, num_images), dtype=torch.int64)
+    if augmentation.crop_padding:
+        numbers_5n[:2] = _drawn_offsets(num_images, augmentation.crop_padding, generator)
+    if augmentation.horizontal_flip:
+        numbers_5n[2] = _drawn_flips(num_images, generator)
+    if augmentation.cutout:
+        numbers_5n[3:] = _drawn_pixels(num_images, height, width, generator)
+    return numbers_5n
+
+
+def augment_as_drawn(
+    pixels_nchw: Tensor,
+    augmentation: AugmentationSpec,
+    normalise: Normalise,
+    numbers_5n: Tensor,
+) -> Tensor:
+    """Augments and normalises a batch by numbers that are there.
+
+    Args:
+        pixels_nchw: Stored pixels, uint8, on any device.
+        augmentation: What `draw` was called with.
+        normalise: From stored pixels to what a network sees.
+        numbers_5n: What it returned, on the device of the pixels.
+
+    Returns:
+        float32 images of the same shape.
+    """
+    if augmentation.crop_padding:
+        pixels_nchw = _cropped(pixels_nchw, augmentation.crop_padding, numbers_5n[:2])
+    if augmentation.horizontal_flip:
+        pixels_nchw = _mirrored(pixels_nchw, numbers_5n[2] > 0)
+    images_nchw = normalise(pixels_nchw)
+    if augmentation.cutout:
+        images_nchw = _cut(images_nchw, augmentation.cutout, numbers_5n[3:])
     return images_nchw
 
 
@@ -66,9 +121,17 @@ def random_crop(pixels_nchw: Tensor, padding: int, generator: torch.Generator) -
         padding: Pixels on every side.
         generator: A CPU generator.
     """
+    offsets_2n = _drawn_offsets(len(pixels_nchw), padding, generator)
+    return _cropped(pixels_nchw, padding, offsets_2n.to(pixels_nchw.device))
+
+
+def _drawn_offsets(num_images: int, padding: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(2 * padding + 1, (2, num_images), generator=generator)
+
+
+def _cropped(pixels_nchw: Tensor, padding: int, offsets_2n: Tensor) -> Tensor:
     num_images, num_channels, height, width = pixels_nchw.shape
     device = pixels_nchw.device
-    offsets_2n = torch.randint(2 * padding + 1, (2, num_images), generator=generator).to(device)
     padded_nchw = functional.pad(pixels_nchw, (padding, padding, padding, padding))
     rows_nh = offsets_2n[0, :, None] + torch.arange(height, device=device)
     columns_nw = offsets_2n[1, :, None] + torch.arange(width, device=device)
@@ -87,8 +150,15 @@ def random_flip(pixels_nchw: Tensor, generator: torch.Generator) -> Tensor:
         pixels_nchw: The images.
         generator: A CPU generator.
     """
-    draws_n = torch.rand(len(pixels_nchw), generator=generator).to(pixels_nchw.device)
-    flipped_n = draws_n < _CHANCE_TO_FLIP
+    flipped_n = _drawn_flips(len(pixels_nchw), generator)
+    return _mirrored(pixels_nchw, flipped_n.to(pixels_nchw.device))
+
+
+def _drawn_flips(num_images: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(num_images, generator=generator) < _CHANCE_TO_FLIP
+
+
+def _mirrored(pixels_nchw: Tensor, flipped_n: Tensor) -> Tensor:
     return torch.where(flipped_n[:, None, None, None], pixels_nchw.flip(-1), pixels_nchw)
 
 
@@ -118,11 +188,19 @@ def cutout(images_nchw: Tensor, length: int, generator: torch.Generator) -> Tens
         generator: A CPU generator.
     """
     num_images, _, height, width = images_nchw.shape
-    device = images_nchw.device
-    rows_n = torch.randint(height, (num_images,), generator=generator).to(device)
-    columns_n = torch.randint(width, (num_images,), generator=generator).to(device)
-    hit_nh = _covered(rows_n, length, height)
-    hit_nw = _covered(columns_n, length, width)
+    centres_2n = _drawn_pixels(num_images, height, width, generator)
+    return _cut(images_nchw, length, centres_2n.to(images_nchw.device))
+
+
+def _drawn_pixels(num_images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    rows_n = torch.randint(height, (num_images,), generator=generator)
+    return torch.stack([rows_n, torch.randint(width, (num_images,), generator=generator)])
+
+
+def _cut(images_nchw: Tensor, length: int, centres_2n: Tensor) -> Tensor:
+    height, width = images_nchw.shape[2:]
+    hit_nh = _covered(centres_2n[0], length, height)
+    hit_nw = _covered(centres_2n[1], length, width)
     return images_nchw.masked_fill((hit_nh[:, :, None] & hit_nw[:, None, :]).unsqueeze(1), 0)
 
 

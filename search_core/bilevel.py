@@ -9,26 +9,29 @@ Legend: n images, k classes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import SGD, Adam
 
+from search_core import optimizers
 from search_core.cuboid_supernet import CuboidSupernet
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
 from search_core.orders import ORDERS, Order, frozen
 from search_core.path_sampling import PathSampler
+from search_core.precision import logits
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 from search_core.supernet import Supernet
 
-_ADAM_BETAS = (0.5, 0.999)
+Check = Callable[[str, Tensor], None]
+"""Looks at a scalar that has to be finite, named in words; it may raise `DivergedError`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class BatchResult:
     num_correct: int
 
 
+class Measured(NamedTuple):
+    """The same on the device, without waiting for it.
+
+    Attributes:
+        loss: Mean training loss; a scalar.
+        num_correct: Hits; a scalar.
+    """
+
+    loss: Tensor
+    num_correct: Tensor
+
+
 class BilevelStep:
     """Trains the alphas on a validation batch, then the weights on a training batch.
 
@@ -52,10 +67,12 @@ class BilevelStep:
         algorithm: Order, and the alphas' learning rate and weight decay.
         training: The weights' learning rate, momentum, weight decay and largest gradient norm.
         path_generator: Draws the paths of a search that samples them; others need none.
+        capturable: Whether steps are to be captured; see `search_core.graphs`.
 
     Attributes:
         weight_optimizer: SGD over the weights.
         architecture_optimizer: Adam over the alphas, betas 0.5 and 0.999.
+        check: Looks at losses and norms of gradients before anything is trained on them.
     """
 
     def __init__(
@@ -64,6 +81,8 @@ class BilevelStep:
         algorithm: AlgorithmSpec,
         training: TrainingSpec,
         path_generator: torch.Generator | None = None,
+        *,
+        capturable: bool = False,
     ) -> None:
         self.network = network
         self.order: Order = ORDERS[algorithm.order]
@@ -77,17 +96,13 @@ class BilevelStep:
             if algorithm.sampling.alphas == "paths":
                 self.order = self._sampler.order
         self.gradient_clip = training.gradient_clip
-        self.weight_optimizer = SGD(
-            network.weight_parameters(),
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
+        self.check: Check = check_now
+        self._capturable = capturable
+        self.weight_optimizer = optimizers.for_weights(
+            network.weight_parameters(), training, capturable=capturable
         )
-        self.architecture_optimizer = Adam(
-            network.architecture_parameters(),
-            lr=algorithm.architecture_learning_rate,
-            betas=_ADAM_BETAS,
-            weight_decay=algorithm.architecture_weight_decay,
+        self.architecture_optimizer = optimizers.for_alphas(
+            network.architecture_parameters(), algorithm, capturable=capturable
         )
 
     def __call__(
@@ -123,9 +138,9 @@ class BilevelStep:
         """
         with _statistics_kept(self.network):
             loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
-        _check_finite("the validation loss", float(loss))
+        self.check("the validation loss", loss)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        _check_finite("the norm of the alphas' gradient", float(norm))
+        self.check("the norm of the alphas' gradient", norm)
         alphas = self.network.architecture_parameters()
         if self._cost_weight:
             penalty = self._cost_weight * self.network.expected_cost()
@@ -148,47 +163,58 @@ class BilevelStep:
         Raises:
             DivergedError: The loss or its gradient is not finite. The weights are as they were.
         """
+        measured = self.descend(train)
+        return BatchResult(
+            sum(float(each.loss) for each in measured) / len(measured),
+            round(sum(int(each.num_correct) for each in measured) / len(measured)),
+        )
+
+    def descend(self, train: LabelledImages) -> list[Measured]:
+        """Makes the second half of a step, and waits for nothing but what `check` waits for.
+
+        Args:
+            train: As for the whole step.
+
+        Returns:
+            What was measured: once, or of each path that was trained.
+        """
         weights = self.network.weight_parameters()
         for weight in weights:
             weight.grad = None
         if self._sampler is None:
             with frozen(self.network.architecture_parameters()):
-                result = self._accumulate(self.network(train.images_nchw), train, 1.0)
+                logits_nk = logits(self.network, train.images_nchw, self.network.precision)
+                measured = [self._accumulate(logits_nk, train, 1.0)]
         else:
-            result = self._accumulate_paths(self._sampler, train)
+            measured = self._accumulate_paths(self._sampler, train)
         # What took no part, on no path or skipped, has no gradient: it is left as it is, without
         # decay too.
         norm = nn.utils.clip_grad_norm_(weights, self.gradient_clip)
-        _check_finite("the norm of the weights' gradient", float(norm))
+        self.check("the norm of the weights' gradient", norm)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
-        return result
+        return measured
 
-    def _accumulate_paths(self, sampler: PathSampler, train: LabelledImages) -> BatchResult:
+    def _accumulate_paths(self, sampler: PathSampler, train: LabelledImages) -> list[Measured]:
         paths = sampler.paths_to_train()
-        results = [
-            self._accumulate(
-                sampler.network.path_logits(train.images_nchw, path), train, 1 / len(paths)
-            )
+        return [
+            self._accumulate(sampler.logits(train.images_nchw, path), train, 1 / len(paths))
             for path in paths
         ]
-        return BatchResult(
-            sum(each.loss for each in results) / len(paths),
-            round(sum(each.num_correct for each in results) / len(paths)),
-        )
 
-    def _accumulate(self, logits_nk: Tensor, train: LabelledImages, share: float) -> BatchResult:
+    def _accumulate(self, logits_nk: Tensor, train: LabelledImages, share: float) -> Measured:
         """Adds a share of the loss's gradient to the weights'; alphas get none."""
         weights = self.network.weight_parameters()
         loss = functional.cross_entropy(logits_nk, train.labels_n)
-        value = float(loss.detach())
-        _check_finite("the training loss", value)
+        self.check("the training loss", loss)
         gradients = torch.autograd.grad(share * loss, weights, allow_unused=True)
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
+                if self._capturable and gradient.stride() != weight.stride():
+                    # A fused optimizer reads both as they lie.
+                    gradient = torch.empty_like(weight).copy_(gradient)
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
-        num_correct = int((logits_nk.argmax(dim=1) == train.labels_n).sum())
-        return BatchResult(value, num_correct)
+        return Measured(loss.detach(), (logits_nk.argmax(dim=1) == train.labels_n).sum())
 
 
 @contextmanager
@@ -205,6 +231,16 @@ def _statistics_kept(network: nn.Module) -> Iterator[None]:
             norm.track_running_stats = was_tracked
 
 
-def _check_finite(what: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise DivergedError(f"{what} is {value}")
+def check_now(what: str, value: Tensor) -> None:
+    """Waits for a scalar, and refuses it if it is not finite.
+
+    Args:
+        what: The scalar in words.
+        value: The scalar.
+
+    Raises:
+        DivergedError: It is not finite.
+    """
+    number = float(value.detach())
+    if not math.isfinite(number):
+        raise DivergedError(f"{what} is {number}")

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from search_core import primitives
 from search_core.convolutions import FactorizedReduce, ReluConvNorm
 from search_core.primitives import Slot
-from search_core.relaxation import Plan, RunningStatistics, Shared, State, Term, as_images
+from search_core.relaxation import (
+    MixturePlan,
+    Planner,
+    RunningStatistics,
+    Shared,
+    State,
+    Term,
+    as_images,
+)
 from search_core.spec.primitives import NONE, Family
 from search_core.spec.spaces import CellSpace
 
@@ -85,14 +93,18 @@ class RelaxedCell(nn.Module):
             for node in range(space.nodes)
             for source in range(2 + node)
         )
-        self._plans: list[Plan] | None = None
+        self._plans: list[MixturePlan] | None = None
 
-    def plan(self) -> None:
-        """Lets training compute the nodes by plans; see `search_core.relaxation`."""
+    def plan(self, planner: Planner) -> None:
+        """Lets training compute the nodes by plans; see `search_core.relaxation`.
+
+        Args:
+            planner: Makes the plans.
+        """
         inputs = [Term("older", 0, 0, self.older), Term("newer", 1, 1, self.newer)]
         self._plans = [
-            *(Plan([term]) for term in inputs),
-            *(Plan(self._terms(node)) for node in range(self.num_nodes)),
+            *(planner([term]) for term in inputs),
+            *(planner(self._terms(node)) for node in range(self.num_nodes)),
         ]
 
     def forward(self, older: State, newer: State, multipliers_ep: Tensor) -> State:
@@ -121,17 +133,20 @@ class RelaxedCell(nn.Module):
         return torch.cat(states_nchw[2:], dim=1)
 
     def _planned(
-        self, plans: Sequence[Plan], older: State, newer: State, multipliers_ep: Tensor
+        self, plans: Sequence[MixturePlan], older: State, newer: State, multipliers_ep: Tensor
     ) -> State:
         statistics = RunningStatistics()
-        shared = Shared(statistics)
-        shared.add("older", older)
-        shared.add("newer", newer)
-        of_inputs, of_nodes = multipliers_ep.new_ones(2), multipliers_ep.flatten()
-        for plan in plans[:2]:
-            plan(shared, of_inputs, statistics)
+        shared = Shared(statistics, plans[0].layout)
+        if plans[0].suits_single:
+            shared.add("older", older)
+            shared.add("newer", newer)
+            for plan in plans[:2]:
+                plan(shared, multipliers_ep.new_ones(2), statistics)
+        else:
+            shared.add(0, self.older(as_images(older)))
+            shared.add(1, self.newer(as_images(newer)))
         for plan in plans[2:]:
-            plan(shared, of_nodes, statistics)
+            plan(shared, multipliers_ep.flatten(), statistics)
         statistics.write()
         return shared.concatenated(range(2, 2 + self.num_nodes))
 

@@ -17,7 +17,15 @@ from search_core.derive.paths import heaviest_choices
 from search_core.genotype import Genotype
 from search_core.marginals import marginals
 from search_core.randomness import layers_drawn_from
-from search_core.relaxation import Plan, RunningStatistics, Shared, State, Term, as_images
+from search_core.relaxation import (
+    MixturePlan,
+    Planner,
+    RunningStatistics,
+    Shared,
+    State,
+    Term,
+    as_images,
+)
 from search_core.spec import axes
 from search_core.spec.hypercuboid import CuboidOperation, HyperCuboidSpace
 from search_core.supernet import ALPHA_SCALE, Supernet, mean_entropy
@@ -185,7 +193,7 @@ class Mixture(nn.Module):
     ) -> None:
         super().__init__()
         self.skip_below = skip_below
-        self._plan: Plan | None = None
+        self._plan: MixturePlan | None = None
         self.joins = tuple((each.in_channels, each.out_channels) for each in operations)
         self.operations = nn.ModuleList(
             layers.build(
@@ -225,14 +233,17 @@ class Mixture(nn.Module):
             sums[out_channels] = term if known is None else known + term
         return {channels: sums[channels] for channels in states}
 
-    def plan(self) -> None:
+    def plan(self, planner: Planner) -> None:
         """Lets training compute the states by a plan; see `search_core.relaxation`.
 
         Operations may be skipped only if they are computed one by one, so then there is no plan.
+
+        Args:
+            planner: Makes the plan.
         """
         if self.skip_below:
             return
-        self._plan = Plan(
+        self._plan = planner(
             [
                 Term(("in", join[0]), ("out", join[1]), index, operation)
                 for index, (operation, join) in enumerate(
@@ -242,15 +253,15 @@ class Mixture(nn.Module):
         )
 
     def _planned(
-        self, plan: Plan, states: dict[int, State], multipliers_o: Tensor
+        self, plan: MixturePlan, states: dict[int, State], multipliers_o: Tensor
     ) -> dict[int, State]:
         statistics = RunningStatistics()
-        shared = Shared(statistics)
+        shared = Shared(statistics, plan.layout)
         for channels, state in states.items():
             shared.add(("in", channels), state)
         plan(shared, multipliers_o, statistics)
         statistics.write()
-        return {channels: shared.in_lanes(("out", channels)) for channels in states}
+        return {channels: shared.state(("out", channels)) for channels in states}
 
     def skipped(self, multipliers_o: Tensor) -> frozenset[int]:
         """Indices of the operations that are not worth computing.

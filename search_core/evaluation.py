@@ -29,10 +29,12 @@ def calibrate(network: nn.Module, images: Images | LabelledImages) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        # The plain mean over the batches.
-        norm.momentum = None
     network.train()
-    for batch in images.in_order(_BATCH):
+    for number, batch in enumerate(images.in_order(_BATCH), start=1):
+        for norm in norms:
+            # The plain mean over the batches; without a momentum, each norm would ask its device
+            # for their number.
+            norm.momentum = 1 / number
         network(batch.images_nchw)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -55,9 +57,12 @@ def evaluate(
         The mean cross-entropy in nats, and the fraction classified right.
     """
     network.eval()
-    loss_sum, num_correct = 0.0, 0
+    losses, hits = [], []
     for batch in images.in_order(min(most, _BATCH)):
         logits_nk = network(batch.images_nchw)
-        loss_sum += float(functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum"))
-        num_correct += int((logits_nk.argmax(dim=1) == batch.labels_n).sum())
+        losses.append(functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum"))
+        hits.append((logits_nk.argmax(dim=1) == batch.labels_n).sum())
+    # Read at the end: a device that is asked after every batch would wait for the next one.
+    loss_sum = sum(torch.stack(losses).tolist())
+    num_correct = int(torch.stack(hits).sum())
     return loss_sum / len(images), num_correct / len(images)

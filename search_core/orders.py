@@ -13,9 +13,12 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from search_core.data import LabelledImages
+from search_core.precision import logits
 from search_core.supernet import Supernet
 
 _PERTURBATION = 0.01
+_EXACT = "float32"
+"""Weights so little apart are the same ones in a lower precision."""
 
 
 class ArchitectureGradient(NamedTuple):
@@ -52,7 +55,7 @@ def first_order(
         The loss and the gradient of every alpha.
     """
     with frozen(network.weight_parameters()):
-        loss = _loss(network, validation)
+        loss = _loss(network, validation, network.precision)
         gradients = torch.autograd.grad(loss, network.architecture_parameters())
     return ArchitectureGradient(loss.detach(), gradients)
 
@@ -80,25 +83,27 @@ def second_order(
     """
     weights = network.weight_parameters()
     alphas = network.architecture_parameters()
-    xi = float(weight_optimizer.param_groups[0]["lr"])
-    saved = [weight.detach().clone() for weight in weights]
+    xi = weight_optimizer.param_groups[0]["lr"]
+    saved = [torch.empty_like(weight) for weight in weights]
+    _assign(saved, weights)
     with frozen(alphas):
-        steepest = _gradients(_loss(network, train), weights)
+        steepest = _gradients(_loss(network, train, network.precision), weights)
     ahead = _one_step_ahead(weight_optimizer, weights, steepest)
     try:
         _assign(weights, ahead)
-        loss = _loss(network, validation)
+        loss = _loss(network, validation, network.precision)
         gradients = _gradients(loss, [*alphas, *weights])
         alpha_gradients, direction = gradients[: len(alphas)], gradients[len(alphas) :]
-        norm = float(torch.stack([part.norm() for part in direction]).norm())
-        if norm == 0:  # w' is stationary: there is nothing to correct
-            return ArchitectureGradient(loss.detach(), alpha_gradients)
-        epsilon = _PERTURBATION / norm
+        norm = torch.stack(torch._foreach_norm(direction)).norm()
+        # Where w' is stationary the direction is 0, and so is the difference. Nobody asks whether
+        # it is: a GPU would have to come to the end of its queue to answer.
+        epsilon = (_PERTURBATION / torch.where(norm > 0, norm, 1.0).double()).to(norm.dtype)
         with frozen(weights):
-            _assign(weights, [w + epsilon * d for w, d in zip(saved, direction, strict=True)])
-            plus = _gradients(_loss(network, train), alphas)
-            _assign(weights, [w - epsilon * d for w, d in zip(saved, direction, strict=True)])
-            minus = _gradients(_loss(network, train), alphas)
+            shift = torch._foreach_mul(direction, epsilon)
+            _assign(weights, torch._foreach_add(saved, shift))
+            plus = _gradients(_loss(network, train, _EXACT), alphas)
+            _assign(weights, torch._foreach_sub(saved, shift))
+            minus = _gradients(_loss(network, train, _EXACT), alphas)
     finally:
         _assign(weights, saved)
     corrected = [
@@ -130,8 +135,9 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _loss(network: Supernet, batch: LabelledImages) -> Tensor:
-    return functional.cross_entropy(network(batch.images_nchw), batch.labels_n)
+def _loss(network: Supernet, batch: LabelledImages, precision: str) -> Tensor:
+    logits_nk = logits(network, batch.images_nchw, precision)
+    return functional.cross_entropy(logits_nk, batch.labels_n)
 
 
 def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
@@ -139,23 +145,25 @@ def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor
     return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
+@torch.no_grad()
 def _one_step_ahead(
     optimizer: Optimizer, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor]
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """The weights after one SGD step without clipping, as the unrolled loss is defined."""
     group = optimizer.param_groups[0]
-    rate, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
-    ahead = []
-    for weight, gradient in zip(weights, gradients, strict=True):
-        step = gradient + decay * weight.detach()
-        velocity = optimizer.state[weight].get("momentum_buffer") if momentum else None
-        if velocity is not None:  # there is none before the first step
-            step = step + momentum * velocity
-        ahead.append(weight.detach() - rate * step)
-    return ahead
+    present: list[Tensor] = list(weights)
+    steps = torch._foreach_add(list(gradients), torch._foreach_mul(present, group["weight_decay"]))
+    velocities = [optimizer.state[weight].get("momentum_buffer") for weight in weights]
+    if group["momentum"] and any(each is not None for each in velocities):
+        # There is none before a weight's first step.
+        known = [
+            torch.zeros_like(weight) if each is None else each
+            for weight, each in zip(weights, velocities, strict=True)
+        ]
+        steps = torch._foreach_add(steps, torch._foreach_mul(known, group["momentum"]))
+    return torch._foreach_sub(present, torch._foreach_mul(steps, group["lr"]))
 
 
 @torch.no_grad()
-def _assign(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
-    for weight, value in zip(weights, values, strict=True):
-        weight.copy_(value)
+def _assign(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    torch._foreach_copy_(list(tensors), list(values))

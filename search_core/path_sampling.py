@@ -13,6 +13,8 @@ proportion to their multipliers.
 Legend: n images, p positions, o operations of a position, k classes.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,6 +24,7 @@ from search_core.cuboid_supernet import CuboidSupernet
 from search_core.data import LabelledImages
 from search_core.derive.graph import Choices
 from search_core.orders import ArchitectureGradient
+from search_core.precision import logits
 from search_core.spec.algorithm import PathSampling
 from search_core.supernet import Supernet
 
@@ -87,8 +90,7 @@ class PathSampler:
             losses = torch.stack(
                 [
                     functional.cross_entropy(
-                        self.network.path_logits(validation.images_nchw, path),
-                        validation.labels_n,
+                        self.logits(validation.images_nchw, path), validation.labels_n
                     )
                     for path in paths
                 ]
@@ -103,6 +105,16 @@ class PathSampler:
         ).mean()
         gradients = torch.autograd.grad(surprise, self.network.architecture_parameters())
         return ArchitectureGradient(losses.mean(), gradients)
+
+    def logits(self, x_nchw: Tensor, path: Choices) -> Tensor:
+        """The logits of the images x_nchw on one path, in the network's precision, [n, k].
+
+        Args:
+            x_nchw: The images.
+            path: The index of an operation for each position.
+        """
+        forward = partial(self.network.path_logits, path=path)
+        return logits(forward, x_nchw, self.network.precision)
 
     def draw(self, multipliers_po: Tensor) -> Choices:
         """Draws a path.

@@ -30,11 +30,12 @@ class SearchWarning:
     Attributes:
         kind: What it is, for programs: `collapse` is told of every collapsed epoch, and
             `stopped_on_collapse` besides of the epoch after which the run ended early for it;
-            `finalist_diverged` of a finalist that is out.
+            `finalist_diverged` of a finalist that is out; `not_captured` of steps that a GPU could
+            not be made to repeat by itself, which are slower and otherwise the same.
         message: The same in a sentence.
     """
 
-    kind: Literal["collapse", "stopped_on_collapse", "finalist_diverged"]
+    kind: Literal["collapse", "stopped_on_collapse", "finalist_diverged", "not_captured"]
     message: str
 
 

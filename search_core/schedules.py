@@ -6,11 +6,13 @@ be a batch.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from search_core.optimizers import set_rate
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule
 from search_core.spec.search import TrainingSpec
@@ -145,6 +147,18 @@ class ListedLR(LRScheduler):
         """The rate at the present position, for every parameter group."""
         rate = self.rates[min(self.last_epoch, len(self.rates) - 1)]
         return [rate] * len(self.optimizer.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rates and position, as numbers even where the optimizer's rate is a tensor."""
+        state = super().state_dict()
+        for name in ("base_lrs", "_last_lr"):
+            state[name] = [float(rate) for rate in state[name]]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the schedule was that wrote the state, and sets the optimizer's rate."""
+        super().load_state_dict(state_dict)
+        set_rate(self.optimizer, float(self.get_last_lr()[0]))
 
 
 class CosineLR(ListedLR):

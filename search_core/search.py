@@ -10,21 +10,28 @@ from typing import Any
 import torch
 
 from search_core import collapse, data, schedules, weighting
-from search_core.bilevel import BatchResult, BilevelStep
+from search_core.bilevel import BilevelStep
 from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
 from search_core.evaluation import calibrate, evaluate
 from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
+from search_core.graphs import StaticStep
 from search_core.randomness import stream
 from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
+from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
 _STATE_VERSION = 4
+_GPU_EVALUATION_FACTOR = 4 * EVALUATION_FACTOR
+"""Of training's batch: a GPU launches as many kernels for few images as for many."""
+_READ_EVERY = 16
+"""Batches after which a GPU is asked how it went. Asked seldom, it is never kept waiting; never
+asked, it would fall behind what is told of it."""
 
 
 @dataclass
@@ -83,6 +90,7 @@ class SearchRun:
             weight_generator=stream(seed, "weights"),
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
+        self.network.precision = spec.training.precision
         if _is_planned(spec, torch.device(device)):
             self.network.plan()
         # One core trains; the others of the trial read ahead, where images come from files.
@@ -96,7 +104,11 @@ class SearchRun:
         # choose for easier images than the network is trained on. Accuracy is measured without.
         self._validation_batches = self._batches(self._validation, "validation")
         self._paths = stream(seed, "paths")
-        self._step = BilevelStep(self.network, spec.algorithm, spec.training, self._paths)
+        is_static = _is_static(spec, torch.device(device))
+        self._step = BilevelStep(
+            self.network, spec.algorithm, spec.training, self._paths, capturable=is_static
+        )
+        self._static = StaticStep(self._step, torch.device(device)) if is_static else None
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
@@ -151,10 +163,10 @@ class SearchRun:
         self._set_temperature(self.epoch)
         while position.batch < batches:
             started = self._clock()
-            result = self._train_batch()
+            self._train_batch()
             position.batch += 1
-            position.loss_sum += result.loss
-            position.num_correct += result.num_correct
+            if position.batch == batches or position.batch % _READ_EVERY == 0:
+                self._read()
             if position.batch == batches:
                 # Here, so that a state taken after the last batch needs no step when resumed.
                 self._scheduler.step()
@@ -169,7 +181,11 @@ class SearchRun:
         Returns:
             Tensors, numbers, strings, lists, dicts and None only, so that
             `torch.load(weights_only=True)` reads what `torch.save` wrote.
+
+        Raises:
+            DivergedError: A GPU had not yet told that the last batches did.
         """
+        self._read()
         state = {
             **origin(_STATE_VERSION, _settings(self._spec), self._seed),
             "network": dict(self.network.state_dict()),
@@ -200,12 +216,13 @@ class SearchRun:
         load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
         load_optimizer(self._step.architecture_optimizer, state["architecture_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
-        for group in self._step.weight_optimizer.param_groups:
-            group["lr"] = self._scheduler.get_last_lr()[0]
         self._train_batches.load_state_dict(state["train_batches"])
         self._validation_batches.load_state_dict(state["validation_batches"])
         self._paths.set_state(state["paths"].cpu())
         position = self._position = _Position(**state["position"])
+        if self._static is not None:
+            self._static.forget()
+            self._static.start(position.batch, position.loss_sum, position.num_correct)
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
         # Between epochs, what the one before was trained with.
@@ -222,14 +239,30 @@ class SearchRun:
             augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
         )
 
-    def _train_batch(self) -> BatchResult:
+    def _train_batch(self) -> None:
         train, validation = self._train_batches.next(), self._validation_batches.next()
+        searching = self.epoch >= self._spec.algorithm.warmup_epochs
+        if self._static is not None:
+            self._static(train, validation, alphas=searching)
+            return
         try:
-            searching = self.epoch >= self._spec.algorithm.warmup_epochs
-            return self._step(train, validation, alphas=searching)
+            result = self._step(train, validation, alphas=searching)
         except DivergedError as error:
             place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
             raise self._diverged(place, error) from error
+        self._position.loss_sum += result.loss
+        self._position.num_correct += result.num_correct
+
+    def _read(self) -> None:
+        """Waits for what steps have measured, where they are made without waiting."""
+        if self._static is None:
+            return
+        totals = self._static.read()
+        if totals.fault is not None:
+            place = f"epoch {self.epoch + 1}, batch {totals.fault.batch}"
+            raise self._diverged(place, totals.fault.what)
+        self._position.loss_sum = totals.loss_sum
+        self._position.num_correct = totals.num_correct
 
     def _close_epoch(self) -> EpochReport:
         position = self._position
@@ -238,7 +271,8 @@ class SearchRun:
         if derived is not self.network:
             calibrate(derived, self._train)
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
-        most = EVALUATION_FACTOR * self._spec.training.batch_size
+        factor = EVALUATION_FACTOR if self._static is None else _GPU_EVALUATION_FACTOR
+        most = factor * self._spec.training.batch_size
         loss, accuracy = evaluate(derived, self._validation, most=most)
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
@@ -257,14 +291,24 @@ class SearchRun:
             "collapsed": float(collapsed),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
-        return self._report(
-            metrics,
-            genotype,
-            collapse.warnings(
-                collapsed_epochs,
-                epoch=self.epoch,
-                epochs=self._spec.total_epochs,
-                stop_after=self._spec.algorithm.stop_on_collapse_epochs,
+        if self._static is not None:
+            self._static.start(0, 0.0, 0)
+        warnings = collapse.warnings(
+            collapsed_epochs,
+            epoch=self.epoch,
+            epochs=self._spec.total_epochs,
+            stop_after=self._spec.algorithm.stop_on_collapse_epochs,
+        )
+        return self._report(metrics, genotype, (*warnings, *self._capture_warnings()))
+
+    def _capture_warnings(self) -> tuple[SearchWarning, ...]:
+        failure = None if self._static is None else self._static.take_failure()
+        if failure is None:
+            return ()
+        return (
+            SearchWarning(
+                "not_captured",
+                f"the GPU could not be made to repeat steps by itself, and is slower: {failure}",
             ),
         )
 
@@ -273,6 +317,8 @@ class SearchRun:
     ) -> EpochReport:
         if not finalists.begun:
             finalists.begin(self.network.architecture_weights()["cuboid"])
+            if self._static is not None:
+                self._static.forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
         genotype = finalists.genotype()
         metrics = {
@@ -307,6 +353,17 @@ class SearchRun:
 def _is_planned(spec: SearchSpec, device: torch.device) -> bool:
     relaxation = spec.algorithm.relaxation
     return relaxation == "fast" or (relaxation == "auto" and device.type == "cpu")
+
+
+def _is_static(spec: SearchSpec, device: torch.device) -> bool:
+    """Whether all steps are the same work, for a device that repeats it by itself."""
+    return (
+        device.type == "cuda"
+        and _is_planned(spec, device)
+        and spec.algorithm.sampling is None
+        # Which operations are skipped is decided in every step.
+        and not (isinstance(spec.space, HyperCuboidSpace) and spec.space.skip_below)
+    )
 
 
 def _settings(spec: SearchSpec) -> str:

@@ -29,11 +29,19 @@ def snapshot(value: Any) -> Any:
 def load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """Restores an optimizer's moments and counts; its settings stay those it was made with.
 
+    A capturable optimizer keeps its counts on a GPU, another one on the CPU. Each takes the state
+    of the other.
+
     Args:
         optimizer: Over the same parameters in the same order as the one that was saved.
         state: The `state` of its `state_dict`.
     """
     groups = optimizer.state_dict()["param_groups"]
+    # PyTorch brings a count to the device of an optimizer that wants it there, but never back.
+    state = {
+        index: {**each, "step": each["step"].cpu()} if "step" in each else each
+        for index, each in state.items()
+    }
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -16,7 +16,7 @@ from search_core import derive
 from search_core.cells import RelaxedCell
 from search_core.genotype import CellGenotype, Genotype
 from search_core.randomness import layers_drawn_from
-from search_core.relaxation import Planned, State, as_images
+from search_core.relaxation import Planned, Planner, State, as_images, planner_for
 from search_core.spec.primitives import SKIP
 from search_core.spec.spaces import REDUCTIONS, CellSpace
 from search_core.weighting import Weighting
@@ -34,9 +34,11 @@ class Supernet(nn.Module, ABC):
 
     Attributes:
         temperature: Divides the alphas before the softmax; the search sets it for every epoch.
+        precision: What training computes in; see `search_core.precision`. The search sets it.
     """
 
     temperature: float = 1.0
+    precision: str = "float32"
 
     @abstractmethod
     def architecture_parameters(self) -> list[nn.Parameter]:
@@ -77,14 +79,19 @@ class Supernet(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not know what its candidates cost")
 
-    def plan(self) -> None:
-        """Lets training compute mixtures by plans: the same function in less time and memory.
+    def plan(self, planner: Planner | None = None) -> None:
+        """Lets training compute mixtures by plans: the same function in less time.
 
         Evaluation, parameters and their names stay as they are; see `search_core.relaxation`.
+
+        Args:
+            planner: Makes the plans; None takes the form that suits the network's device.
         """
+        if planner is None:
+            planner = planner_for(next(self.parameters()).device)
         for module in self.modules():
             if module is not self and isinstance(module, Planned):
-                module.plan()
+                module.plan(planner)
 
     def derived(self) -> nn.Module:
         """What measures an epoch's accuracy: from images to logits. The network itself."""

@@ -196,8 +196,6 @@ class TrainingRun:
         load_optimizer(self._step.optimizer, state["optimizer"])
         self._step.scaler.load_state_dict(state["scaler"])
         self._scheduler.load_state_dict(state["scheduler"])
-        for group in self._step.optimizer.param_groups:
-            group["lr"] = self._scheduler.get_last_lr()[0]
         self._batches.load_state_dict(state["batches"])
         self._position = _Position(**state["position"])
         self.best = None if state["best"] is None else BestEpoch(**snapshot(state["best"]))

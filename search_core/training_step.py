@@ -3,9 +3,6 @@
 Legend: n images, k classes.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -15,9 +12,9 @@ from search_core.bilevel import BatchResult
 from search_core.classifier import Classifier
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
+from search_core.precision import computing_in
 from search_core.spec.retraining import NetworkTrainingSpec
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMALLEST_SCALE = 1.0
 
 
@@ -52,7 +49,7 @@ class TrainingStep:
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
         self._device = device
-        self._dtype = _DTYPES[training.precision]
+        self._precision = training.precision
         self._auxiliary_weight = auxiliary_weight
         self._label_smoothing = training.label_smoothing
         self._gradient_clip = training.gradient_clip
@@ -70,7 +67,7 @@ class TrainingStep:
             DivergedError: The loss or the gradient is not finite. Nothing has been trained on it.
         """
         self.network.train()
-        with self._lower_precision():
+        with computing_in(self._precision, self._device.type):
             logits = self.network(batch.images_nchw)
         main_nk = logits.main_nk.float()
         loss = main_loss = self._cross_entropy(main_nk, batch)
@@ -82,11 +79,6 @@ class TrainingStep:
         self._descend(loss)
         num_correct = int((main_nk.argmax(dim=1) == batch.labels_n).sum())
         return BatchResult(float(main_loss.detach()), num_correct)
-
-    def _lower_precision(self) -> AbstractContextManager[Any]:
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)
 
     def _cross_entropy(self, logits_nk: torch.Tensor, batch: LabelledImages) -> torch.Tensor:
         return functional.cross_entropy(

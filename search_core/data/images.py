@@ -6,6 +6,7 @@ Legend: n images, c channels, h height, w width, b images of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -71,9 +72,15 @@ class Normalisation:
 
     def __call__(self, pixels_chw: Tensor) -> Tensor:
         """Normalises one image [c, h, w] or a batch [n, c, h, w] of uint8 to float32."""
-        mean_c11 = torch.tensor(self.mean, device=pixels_chw.device).view(-1, 1, 1)
-        std_c11 = torch.tensor(self.std, device=pixels_chw.device).view(-1, 1, 1)
+        mean_c11 = _by_channel(self.mean, pixels_chw.device)
+        std_c11 = _by_channel(self.std, pixels_chw.device)
         return (pixels_chw.float() / self.brightest - mean_c11) / std_c11
+
+
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """On the device, [c, 1, 1]; brought there once, because a GPU is kept waiting by it."""
+    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 class Batches(ABC):

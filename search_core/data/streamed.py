@@ -104,7 +104,11 @@ class StreamedImages(Images):
             generator=torch.Generator(),
         )
         for images_nchw, labels_n in loader:
-            yield LabelledImages(images_nchw, labels_n).to(self.device)
+            # From pinned memory, so that a GPU need not be waited for.
+            yield LabelledImages(
+                images_nchw.to(self.device, non_blocking=True),
+                labels_n.to(self.device, non_blocking=True),
+            )
 
 
 class StreamedBatches(Batches):

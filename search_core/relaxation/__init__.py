@@ -5,9 +5,23 @@ several operations need of a state, takes convolutions and normalisations togeth
 passes over memory, and lets every other module be called as it is.
 """
 
+from search_core.relaxation.grouped import GroupedPlan
 from search_core.relaxation.lanes import State, as_images
-from search_core.relaxation.plans import Plan, Planned, Term
+from search_core.relaxation.planners import MixturePlan, Planned, Planner, planner_for
+from search_core.relaxation.plans import Plan, Term
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.statistics import RunningStatistics
 
-__all__ = ["Plan", "Planned", "RunningStatistics", "Shared", "State", "Term", "as_images"]
+__all__ = [
+    "GroupedPlan",
+    "MixturePlan",
+    "Plan",
+    "Planned",
+    "Planner",
+    "RunningStatistics",
+    "Shared",
+    "State",
+    "Term",
+    "as_images",
+    "planner_for",
+]

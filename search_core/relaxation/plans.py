@@ -5,7 +5,7 @@ Legend: n images, c channels, h height, w width, k terms.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from search_core.relaxation.mixing import mix
 from search_core.relaxation.program import Program
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.statistics import RunningStatistics
+
+_DTYPES: Final = (torch.float32, torch.float64)
+"""Those that there are kernels for."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,17 @@ class Term:
     operation: nn.Module
 
 
-@runtime_checkable
-class Planned(Protocol):
-    """A module that may compute its mixture by a plan when it trains."""
-
-    def plan(self) -> None:
-        """Does so from now on."""
-        ...
-
-
 class Plan:
     """Computes the states that terms add up to.
 
     Args:
         terms: The terms. Those of a target are added up in any order.
     """
+
+    layout = None
+    """Images go into lanes from any layout."""
+    suits_single = True
+    """One operation is faster planned, too."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]
@@ -73,7 +72,12 @@ class Plan:
     def applies(self) -> bool:
         """Whether the operations are in a state that a plan knows; else they are called plainly."""
         return not _casts() and all(
-            norm.training and norm.momentum is not None for norm in self._norms
+            norm.training
+            and norm.momentum is not None
+            and norm.running_mean is not None
+            and norm.running_mean.dtype in _DTYPES
+            and norm.running_mean.is_cpu
+            for norm in self._norms
         )
 
     def __call__(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_core.relaxation import lanes, layers, pools
-from search_core.relaxation.lanes import Lanes
+from search_core.relaxation.lanes import Lanes, State
 from search_core.relaxation.statistics import RunningStatistics
 
 _Prefix = tuple[nn.Module, ...]
@@ -25,15 +25,21 @@ class Shared:
 
     Args:
         statistics: Where normalisations leave theirs.
+        layout: How images lie in memory; None where that does not matter.
     """
 
-    def __init__(self, statistics: RunningStatistics) -> None:
+    def __init__(
+        self,
+        statistics: RunningStatistics,
+        layout: torch.memory_format | None = None,
+    ) -> None:
         self._statistics = statistics
+        self._layout = layout
         self._images: dict[Hashable, Tensor] = {}
         self._lanes: dict[Hashable, Lanes] = {}
         self._measured: dict[Hashable, tuple[Tensor, Tensor, int]] = {}
 
-    def add(self, source: Hashable, state: Tensor | Lanes) -> None:
+    def add(self, source: Hashable, state: State) -> None:
         """Adds a state.
 
         Args:
@@ -42,8 +48,19 @@ class Shared:
         """
         if isinstance(state, Lanes):
             self._lanes[source,] = state
-        else:
+        elif self._layout is None:
             self._images[source,] = state
+        else:
+            self._images[source,] = state.contiguous(memory_format=self._layout)
+
+    def state(self, source: Hashable) -> State:
+        """A state as it is known, in lanes or not.
+
+        Args:
+            source: Its name.
+        """
+        known = self._lanes.get((source,))
+        return self._images[source,] if known is None else known
 
     def get(self, source: Hashable, prefix: _Prefix = ()) -> Tensor:
         """A state after some layers; asked once for each operation, whose statistics it records.
@@ -88,7 +105,7 @@ class Shared:
             state = self._in_lanes(key)
         return state
 
-    def concatenated(self, sources: Sequence[Hashable]) -> Tensor | Lanes:
+    def concatenated(self, sources: Sequence[Hashable]) -> State:
         """The channels of several states, one behind the other.
 
         Args:
@@ -122,8 +139,9 @@ class Shared:
         return Lanes(layer(state.values), state.images)
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
-        mean_c = x_nchw.new_zeros(x_nchw.shape[1])
-        variance_c = torch.zeros_like(mean_c)
+        assert norm.running_mean is not None
+        # Of the buffers' type, single precision even where the state's is a half one.
+        mean_c, variance_c = norm.running_mean.new_zeros((2, x_nchw.shape[1])).unbind()
         # With a momentum of 1 the running averages become the batch's own statistics.
         result_nchw = functional.batch_norm(
             x_nchw, mean_c, variance_c, training=True, momentum=1.0, eps=norm.eps

@@ -64,7 +64,8 @@ class NetworkTrainingSpec(TrainingSpec):
     """How the learning rate falls."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of every label that is spread evenly over all classes while training."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # One more than a search has, whose loss is not scaled.
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # type: ignore[assignment]
     """What convolutions and linear layers compute in; the weights are always float32. float16
     scales the loss. Accuracy is measured in float32."""
 

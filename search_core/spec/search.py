@@ -1,6 +1,6 @@
 """The one spec of a search: request body, database value, worker configuration, client type."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -34,6 +34,9 @@ class TrainingSpec(SpecModel):
     """Largest norm of the weights' gradient."""
     schedule: Schedule = CosineSchedule(kind="cosine")
     """How the learning rate falls."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What convolutions and linear layers compute in; weights, alphas and optimizers are always
+    float32. Accuracy is measured in it, and the second order's finite difference taken."""
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:

@@ -32,6 +32,13 @@ def test_it_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "times as fast" in said
 
 
+def test_the_plan_may_compute_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--nodes", "1", "--dtype", "bfloat16", "--json", "--threads", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["dtype"] == "bfloat16"
+    assert found["ratio"] > 0
+
+
 def test_bad_numbers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--repeats", "0"])

@@ -1,0 +1,46 @@
+"""What convolutions and linear layers compute in; weights and optimizers stay in float32.
+
+Legend: n images, c channels, h height, w width, k classes.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+_DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def computing_in(precision: str, device_type: str) -> AbstractContextManager[Any]:
+    """Lets what is inside compute in a precision.
+
+    Args:
+        precision: `float32`, which changes nothing, `bfloat16` or `float16`.
+        device_type: Where it is computed.
+    """
+    dtype = _DTYPES.get(precision)
+    if dtype is None:
+        return nullcontext()
+    # Each weight is cast once in a pass. A cache of casts would only outlive the passes of a
+    # captured step, which must not hold what they leave behind.
+    return torch.autocast(device_type, dtype=dtype, cache_enabled=False)
+
+
+def logits(forward: Callable[[Tensor], Tensor], x_nchw: Tensor, precision: str) -> Tensor:
+    """A forward pass in a precision, for a loss that is computed in float32.
+
+    Args:
+        forward: From images to logits [n, k].
+        x_nchw: The images.
+        precision: As for `computing_in`.
+
+    Returns:
+        The logits [n, k]; those of a lower precision as float32.
+    """
+    if precision not in _DTYPES:
+        return forward(x_nchw)
+    with computing_in(precision, x_nchw.device.type):
+        logits_nk = forward(x_nchw)
+    return logits_nk.float()

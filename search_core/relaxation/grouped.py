@@ -1,0 +1,276 @@
+"""A sum of many operations in few large kernels, for devices that wait for launches.
+
+The stages of all operations are counted from their ends, and those as far from it are computed
+together: depthwise convolutions of the same kernel, stride and dilation as one over the channels of
+all, pointwise ones of the same channels as one batch of matrix products, normalisations as one over
+the channels of all. A multiplier is a factor of the last normalisation's scale and shift, so that
+what remains of the weighted sum is a plain one.
+
+All of it is PyTorch's own differentiable operations on the modules' own parameters, which are put
+side by side anew in each pass: second derivatives, autocast and checkpoints are those of the plain
+form.
+
+Legend: n images, k operations, c channels, i channels that come in, o channels that go out, h
+height, w width, r values of an image.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_core.relaxation import chains
+from search_core.relaxation.chains import Chain, Stage
+from search_core.relaxation.plans import Term
+from search_core.relaxation.sharing import Shared
+from search_core.relaxation.stacks import Stacks
+from search_core.relaxation.statistics import RunningStatistics
+
+_WIDE: Final = 64
+"""Channels with which a group of a convolution fills a matrix unit."""
+
+
+class GroupedPlan:
+    """Computes the states that terms add up to, as `Plan` does.
+
+    Args:
+        terms: The terms. Those of a target are added up in any order.
+    """
+
+    layout = torch.contiguous_format
+    """In which the channels of several operations lie side by side without being moved."""
+    suits_single = False
+    """There is nothing to put one operation together with."""
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        planned = [(term, chains.chain_of(term.operation)) for term in terms]
+        self._targets = list(dict.fromkeys(term.target for term in terms))
+        self._features = [each for each in planned if not each[1].stages]
+        # Alike ones side by side, so that what one group computes is as it is the next one's input.
+        self._chains = sorted(
+            (each for each in planned if each[1].stages), key=lambda each: _likeness(each[1])
+        )
+        self._norms = [
+            module
+            for term in terms
+            for module in term.operation.modules()
+            if isinstance(module, nn.BatchNorm2d)
+        ]
+        self._indices: dict[tuple[int, ...], Tensor] = {}
+
+    @property
+    def applies(self) -> bool:
+        """Whether the operations are in a state that a plan knows; else they are called plainly."""
+        return all(norm.training and norm.momentum is not None for norm in self._norms)
+
+    def __call__(
+        self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
+    ) -> None:
+        """Adds the targets to the states.
+
+        Args:
+            shared: Knows the sources, contiguous, and gets to know the targets.
+            multipliers_k: By the terms' indices.
+            statistics: Where normalisations leave theirs.
+        """
+        sums: dict[Hashable, Tensor] = {}
+        for target, part_nchw in (
+            *self._sums_of_features(shared, multipliers_k),
+            *self._sums_of_chains(shared, multipliers_k, statistics),
+        ):
+            sums[target] = sums[target] + part_nchw if target in sums else part_nchw
+        for target in self._targets:
+            shared.add(target, sums[target])
+
+    def _sums_of_features(
+        self, shared: Shared, multipliers_k: Tensor
+    ) -> Iterator[tuple[Hashable, Tensor]]:
+        """By target: one product with the multipliers, which reads each feature once."""
+        terms = dict(enumerate(self._features))
+        called = [_called(shared, *each) for each in self._features]
+        for members in _groups(terms, lambda _, term: term[0].target):
+            stacked_nkchw = torch.stack([called[each] for each in members], dim=1)
+            weights_k = self._chosen(multipliers_k, [terms[each][0] for each in members])
+            sum_nr = torch.matmul(weights_k.to(stacked_nkchw.dtype), stacked_nkchw.flatten(2))
+            yield terms[members[0]][0].target, sum_nr.view(-1, *stacked_nkchw.shape[2:])
+
+    def _sums_of_chains(
+        self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
+    ) -> Iterator[tuple[Hashable, Tensor]]:
+        stacks = Stacks([_called(shared, *each) for each in self._chains])
+        most = max((len(chain.stages) for _, chain in self._chains), default=0)
+        for left in range(most, 0, -1):
+            stages = {
+                index: chain.stages[-left]
+                for index, (_, chain) in enumerate(self._chains)
+                if len(chain.stages) >= left
+            }
+            _convolve_depthwise(stacks, stages)
+            _convolve_pointwise(stacks, stages)
+            if left > 1:
+                following = {index: self._chains[index][1].stages[1 - left] for index in stages}
+                _normalise_and_rectify(stacks, stages, following, statistics)
+        ends = {index: chain.stages[-1] for index, (_, chain) in enumerate(self._chains)}
+        for members in _groups(
+            ends, lambda index, stage: (self._chains[index][0].target, *_norm_key(stage))
+        ):
+            terms = [self._chains[each][0] for each in members]
+            normed_nkchw = _normalised(
+                stacks.gather(members),
+                [ends[each].norm for each in members],
+                statistics,
+                multipliers_k=self._chosen(multipliers_k, terms),
+            )
+            # Autocast would have a sum in single precision if it did not say what it is in.
+            yield terms[0].target, normed_nkchw.sum(dim=1, dtype=normed_nkchw.dtype)
+
+    def _chosen(self, multipliers_k: Tensor, terms: Sequence[Term]) -> Tensor:
+        """The terms' multipliers. Their indices are brought to the device once, and stay there."""
+        key = tuple(term.index for term in terms)
+        known = self._indices.get(key)
+        if known is None or known.device != multipliers_k.device:
+            known = self._indices[key] = torch.tensor(key, device=multipliers_k.device)
+        return multipliers_k.index_select(0, known)
+
+
+def _convolve_depthwise(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
+    convolutions = {
+        index: stage.depthwise for index, stage in stages.items() if stage.depthwise is not None
+    }
+    for group in _groups(convolutions, lambda index, each: (*_sliding(each), *stacks.shape(index))):
+        # Apart by what comes next, which then finds its input in one piece.
+        parts = _groups(
+            {index: stages[index].pointwise for index in group}, lambda _, each: each.out_channels
+        )
+        members = [index for part in parts for index in part]
+        first = convolutions[members[0]]
+        weight = torch.cat([convolutions[each].weight for each in members])
+        y_nchw = torch.conv2d(
+            stacks.gather(members).flatten(1, 2),
+            weight,
+            stride=first.stride,
+            padding=first.padding,
+            dilation=first.dilation,
+            groups=len(weight),
+        )
+        n, _, *size = y_nchw.shape
+        stacks.put_apart(parts, y_nchw.view(n, len(members), -1, *size))
+
+
+def _convolve_pointwise(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
+    """One grouped convolution, or a matrix product for each operation and image in one kernel.
+
+    With few channels in a group, libraries are slow at grouped convolutions, backward above all.
+    With many, a product for each image would read more weights than pixels.
+    """
+    for members in _groups(
+        stages, lambda index, stage: (stage.pointwise.out_channels, *stacks.shape(index))
+    ):
+        k, x_nkihw = len(members), stacks.gather(members)
+        weight_koi11 = torch.stack([stages[each].pointwise.weight for each in members])
+        shape = (*weight_koi11.shape[:2], *x_nkihw.shape[3:])
+        if k == 1 or min(weight_koi11.shape[1:3]) >= _WIDE:
+            y_nchw = torch.conv2d(x_nkihw.flatten(1, 2), weight_koi11.flatten(0, 1), groups=k)
+            stacks.put(members, y_nchw.view(-1, *shape))
+            continue
+        y_nkor = torch.matmul(weight_koi11.flatten(2), x_nkihw.flatten(3))
+        stacks.put(members, y_nkor.view(-1, *shape))
+
+
+def _normalise_and_rectify(
+    stacks: Stacks,
+    stages: Mapping[int, Stage],
+    following: Mapping[int, Stage],
+    statistics: RunningStatistics,
+) -> None:
+    for group in _groups(stages, lambda index, stage: (*_norm_key(stage), *stacks.shape(index))):
+        parts = _groups(
+            {index: following[index] for index in group},
+            lambda _, stage: None if stage.depthwise is None else _sliding(stage.depthwise),
+        )
+        members = [index for part in parts for index in part]
+        norms = [stages[each].norm for each in members]
+        normed_nkchw = _normalised(stacks.gather(members), norms, statistics)
+        stacks.put_apart(parts, normed_nkchw.relu())
+
+
+def _normalised(
+    x_nkchw: Tensor,
+    norms: Sequence[nn.BatchNorm2d],
+    statistics: RunningStatistics,
+    multipliers_k: Tensor | None = None,
+) -> Tensor:
+    """Normalises each operation by its own norm, times its multiplier."""
+    scale_kc = shift_kc = None
+    if norms[0].affine:
+        scale_kc = torch.stack([norm.weight for norm in norms])
+        shift_kc = torch.stack([norm.bias for norm in norms])
+    if multipliers_k is not None:
+        factor_kc = multipliers_k[:, None].expand(-1, x_nkchw.shape[2])
+        scale_kc = factor_kc if scale_kc is None else factor_kc * scale_kc
+        shift_kc = None if shift_kc is None else factor_kc * shift_kc
+    running_mean = norms[0].running_mean
+    assert running_mean is not None
+    # Of the buffers' type, single precision even where the images' is a half one.
+    measured_2kc = running_mean.new_zeros((2, *x_nkchw.shape[1:3]))
+    result_nchw = functional.batch_norm(
+        x_nkchw.flatten(1, 2),
+        # With a momentum of 1 the running averages become the batch's own statistics.
+        measured_2kc[0].flatten(),
+        measured_2kc[1].flatten(),
+        None if scale_kc is None else scale_kc.flatten(),
+        None if shift_kc is None else shift_kc.flatten(),
+        training=True,
+        momentum=1.0,
+        eps=norms[0].eps,
+    )
+    for norm, mean_c, variance_c in zip(norms, *measured_2kc, strict=True):
+        statistics.record(norm, mean_c, variance_c)
+    return result_nchw.view(x_nkchw.shape)
+
+
+def _called(shared: Shared, term: Term, chain: Chain) -> Tensor:
+    x_nchw = shared.get(term.source, chain.shared)
+    for call in chain.calls:
+        x_nchw = call(x_nchw)
+    return x_nchw
+
+
+MemberT = TypeVar("MemberT")
+
+
+def _groups(of: Mapping[int, MemberT], key: Callable[[int, MemberT], Hashable]) -> list[list[int]]:
+    """The indices by key, in the order of the first of each."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, member in of.items():
+        groups.setdefault(key(index, member), []).append(index)
+    return list(groups.values())
+
+
+def _sliding(convolution: nn.Conv2d) -> tuple[Any, ...]:
+    """How a kernel slides, whatever its weights."""
+    return (
+        convolution.kernel_size,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+    )
+
+
+def _norm_key(stage: Stage) -> tuple[Any, ...]:
+    return (stage.norm.eps, stage.norm.affine)
+
+
+def _likeness(chain: Chain) -> tuple[Any, ...]:
+    """Sorts operations by their last stages, then by those before."""
+    return tuple(
+        (
+            () if stage.depthwise is None else _sliding(stage.depthwise),
+            stage.pointwise.in_channels,
+            stage.pointwise.out_channels,
+            *_norm_key(stage),
+        )
+        for stage in reversed(chain.stages)
+    )

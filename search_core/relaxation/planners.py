@@ -1,0 +1,66 @@
+"""Which form of a plan computes mixtures on which device."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from search_core.relaxation.grouped import GroupedPlan
+from search_core.relaxation.plans import Plan, Term
+from search_core.relaxation.sharing import Shared
+from search_core.relaxation.statistics import RunningStatistics
+
+
+class MixturePlan(Protocol):
+    """Computes the states that terms add up to."""
+
+    @property
+    def layout(self) -> torch.memory_format | None:
+        """How images lie in memory, if that matters; `Shared` has to know it."""
+        ...
+
+    @property
+    def suits_single(self) -> bool:
+        """Whether single operations gain by being planned."""
+        ...
+
+    @property
+    def applies(self) -> bool:
+        """Whether the operations are in a state that it knows; else they are called plainly."""
+        ...
+
+    def __call__(
+        self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
+    ) -> None:
+        """Adds the targets to the states; see `Plan`."""
+        ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A module that may compute its mixture by a plan when it trains."""
+
+    def plan(self, planner: "Planner") -> None:
+        """Does so from now on.
+
+        Args:
+            planner: Makes the plan.
+        """
+        ...
+
+
+Planner = Callable[[Sequence[Term]], MixturePlan]
+"""Makes a plan of terms."""
+
+
+def planner_for(device: torch.device) -> Planner:
+    """The form that suits a device.
+
+    For a CPU there are compiled kernels, which `Plan` calls. A GPU waits for kernels to be
+    launched, and `GroupedPlan` needs few of them.
+
+    Args:
+        device: Where a network trains.
+    """
+    return Plan if device.type == "cpu" else GroupedPlan

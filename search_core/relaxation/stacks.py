@@ -1,0 +1,111 @@
+"""What operations have come to, many side by side in one tensor.
+
+Legend: n images, k operations, c channels, h height, w width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an operation's tensor is; a source is a stack of one that several may share."""
+
+    stack_nkchw: Tensor
+    position: int
+    is_source: bool
+
+
+@dataclass
+class _Run:
+    """Operations side by side in a stack, or several times the same source."""
+
+    place: _Place
+    length: int = 1
+
+    def extend(self, place: _Place) -> bool:
+        """Takes one more in, if it comes next."""
+        position = self.place.position + (0 if place.is_source else self.length)
+        if place.stack_nkchw is not self.place.stack_nkchw or place.position != position:
+            return False
+        self.length += 1
+        return True
+
+    def tensor(self) -> Tensor:
+        if self.place.is_source:
+            return self.place.stack_nkchw.expand(-1, self.length, -1, -1, -1)
+        if self.length == self.place.stack_nkchw.shape[1]:
+            return self.place.stack_nkchw  # whose gradient would be copied into zeros if narrowed
+        return self.place.stack_nkchw.narrow(1, self.place.position, self.length)
+
+
+class Stacks:
+    """The tensors of operations on their way from the sources to the sum.
+
+    Args:
+        sources_nchw: What each operation reads; several may read the same tensor.
+    """
+
+    def __init__(self, sources_nchw: Sequence[Tensor]) -> None:
+        views = {id(source): source.unsqueeze(1) for source in sources_nchw}
+        self._places = [_Place(views[id(source)], 0, True) for source in sources_nchw]
+        self._gathered: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Channels, height and width of an operation's tensor.
+
+        Args:
+            index: The operation.
+        """
+        return tuple(self._places[index].stack_nkchw.shape[2:])
+
+    def gather(self, indices: Sequence[int]) -> Tensor:
+        """The tensors of some operations side by side, [n, k, c, h, w].
+
+        Args:
+            indices: The operations; their tensors have the same shape.
+        """
+        runs: list[_Run] = []
+        for index in indices:
+            place = self._places[index]
+            if not runs or not runs[-1].extend(place):
+                runs.append(_Run(place))
+        if not all(run.place.is_source for run in runs):
+            return _joined(runs)
+        # The kernels of several sizes read the same states.
+        key = tuple((id(run.place.stack_nkchw), run.length) for run in runs)
+        if key not in self._gathered:
+            self._gathered[key] = _joined(runs).contiguous()
+        return self._gathered[key]
+
+    def put(self, indices: Sequence[int], stack_nkchw: Tensor) -> None:
+        """Replaces the tensors of some operations.
+
+        Args:
+            indices: The operations.
+            stack_nkchw: Their tensors side by side.
+        """
+        for position, index in enumerate(indices):
+            self._places[index] = _Place(stack_nkchw, position, False)
+
+    def put_apart(self, parts: Sequence[Sequence[int]], stack_nkchw: Tensor) -> None:
+        """Replaces the tensors of some operations that go different ways from here on.
+
+        Args:
+            parts: The operations; those of a part stay together.
+            stack_nkchw: Their tensors side by side, part by part.
+        """
+        if len(parts) == 1:
+            self.put(parts[0], stack_nkchw)
+            return
+        lengths = [len(part) for part in parts]
+        for part, part_nkchw in zip(parts, torch.split(stack_nkchw, lengths, dim=1), strict=True):
+            self.put(part, part_nkchw)
+
+
+def _joined(runs: Sequence[_Run]) -> Tensor:
+    tensors = [run.tensor() for run in runs]
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)

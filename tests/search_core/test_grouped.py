@@ -1,0 +1,244 @@
+"""The relaxation of a GPU, on a CPU, against the plain one, which is the oracle."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from search_core.bilevel import BilevelStep
+from search_core.randomness import stream
+from search_core.relaxation import (
+    GroupedPlan,
+    Plan,
+    RunningStatistics,
+    Shared,
+    Term,
+    grouped,
+    planner_for,
+)
+from search_core.relaxation.stacks import Stacks
+from search_core.spec import SearchSpec
+from search_core.supernet import Supernet
+from tests.search_core.test_relaxation import (
+    SPACES,
+    batch,
+    buffers,
+    cell_spaces,
+    distance,
+    loss_and_gradients,
+    operations,
+    spec_of,
+    supernet,
+)
+
+
+def both(
+    spec: SearchSpec, size: tuple[int, int], dtype: torch.dtype = torch.float64
+) -> tuple[Supernet, Supernet]:
+    plain = supernet(spec, size, dtype)
+    planned = copy.deepcopy(plain)
+    planned.plan(GroupedPlan)
+    return plain, planned
+
+
+def check_same_function(space: dict[str, Any], weights: str, size: tuple[int, int]) -> None:
+    plain, planned = both(spec_of(space, weighting=weights), size)
+    images = batch(size, torch.float64)
+    loss, gradients = loss_and_gradients(plain, images)
+    ours, our_gradients = loss_and_gradients(planned, images)
+    assert float(ours) == pytest.approx(float(loss), rel=1e-9)
+    scale = max(float(each.norm()) for each in gradients)
+    for (label, _), one, other in zip(
+        plain.named_parameters(), our_gradients, gradients, strict=True
+    ):
+        assert float((one - other).norm()) <= 1e-9 * float(other.norm()) + 1e-12 * scale, label
+    for (label, one), other in zip(planned.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=label)
+
+
+@pytest.mark.parametrize(
+    ("weights", "size"), [("scalar", (15, 13)), ("max_w", (16, 16))], ids=["odd", "even"]
+)
+@pytest.mark.parametrize("name", SPACES)
+def test_it_is_the_same_function(name: str, weights: str, size: tuple[int, int]) -> None:
+    check_same_function(SPACES[name], weights, size)
+
+
+@pytest.mark.parametrize("name", ["sharp_darts", "hypercuboid"])
+def test_wide_groups_are_convolved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped, "_WIDE", 1)
+    check_same_function(SPACES[name], "scalar", (12, 12))
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    space=cell_spaces(),
+    order=st.sampled_from(["first", "second"]),
+    weights=st.sampled_from(["scalar", "max_w"]),
+    size=st.tuples(st.integers(8, 13), st.integers(8, 13)),
+)
+def test_a_step_of_any_cell_space_is_the_same(
+    space: dict[str, Any], order: str, weights: str, size: tuple[int, int]
+) -> None:
+    spec = spec_of(space, order=order, weighting=weights)
+    networks = both(spec, size)
+    for network in networks:
+        step = BilevelStep(network, spec.algorithm, spec.training)
+        step(batch(size, torch.float64, "train"), batch(size, torch.float64, "validation"))
+    plain, planned = networks
+    # The finite difference of the second order divides differences of gradients by a small number.
+    tolerance = 1e-9 if order == "first" else 1e-6
+    assert distance(list(planned.parameters()), list(plain.parameters())) < tolerance
+    assert distance(buffers(planned), buffers(plain)) < tolerance
+
+
+@pytest.mark.parametrize("name", ["darts", "hypercuboid"])
+def test_single_precision(name: str) -> None:
+    size = (16, 16)
+    plain, planned = both(spec_of(SPACES[name], weighting="max_w"), size, torch.float32)
+    images = batch(size, torch.float32)
+    loss, gradients = loss_and_gradients(plain, images)
+    ours, our_gradients = loss_and_gradients(planned, images)
+    assert float(ours) == pytest.approx(float(loss), rel=1e-4)
+    assert distance(our_gradients, gradients) < 1e-4
+    assert distance(buffers(planned), buffers(plain)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["darts", "hypercuboid"])
+def test_autocast_keeps_statistics_in_single_precision(name: str) -> None:
+    size = (16, 16)
+    plain, planned = both(spec_of(SPACES[name]), size, torch.float32)
+    images = batch(size, torch.float32)
+    exact = copy.deepcopy(plain)
+    _, of_exact = loss_and_gradients(exact, images)
+    seen: list[torch.dtype] = []
+    of_forms = []
+    for network in (plain, planned):
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits_nk = network(images.images_nchw)
+        loss = functional.cross_entropy(logits_nk.float(), images.labels_n)
+        of_forms.append(torch.autograd.grad(loss, list(network.parameters())))
+        assert all(each.dtype != torch.bfloat16 for each in network.buffers())
+    assert seen == [torch.bfloat16] * 2
+    # As near to what single precision says as the plain form is.
+    of_plain, of_planned = of_forms
+    assert distance(of_planned, of_exact) < 1.5 * distance(of_plain, of_exact)
+    assert distance(buffers(planned), buffers(exact)) < 1.5 * distance(
+        buffers(plain), buffers(exact)
+    )
+
+
+def test_there_are_second_derivatives() -> None:
+    size = (12, 12)
+    derivatives = []
+    for network in both(spec_of(SPACES["darts"]), size):
+        images = batch(size, torch.float64)
+        loss = functional.cross_entropy(network(images.images_nchw), images.labels_n)
+        alphas = network.architecture_parameters()
+        slopes = torch.autograd.grad(loss, alphas, create_graph=True)
+        length = sum((slope.square().sum() for slope in slopes), torch.zeros(()))
+        derivatives.append(torch.autograd.grad(length, network.weight_parameters()[:8]))
+    assert distance(*derivatives) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["darts", "hypercuboid"])
+def test_states_go_from_one_form_to_the_other(name: str) -> None:
+    size = (12, 12)
+    plain, planned = both(spec_of(SPACES[name]), size)
+    images = batch(size, torch.float64).images_nchw
+    planned(images)
+    plain.load_state_dict(planned.state_dict())
+    assert torch.equal(plain.eval()(images), planned.eval()(images))
+    assert list(plain.state_dict()) == list(planned.state_dict())
+
+
+def test_any_module_takes_part_in_a_plan() -> None:
+    channels = 4
+    modules = nn.ModuleList(operations(channels)).double().train()
+    x_nchw = torch.randn(3, channels, 12, 12, dtype=torch.float64, generator=stream(0, "x"))
+    multipliers_k = torch.rand(len(modules), dtype=torch.float64, generator=stream(0, "k"))
+    for each in (x_nchw, multipliers_k):
+        each.requires_grad_()
+    theirs = copy.deepcopy(modules)
+    expected_nchw = torch.stack(
+        [m * operation(x_nchw) for m, operation in zip(multipliers_k, theirs, strict=True)]
+    ).sum(0)
+    statistics = RunningStatistics()
+    plan = GroupedPlan([Term("x", "y", index, each) for index, each in enumerate(modules)])
+    shared = Shared(statistics, plan.layout)
+    shared.add("x", x_nchw)
+    plan(shared, multipliers_k, statistics)
+    sum_nchw = shared.get("y")
+    statistics.write()
+    torch.testing.assert_close(sum_nchw, expected_nchw, rtol=1e-9, atol=1e-12)
+    weight_nchw = torch.randn(sum_nchw.shape, dtype=torch.float64, generator=stream(0, "g"))
+    ours = torch.autograd.grad(
+        sum_nchw, [x_nchw, multipliers_k, *modules.parameters()], weight_nchw
+    )
+    expected = torch.autograd.grad(
+        expected_nchw, [x_nchw, multipliers_k, *theirs.parameters()], weight_nchw
+    )
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    for one, other in zip(modules.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that are kernels of their own on a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_it_calls_far_fewer_kernels() -> None:
+    spec = spec_of({"kind": "sharp_darts", "channels": 2, "cells": 3, "nodes": 4})
+    counts = []
+    for network in both(spec, (8, 8), torch.float32):
+        with Calls() as calls:  # type: ignore[no-untyped-call]
+            loss_and_gradients(network, batch((8, 8), torch.float32))
+        counts.append(calls.count)
+    assert counts[1] < counts[0] / 4
+
+
+def test_each_device_has_its_form() -> None:
+    assert planner_for(torch.device("cuda")) is GroupedPlan
+    assert planner_for(torch.device("cpu")) is Plan
+
+
+def test_one_value_for_a_channel_is_refused() -> None:
+    _, planned = both(spec_of(SPACES["hypercuboid"]), (2, 2))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        planned(torch.zeros(1, 3, 2, 2, dtype=torch.float64))
+
+
+def test_stacks_join_what_lies_side_by_side() -> None:
+    a, b = torch.rand(2, 3, 1, 1), torch.rand(2, 3, 1, 1)
+    stacks = Stacks([a, a, b, a])
+    assert stacks.shape(2) == (3, 1, 1)
+    assert torch.equal(stacks.gather([0, 1, 2]), torch.stack([a, a, b], dim=1))
+    assert stacks.gather([0, 1, 2]) is stacks.gather([0, 3, 2])
+    results_nkchw = torch.rand(2, 3, 5, 1, 1)
+    stacks.put_apart([[2], [0, 1]], results_nkchw)
+    assert torch.equal(stacks.gather([0, 1]), results_nkchw[:, 1:])
+    assert torch.equal(stacks.gather([1, 2]), results_nkchw[:, [2, 0]])
+    assert stacks.gather([0, 1]).data_ptr() == results_nkchw[:, 1:].data_ptr()
+
+    def total(indices: list[int]) -> Tensor:
+        return stacks.gather(indices).sum()
+
+    torch.testing.assert_close(total([0, 1]) + total([2]), results_nkchw.sum())
