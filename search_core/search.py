@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from search_core import collapse, data, schedules, weighting
+from search_core import collapse, data, schedules, search_measurement, weighting
 from search_core.bilevel import BatchResult, BilevelStep
-from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
-from search_core.evaluation import calibrate, evaluate
 from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
 from search_core.randomness import stream
@@ -234,27 +232,22 @@ class SearchRun:
     def _close_epoch(self) -> EpochReport:
         position = self._position
         started = self._clock()
-        derived = self.network.derived()
-        if derived is not self.network:
-            calibrate(derived, self._train)
-        # Without gradients twice as many fit easily; of a large supernet 512 would not.
-        most = EVALUATION_FACTOR * self._spec.training.batch_size
-        loss, accuracy = evaluate(derived, self._validation, most=most)
+        batch_size = self._spec.training.batch_size
+        loss, accuracy = search_measurement.validate(
+            self.network, self._train, self._validation, batch_size=batch_size
+        )
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()
-        collapsed = collapse.is_collapsed(genotype)
-        collapsed_epochs = position.collapsed_epochs + 1 if collapsed else 0
+        collapsed_epochs = position.collapsed_epochs + 1 if collapse.is_collapsed(genotype) else 0
         batches = self._train_batches.batches
         metrics = {
             "train_loss": position.loss_sum / batches,
-            "train_accuracy": position.num_correct / (batches * self._spec.training.batch_size),
+            "train_accuracy": position.num_correct / (batches * batch_size),
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "learning_rate": self._rates[self.epoch],
             "seconds": position.seconds + self._clock() - started,
-            **self.network.statistics(genotype),
-            "collapsed": float(collapsed),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
         return self._report(
@@ -274,24 +267,17 @@ class SearchRun:
         if not finalists.begun:
             finalists.begin(self.network.architecture_weights()["cuboid"])
         report = finalists.run_epoch(on_batch)
-        genotype = finalists.genotype()
-        metrics = {
-            **report.metrics,
-            **self.network.statistics(genotype),
-            "collapsed": float(collapse.is_collapsed(genotype)),
-        }
-        return self._report(metrics, genotype, report.warnings)
+        return self._report(report.metrics, finalists.genotype(), report.warnings)
 
     def _report(
         self, metrics: dict[str, float], genotype: Genotype, warnings: tuple[SearchWarning, ...]
     ) -> EpochReport:
-        weights = self.network.architecture_weights()
-        return EpochReport(
+        return search_measurement.report(
+            self.network,
+            genotype,
+            metrics,
             epoch=self.epoch,
             epochs=self._spec.total_epochs,
-            metrics=metrics,
-            genotype=genotype,
-            alphas={name: values.tolist() for name, values in weights.items()},
             warnings=warnings,
         )
 
