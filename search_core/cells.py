@@ -91,6 +91,15 @@ class RelaxedCell(nn.Module):
         """Lets training compute the nodes by plans; see `search_core.relaxation`."""
         self._plans = [Plan(self._terms(node)) for node in range(self.num_nodes)]
 
+    def unplan(self) -> None:
+        """Computes the nodes edge by edge again."""
+        self._plans = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether training computes the nodes by plans."""
+        return self._plans is not None
+
     def forward(self, older_nchw: Tensor, newer_nchw: Tensor, multipliers_ep: Tensor) -> Tensor:
         """The concatenated nodes.
 

@@ -238,6 +238,15 @@ class Mixture(nn.Module):
             ]
         )
 
+    def unplan(self) -> None:
+        """Computes the states operation by operation again."""
+        self._plan = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether training computes the states by a plan."""
+        return self._plan is not None
+
     def _planned(
         self, plan: Plan, states: dict[int, Tensor], multipliers_o: Tensor
     ) -> dict[int, Tensor]:

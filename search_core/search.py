@@ -14,15 +14,18 @@ from search_core.bilevel import BatchResult, BilevelStep
 from search_core.errors import DivergedError
 from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
+from search_core.pace import pace
 from search_core.randomness import stream
+from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
+from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
-_STATE_VERSION = 4
+_STATE_VERSION = 5
 
 
 @dataclass
@@ -72,6 +75,7 @@ class SearchRun:
         self._spec = spec
         self._seed = seed
         self._clock = clock
+        self._device = torch.device(device)
         facts = spec.dataset.facts
         self.network = build_supernet(
             spec.space,
@@ -81,8 +85,7 @@ class SearchRun:
             weight_generator=stream(seed, "weights"),
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
-        if _is_planned(spec, torch.device(device)):
-            self.network.plan()
+        self._relaxation = RelaxationInUse(self.network, spec.algorithm, spec.training.batch_size)
         # One core trains; the others of the trial read ahead, where images come from files.
         dataset = data.load(spec.dataset, data_root, num_workers=spec.resources.cpus - 1)
         train, validation = data.halves(
@@ -94,7 +97,9 @@ class SearchRun:
         # choose for easier images than the network is trained on. Accuracy is measured without.
         self._validation_batches = self._batches(self._validation, "validation")
         self._paths = stream(seed, "paths")
-        self._step = BilevelStep(self.network, spec.algorithm, spec.training, self._paths)
+        self._step = BilevelStep(
+            self.network, spec.algorithm, spec.training, self._paths, self._relaxation
+        )
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
@@ -110,6 +115,11 @@ class SearchRun:
     def epoch(self) -> int:
         """Completed epochs, those of the finalists included."""
         return self._position.epoch + (0 if self._finalists is None else self._finalists.epoch)
+
+    @property
+    def relaxation(self) -> RelaxationForm:
+        """How the supernet's mixtures are computed now."""
+        return self._relaxation.form
 
     @property
     def finished(self) -> bool:
@@ -147,6 +157,7 @@ class SearchRun:
             return self._run_finalist(self._finalists, on_batch)
         batches = self._train_batches.batches
         self._set_temperature(self.epoch)
+        self._relaxation.check(self._train)
         while position.batch < batches:
             started = self._clock()
             result = self._train_batch()
@@ -177,6 +188,7 @@ class SearchRun:
             "train_batches": self._train_batches.state_dict(),
             "validation_batches": self._validation_batches.state_dict(),
             "paths": self._paths.get_state(),
+            "relaxation": self._relaxation.state_dict(),
             "position": asdict(self._position),
             "finalists": None if self._finalists is None else self._finalists.state_dict(),
         }
@@ -203,6 +215,7 @@ class SearchRun:
         self._train_batches.load_state_dict(state["train_batches"])
         self._validation_batches.load_state_dict(state["validation_batches"])
         self._paths.set_state(state["paths"].cpu())
+        self._relaxation.load_state_dict(state["relaxation"])
         position = self._position = _Position(**state["position"])
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
@@ -248,6 +261,12 @@ class SearchRun:
             "validation_accuracy": accuracy,
             "learning_rate": self._rates[self.epoch],
             "seconds": position.seconds + self._clock() - started,
+            **pace(
+                steps=batches,
+                batch_size=batch_size,
+                seconds=position.seconds,
+                device=self._device,
+            ),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
         return self._report(
@@ -278,7 +297,8 @@ class SearchRun:
             metrics,
             epoch=self.epoch,
             epochs=self._spec.total_epochs,
-            warnings=warnings,
+            relaxation=self.relaxation,
+            warnings=(*warnings, *self._relaxation.news()),
         )
 
     def _diverged(self, place: str, what: object) -> DivergedError:
@@ -288,11 +308,6 @@ class SearchRun:
             f"an architecture_learning_rate below {algorithm.architecture_learning_rate:g}, or a "
             f"gradient_clip below {training.gradient_clip:g}"
         )
-
-
-def _is_planned(spec: SearchSpec, device: torch.device) -> bool:
-    relaxation = spec.algorithm.relaxation
-    return relaxation == "fast" or (relaxation == "auto" and device.type == "cpu")
 
 
 def _settings(spec: SearchSpec) -> str:

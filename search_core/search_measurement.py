@@ -6,6 +6,7 @@ from search_core.data import Images
 from search_core.evaluation import calibrate, evaluate
 from search_core.genotype import Genotype
 from search_core.reports import EpochReport, SearchWarning
+from search_core.spec.algorithm import RelaxationForm
 from search_core.supernet import Supernet
 
 
@@ -37,6 +38,7 @@ def report(
     *,
     epoch: int,
     epochs: int,
+    relaxation: RelaxationForm,
     warnings: tuple[SearchWarning, ...],
 ) -> EpochReport:
     """Reports an epoch, with figures about the alphas as they are now.
@@ -47,6 +49,7 @@ def report(
         metrics: What the epoch's training and its validation measured.
         epoch: The epoch, from 1.
         epochs: Epochs of the run.
+        relaxation: What the mixtures are computed by.
         warnings: What a reader should know.
     """
     weights = network.architecture_weights()
@@ -59,6 +62,7 @@ def report(
             "collapsed": float(collapse.is_collapsed(genotype)),
         },
         genotype=genotype,
+        relaxation=relaxation,
         alphas={name: values.tolist() for name, values in weights.items()},
         warnings=warnings,
     )

@@ -6,7 +6,7 @@ Legend: n images, c channels, h height, w width, e edges of a cell, p primitives
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +81,18 @@ class Supernet(nn.Module, ABC):
 
         Evaluation, parameters and their names stay as they are; see `search_core.relaxation`.
         """
-        for module in self.modules():
-            if module is not self and isinstance(module, Planned):
-                module.plan()
+        for module in self._planned_modules():
+            module.plan()
+
+    def unplan(self) -> None:
+        """Lets training compute mixtures plainly again, operation by operation."""
+        for module in self._planned_modules():
+            module.unplan()
+
+    @property
+    def planned(self) -> bool:
+        """Whether any mixture is computed by a plan in training."""
+        return any(module.planned for module in self._planned_modules())
 
     def derived(self) -> nn.Module:
         """What measures an epoch's accuracy: from images to logits. The network itself."""
@@ -93,6 +102,11 @@ class Supernet(nn.Module, ABC):
         """All parameters that are not alphas, in the order of `parameters()`."""
         alphas = {id(alpha) for alpha in self.architecture_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in alphas]
+
+    def _planned_modules(self) -> Iterator[Planned]:
+        for module in self.modules():
+            if module is not self and isinstance(module, Planned):
+                yield module
 
 
 class CellSupernet(Supernet):

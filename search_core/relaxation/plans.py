@@ -40,8 +40,17 @@ class Term:
 class Planned(Protocol):
     """A module that may compute its mixture by a plan when it trains."""
 
+    @property
+    def planned(self) -> bool:
+        """Whether it does so."""
+        ...
+
     def plan(self) -> None:
-        """Does so from now on."""
+        """Does so from now on, where there is anything to plan."""
+        ...
+
+    def unplan(self) -> None:
+        """Computes plainly from now on."""
         ...
 
 
