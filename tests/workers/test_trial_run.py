@@ -14,6 +14,7 @@ def test_a_trial_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: P
     spec = tiny(training={"epochs": 3})
     undisturbed = TrialRun(spec, 5, tmp_path / "whole", tmp_path)
     assert undisturbed.from_epoch == 0
+    assert undisturbed.relaxation == "fast"
     assert undisturbed.last_result is None
     expected = [undisturbed.train_epoch() for _ in range(3)]
     assert undisturbed.finished
