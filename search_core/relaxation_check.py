@@ -87,11 +87,12 @@ def largest_difference(
     """
     num_images = min(batch_size, max(_FEWEST, min(batch_size // 4, _MOST)))
     few = images.take(torch.arange(min(len(images), _TRIES * num_images)))
+    copied = _copied(network)
     found: Difference | None = None
     for batch in list(few.in_order(num_images)):
         if len(batch) < num_images and found is not None:
             break
-        difference = _difference(network, batch, jointly=jointly)
+        difference = _difference(copied, batch, jointly=jointly)
         if found is None or difference.excess < found.excess:
             found = difference
         if found.excess <= 1:
@@ -100,13 +101,21 @@ def largest_difference(
     return found
 
 
-def _difference(network: Supernet, batch: LabelledImages, *, jointly: bool) -> Difference:
+def _copied(network: Supernet) -> Supernet:
+    """A plain copy, with statistics of the last batch alone."""
+    network.unplan()  # a plan may hold what cannot be copied
     copied = copy.deepcopy(network).train()
+    network.plan()
     for module in copied.modules():
         if isinstance(module, _BatchNorm) and module.momentum is not None:
-            module.momentum = 1.0  # so that only this batch is in its statistics
+            module.momentum = 1.0
+    return copied
+
+
+def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Difference:
     buffers = list(copied.buffers())
     before = [buffer.clone() for buffer in buffers]
+    copied.plan()
     fast = _measure(copied, batch, jointly=jointly)
     with torch.no_grad():
         for buffer, value in zip(buffers, before, strict=True):

@@ -11,9 +11,7 @@ from search_core.bilevel import BilevelStep
 from search_core.errors import DivergedError
 from search_core.pace import reproducible
 from search_core.primitives import REGISTRY, Slot
-from search_core.relaxation import Plan, RunningStatistics
-from search_core.relaxation.chain_run import ChainRun
-from search_core.relaxation.depthwise import Depthwise
+from search_core.relaxation import Plan, RunningStatistics, plans
 from search_core.relaxation_check import largest_difference
 from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport
@@ -119,15 +117,34 @@ def test_a_primitive_that_describes_itself_wrongly(
     assert_it_fell_back(make_spec(), "it does not compute what the plain form does")
 
 
+def skew_weight_gradients(monkeypatch: pytest.MonkeyPatch, factor: Callable[[], float]) -> None:
+    """Has the kernels of plans give the gradients of weights times a factor."""
+    right = vars(plans)["mix"]
+
+    def wrong(*given: Any) -> Any:
+        *others, weights = given
+        return right(*others, [Skewed.apply(weight, factor) for weight in weights])
+
+    monkeypatch.setattr(plans, "mix", wrong)
+
+
+class Skewed(torch.autograd.Function):
+    """The identity, with a gradient that is wrong, or an error in its place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Callable[[], float]) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, d_x: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor() * d_x, None
+
+
 def test_a_kernel_whose_gradient_is_wrong(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Depthwise.of_weight
-
-    def wrong(self: Depthwise, *given: Tensor) -> Tensor:
-        return right(self, *given) * 1.2
-
-    monkeypatch.setattr(Depthwise, "of_weight", wrong)
+    skew_weight_gradients(monkeypatch, lambda: 1.2)
     assert_it_fell_back(make_spec(), "the gradient of cells.")
 
 
@@ -159,33 +176,46 @@ def test_a_plan_that_cannot_be_made(make_spec: SpecMaker, monkeypatch: pytest.Mo
 def test_a_plan_that_fails_on_its_first_images(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: ChainRun, *given: object, **named: object) -> None:
+    def fail() -> float:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(ChainRun, "backward", fail)
+    skew_weight_gradients(monkeypatch, fail)
     assert_it_fell_back(make_spec(), "it failed on its first images: RuntimeError: no such kernel")
 
 
 class Fault:
-    """Makes plans fail once: in the midst of a forward or of a backward pass."""
+    """Makes plans fail once, when it is armed: in the midst of a forward or of a backward pass."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception) -> None:
-        self._right = getattr(ChainRun, method)
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, during: str, error: Exception, after: int = 2
+    ) -> None:
+        right = vars(plans)["mix"]
         self._error = error
+        self._after = after
         self._left: int | None = None
-        fault = self
 
-        def perhaps_fail(run: ChainRun, *given: Any, **named: Any) -> Any:
-            if fault._left is not None:
-                fault._left -= 1
-                if fault._left == 0:
-                    raise fault._error
-            return fault._right(run, *given, **named)
+        def perhaps_fail(*given: Any) -> Any:
+            if during == "forward":
+                self._count()
+                return right(*given)
+            # One half takes gradients of the multipliers, the other one of the weights.
+            *others, weights = given
+            others = [Skewed.apply(x, self._count) if isinstance(x, Tensor) else x for x in others]
+            first = [Skewed.apply(each, self._count) for each in weights[:1]]
+            return right(*others, [*first, *weights[1:]])
 
-        monkeypatch.setattr(ChainRun, method, perhaps_fail)
+        monkeypatch.setattr(plans, "mix", perhaps_fail)
 
     def arm(self) -> None:
-        self._left = 12
+        self._left = self._after
+
+    def _count(self) -> float:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                self._left = None
+                raise self._error
+        return 1.0
 
 
 def at_the_second_batch(
@@ -206,12 +236,12 @@ def at_the_second_batch(
 
 
 @pytest.mark.parametrize("half", ["train_alphas", "train_weights"])
-@pytest.mark.parametrize("method", ["forward", "backward"])
+@pytest.mark.parametrize("during", ["forward", "backward"])
 @pytest.mark.parametrize(
     ("kind", "order"), [("darts", "first"), ("darts", "second"), ("hypercuboid", "first")]
 )
 def test_a_plan_that_fails_in_training_leaves_no_trace(
-    make_spec: SpecMaker, kind: str, order: str, method: str, half: str
+    make_spec: SpecMaker, kind: str, order: str, during: str, half: str
 ) -> None:
     # The fault comes after a cell, or a position, has written statistics.
     spec = make_spec(space=SPACES[kind], algorithm={"order": order})
@@ -220,7 +250,7 @@ def test_a_plan_that_fails_in_training_leaves_no_trace(
         expected = SearchRun(spec, 0)
         expected_bits = bits(expected, finish(expected))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        fault = Fault(monkeypatch, method, RuntimeError("no such kernel"))
+        fault = Fault(monkeypatch, during, RuntimeError("no such kernel"))
         at_the_second_batch(monkeypatch, half, lambda step: fault.arm())
         run = SearchRun(spec, 0)
         reports = finish(run)
@@ -234,18 +264,18 @@ def test_a_plan_that_fails_in_training_leaves_no_trace(
 def test_a_plan_that_gives_no_number_in_training(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Plan.__call__
+    right = vars(plans)["mix"]
     is_broken = False
 
-    def perhaps_not_a_number(self: Plan, *given: Any) -> Any:
-        factor = torch.nan if is_broken else 1.0
-        return {target: factor * each for target, each in right(self, *given).items()}
+    def perhaps_not_a_number(*given: Any) -> Any:
+        *others, weights = given
+        return right(*others, [torch.nan * each for each in weights] if is_broken else weights)
 
     def break_it(step: BilevelStep) -> None:
         nonlocal is_broken
         is_broken = True
 
-    monkeypatch.setattr(Plan, "__call__", perhaps_not_a_number)
+    monkeypatch.setattr(plans, "mix", perhaps_not_a_number)
     at_the_second_batch(monkeypatch, "train_weights", break_it)
     run = SearchRun(make_spec(), 0)
     reports = finish(run)
@@ -330,8 +360,7 @@ def test_a_resumed_run_checks_again(make_spec: SpecMaker, monkeypatch: pytest.Mo
     spec = make_spec()
     run = SearchRun(spec, 0)
     assert run.run_epoch().relaxation == "fast"
-    right = Depthwise.of_weight
-    monkeypatch.setattr(Depthwise, "of_weight", lambda self, *given: right(self, *given) * 1.2)
+    skew_weight_gradients(monkeypatch, lambda: 1.2)
     resumed = SearchRun(spec, 0)
     resumed.load_state_dict(run.state_dict())
     report = resumed.run_epoch()
@@ -342,15 +371,14 @@ def test_what_only_some_images_show_may_be_a_kink(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = SearchRun(make_spec(), 0)
-    right = Depthwise.of_weight
     asked = 0
 
-    def wrong_at_first(self: Depthwise, *given: Tensor) -> Tensor:
+    def wrong_at_first() -> float:
         nonlocal asked
         asked += 1
-        return right(self, *given) * (1.2 if asked == 1 else 1.0)
+        return 1.2 if asked == 1 else 1.0
 
-    monkeypatch.setattr(Depthwise, "of_weight", wrong_at_first)
+    skew_weight_gradients(monkeypatch, wrong_at_first)
     assert run.run_epoch().relaxation == "fast"
     assert asked > 1
 
@@ -359,10 +387,7 @@ def test_a_difference_that_is_no_number_is_too_large(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = SearchRun(make_spec(), 0)
-    right = Depthwise.of_weight
-    monkeypatch.setattr(
-        Depthwise, "of_weight", lambda self, *given: right(self, *given) * torch.nan
-    )
+    skew_weight_gradients(monkeypatch, lambda: torch.nan)
     difference = largest_difference(run.network, run._train, batch_size=200)
     assert difference.excess == torch.inf
     assert "the gradient of cells." in str(difference)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from search_core.pace import reproducible
-from search_core.relaxation.depthwise import Depthwise
+from search_core.relaxation import RunningStatistics
 from store import leases, searches
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
@@ -82,10 +82,14 @@ def test_a_search_whose_plan_is_wrong_goes_on_plainly_and_says_so(
     (plain,) = record(whole).trials
     assert plain.relaxation == "plain"
 
-    right = Depthwise.of_weight
+    right = RunningStatistics.record_biased
     search_id = submit()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Depthwise, "of_weight", lambda self, *given: right(self, *given) * 1.2)
+        monkeypatch.setattr(
+            RunningStatistics,
+            "record_biased",
+            lambda self, norm, mean_c, *given: right(self, norm, mean_c + 0.1, *given),
+        )
         assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
     after = record(search_id)
     (trial,) = after.trials
