@@ -71,8 +71,8 @@ def largest_difference(
     """Compares loss, gradients and running statistics of a planned network with its plain form's.
 
     A copy of the network does it, with random numbers of its own: nothing that training depends on
-    changes. Both forms begin with the same random numbers; an operation that draws some draws them
-    in another order in each, and so differs.
+    changes. Both forms begin with the same random numbers; operations that draw some may draw them
+    in another order in each, and then differ.
 
     Args:
         network: A planned network.

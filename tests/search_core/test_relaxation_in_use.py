@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from search_core import relaxation_check
 from search_core.bilevel import BilevelStep
 from search_core.errors import DivergedError
 from search_core.pace import reproducible
@@ -403,7 +404,7 @@ def test_it_looks_at_few_images(make_spec: SpecMaker, batch_size: int) -> None:
     assert largest_difference(run.network, run._train, batch_size=batch_size).excess < 1
 
 
-def test_operations_that_draw_random_numbers_are_computed_plainly(
+def test_a_check_draws_no_random_numbers_that_count(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = REGISTRY["darts", "sep_conv_3x3"]
@@ -414,6 +415,15 @@ def test_operations_that_draw_random_numbers_are_computed_plainly(
     monkeypatch.setitem(REGISTRY, ("darts", "sep_conv_3x3"), dropping)
     run = SearchRun(make_spec(space={"primitives": ["max_pool_3x3", "sep_conv_3x3"]}), 0)
     before = torch.get_rng_state()
-    # Images lie otherwise in memory, and so others of their values are dropped.
-    assert largest_difference(run.network, run._train, batch_size=200).excess > 1
+    largest_difference(run.network, run._train, batch_size=200)
     assert torch.equal(before, torch.get_rng_state())
+    run.network(next(run._train.in_order(8)).images_nchw)
+    assert not torch.equal(before, torch.get_rng_state())
+
+
+def test_a_gpu_compares_in_full_precision() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+    with relaxation_check._exactly(torch.device("cuda")):
+        assert (cudnn.allow_tf32, cudnn.enabled) == (False, before[1])
+    assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
