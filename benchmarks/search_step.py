@@ -1,10 +1,10 @@
-"""The plain and the planned relaxation, side by side.
+"""The plain and the fast relaxation, side by side.
 
     python -m benchmarks.search_step --space darts --order first --batch 16
 
 makes bilevel steps of both in turn, after a warm-up, and prints the median seconds of each half
-with the lowest and the highest, images a second, peak memory, and how many times faster the plan
-is. The plain form is DARTS' as published: one module for each edge and primitive, contiguous
+with the lowest and the highest, images a second, peak memory, and how many times faster the fast
+form is. The plain form is DARTS' as published: one module for each edge and primitive, contiguous
 tensors, and in the first order a backward pass in the architecture half that computes the weights'
 gradients too.
 
@@ -52,7 +52,7 @@ SPACES: Final[dict[str, dict[str, Any]]] = {
         "final_channels": 512,
     },
 }
-FORMS: Final = ("plain", "planned")
+FORMS: Final = ("plain", "fast")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Stepper:
     """Makes timed steps of one form.
 
     Args:
-        form: `plain` or `planned`.
+        form: `plain` or `fast`, as `algorithm.relaxation` calls them.
         options: The command line's.
     """
 
@@ -101,9 +101,9 @@ class Stepper:
             alpha_generator=stream(0, "alphas"),
         ).to(self._device, _weight_dtype(options))
         network.precision = spec.training.precision
-        if form == "planned":
+        if form == "fast":
             network.plan()
-        is_static = form == "planned" and self._device.type == "cuda"
+        is_static = form == "fast" and self._device.type == "cuda"
         self._step = BilevelStep(network, spec.algorithm, spec.training, capturable=is_static)
         self._static = StaticStep(self._step, self._device) if is_static else None
         if form == "plain" and options.order == "first":
@@ -185,8 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     halves = _in_turn(steppers, options)
     timings = {form: _timing(halves[form], form, given, options) for form in FORMS}
-    ratio = timings["plain"].step[0] / timings["planned"].step[0]
-    memory = timings["planned"].peak_mib / timings["plain"].peak_mib
+    ratio = timings["plain"].step[0] / timings["fast"].step[0]
+    memory = timings["fast"].peak_mib / timings["plain"].peak_mib
     if options.json:
         found = {form: asdict(timing) for form, timing in timings.items()}
         settings = {key: value for key, value in vars(options).items() if key != "memory_of"}
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells = [_spread(each) for each in (timing.architecture, timing.weights, timing.step)]
         cells += [f"{timing.images_per_second:.1f}", f"{timing.peak_mib:.0f}"]
         print(f"| {form} | {' | '.join(cells)} |")
-    print(f"\nThe plan is {ratio:.2f} times as fast and takes {memory:.2f} of the memory.")
+    print(f"\nThe fast form is {ratio:.2f} times as fast and takes {memory:.2f} of the memory.")
     return 0
 
 
@@ -250,7 +250,7 @@ def _weight_dtype(options: argparse.Namespace) -> torch.dtype:
 
 
 def _precision(form: str, options: argparse.Namespace) -> str:
-    return "bfloat16" if options.dtype == "bfloat16" and form == "planned" else "float32"
+    return "bfloat16" if options.dtype == "bfloat16" and form == "fast" else "float32"
 
 
 def _first_order_with_all_gradients(

@@ -107,6 +107,9 @@ class Trial(Result):
     metrics: Mapping[str, float | None] = {}
     """Values by name, of the last completed epoch."""
     best_validation_accuracy: float | None = None
+    relaxation: str | None = None
+    """How a search's trial computes its mixtures: fast, by a plan, or plain; None before it has
+    trained, and of a training."""
     architecture: str | None = None
     """The hash of what it derived or trained, once it succeeded or was stopped."""
     result: TestResult | None = None

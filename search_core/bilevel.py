@@ -9,10 +9,10 @@ Legend: n images, k classes.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,15 @@ from search_core.errors import DivergedError
 from search_core.orders import ORDERS, Order, frozen
 from search_core.path_sampling import PathSampler
 from search_core.precision import logits
+from search_core.relaxation_in_use import RelaxationInUse
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 from search_core.supernet import Supernet
 
 Check = Callable[[str, Tensor], None]
 """Looks at a scalar that has to be finite, named in words; it may raise `DivergedError`."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class BilevelStep:
         algorithm: Order, and the alphas' learning rate and weight decay.
         training: The weights' learning rate, momentum, weight decay and largest gradient norm.
         path_generator: Draws the paths of a search that samples them; others need none.
+        relaxation: Of the network, to be given up where it fails; None lets every error through.
         capturable: Whether steps are to be captured; see `search_core.graphs`.
 
     Attributes:
@@ -81,10 +85,12 @@ class BilevelStep:
         algorithm: AlgorithmSpec,
         training: TrainingSpec,
         path_generator: torch.Generator | None = None,
+        relaxation: RelaxationInUse | None = None,
         *,
         capturable: bool = False,
     ) -> None:
         self.network = network
+        self._relaxation = relaxation
         self.order: Order = ORDERS[algorithm.order]
         self._cost_weight = algorithm.cost_weight
         self._sampler: PathSampler | None = None
@@ -136,11 +142,7 @@ class BilevelStep:
         Raises:
             DivergedError: The loss or its gradient is not finite. The alphas are as they were.
         """
-        with _statistics_kept(self.network):
-            loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
-        self.check("the validation loss", loss)
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        self.check("the norm of the alphas' gradient", norm)
+        gradients = self._computed(lambda: self._alpha_gradients(train, validation))
         alphas = self.network.architecture_parameters()
         if self._cost_weight:
             penalty = self._cost_weight * self.network.expected_cost()
@@ -178,6 +180,30 @@ class BilevelStep:
         Returns:
             What was measured: once, or of each path that was trained.
         """
+        if self._sampler is None:
+            measured = self._computed(lambda: self._weight_gradients(train))
+        else:  # no plan is at work, and what has drawn paths cannot simply be done again
+            measured = self._weight_gradients(train)
+        self.weight_optimizer.step()
+        self.weight_optimizer.zero_grad()
+        return measured
+
+    def _computed(self, half: Callable[[], _T]) -> _T:
+        """What a half computes before it trains; once more where a plan fails."""
+        return half() if self._relaxation is None else self._relaxation.compute(half)
+
+    def _alpha_gradients(
+        self, train: LabelledImages, validation: LabelledImages
+    ) -> Sequence[Tensor]:
+        with _statistics_kept(self.network):
+            loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
+        self.check("the validation loss", loss)
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        self.check("the norm of the alphas' gradient", norm)
+        return gradients
+
+    def _weight_gradients(self, train: LabelledImages) -> list[Measured]:
+        """Leaves the clipped gradients in the weights."""
         weights = self.network.weight_parameters()
         for weight in weights:
             weight.grad = None
@@ -191,8 +217,6 @@ class BilevelStep:
         # decay too.
         norm = nn.utils.clip_grad_norm_(weights, self.gradient_clip)
         self.check("the norm of the weights' gradient", norm)
-        self.weight_optimizer.step()
-        self.weight_optimizer.zero_grad()
         return measured
 
     def _accumulate_paths(self, sampler: PathSampler, train: LabelledImages) -> list[Measured]:

@@ -107,6 +107,15 @@ class RelaxedCell(nn.Module):
             *(planner(self._terms(node)) for node in range(self.num_nodes)),
         ]
 
+    def unplan(self) -> None:
+        """Computes the nodes edge by edge again."""
+        self._plans = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether training computes the nodes by plans."""
+        return self._plans is not None
+
     def forward(self, older: State, newer: State, multipliers_ep: Tensor) -> State:
         """The concatenated nodes.
 

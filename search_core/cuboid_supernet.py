@@ -252,6 +252,15 @@ class Mixture(nn.Module):
             ]
         )
 
+    def unplan(self) -> None:
+        """Computes the states operation by operation again."""
+        self._plan = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether training computes the states by a plan."""
+        return self._plan is not None
+
     def _planned(
         self, plan: MixturePlan, states: dict[int, State], multipliers_o: Tensor
     ) -> dict[int, State]:

@@ -1,6 +1,19 @@
 """What can go wrong in the search core, told apart by what the reader has to do about it."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, on whatever device.
+
+    Args:
+        error: Anything raised.
+    """
+    # By name and by text, so that nobody has to load torch to ask.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+    )
+
+
 class SearchCoreError(Exception):
     """Root of all errors that the search core raises on purpose."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from search_core.genotype import Genotype
+from search_core.spec.algorithm import RelaxationForm
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,19 @@ class SearchWarning:
     Attributes:
         kind: What it is, for programs: `collapse` is told of every collapsed epoch, and
             `stopped_on_collapse` besides of the epoch after which the run ended early for it;
-            `finalist_diverged` of a finalist that is out; `not_captured` of steps that a GPU could
-            not be made to repeat by itself, which are slower and otherwise the same.
+            `finalist_diverged` of a finalist that is out; `relaxation_fell_back` once, of a plan
+            that was given up (`search_core.relaxation_in_use`); `not_captured` of steps that a GPU
+            could not be made to repeat by itself, which are slower and otherwise the same.
         message: The same in a sentence.
     """
 
-    kind: Literal["collapse", "stopped_on_collapse", "finalist_diverged", "not_captured"]
+    kind: Literal[
+        "collapse",
+        "stopped_on_collapse",
+        "finalist_diverged",
+        "relaxation_fell_back",
+        "not_captured",
+    ]
     message: str
 
 
@@ -51,6 +59,7 @@ class EpochReport:
             see `search_core.finalists`.
         genotype: The architecture that the alphas stand for after the epoch; of a finalist's epoch,
             the best finalist so far.
+        relaxation: How the supernet's mixtures are computed after the epoch.
         alphas: The softmaxed alphas by group, as rows of candidates.
         warnings: What its reader should know, if anything; see `search_core.collapse`.
     """
@@ -59,5 +68,6 @@ class EpochReport:
     epochs: int
     metrics: dict[str, float]
     genotype: Genotype
+    relaxation: RelaxationForm
     alphas: dict[str, list[list[float]]]
     warnings: tuple[SearchWarning, ...] = ()

@@ -9,24 +9,26 @@ from typing import Any
 
 import torch
 
-from search_core import collapse, data, schedules, weighting
+from search_core import collapse, data, schedules, search_measurement, weighting
 from search_core.bilevel import BilevelStep
 from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
-from search_core.evaluation import calibrate, evaluate
 from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
 from search_core.graphs import StaticStep
+from search_core.pace import pace
 from search_core.randomness import stream
+from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
+from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
-_STATE_VERSION = 4
+_STATE_VERSION = 5
 _GPU_EVALUATION_FACTOR = 4 * EVALUATION_FACTOR
 """Of training's batch: a GPU launches as many kernels for few images as for many."""
 _READ_EVERY = 16
@@ -81,6 +83,7 @@ class SearchRun:
         self._spec = spec
         self._seed = seed
         self._clock = clock
+        self._device = torch.device(device)
         facts = spec.dataset.facts
         self.network = build_supernet(
             spec.space,
@@ -91,8 +94,7 @@ class SearchRun:
             alpha_generator=stream(seed, "alphas"),
         ).to(device)
         self.network.precision = spec.training.precision
-        if _is_planned(spec, torch.device(device)):
-            self.network.plan()
+        self._relaxation = RelaxationInUse(self.network, spec.algorithm, spec.training.batch_size)
         # One core trains; the others of the trial read ahead, where images come from files.
         dataset = data.load(spec.dataset, data_root, num_workers=spec.resources.cpus - 1)
         train, validation = data.halves(
@@ -104,11 +106,17 @@ class SearchRun:
         # choose for easier images than the network is trained on. Accuracy is measured without.
         self._validation_batches = self._batches(self._validation, "validation")
         self._paths = stream(seed, "paths")
-        is_static = _is_static(spec, torch.device(device))
+        is_static = _is_static(spec, self._device, self.relaxation)
         self._step = BilevelStep(
-            self.network, spec.algorithm, spec.training, self._paths, capturable=is_static
+            self.network,
+            spec.algorithm,
+            spec.training,
+            self._paths,
+            # What is captured cannot be done again; it was compared with the plain form before.
+            relaxation=None if is_static else self._relaxation,
+            capturable=is_static,
         )
-        self._static = StaticStep(self._step, torch.device(device)) if is_static else None
+        self._static = StaticStep(self._step, self._device) if is_static else None
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
@@ -124,6 +132,11 @@ class SearchRun:
     def epoch(self) -> int:
         """Completed epochs, those of the finalists included."""
         return self._position.epoch + (0 if self._finalists is None else self._finalists.epoch)
+
+    @property
+    def relaxation(self) -> RelaxationForm:
+        """How the supernet's mixtures are computed now."""
+        return self._relaxation.form
 
     @property
     def finished(self) -> bool:
@@ -161,6 +174,7 @@ class SearchRun:
             return self._run_finalist(self._finalists, on_batch)
         batches = self._train_batches.batches
         self._set_temperature(self.epoch)
+        self._relaxation.check(self._train)
         while position.batch < batches:
             started = self._clock()
             self._train_batch()
@@ -195,6 +209,7 @@ class SearchRun:
             "train_batches": self._train_batches.state_dict(),
             "validation_batches": self._validation_batches.state_dict(),
             "paths": self._paths.get_state(),
+            "relaxation": self._relaxation.state_dict(),
             "position": asdict(self._position),
             "finalists": None if self._finalists is None else self._finalists.state_dict(),
         }
@@ -219,6 +234,7 @@ class SearchRun:
         self._train_batches.load_state_dict(state["train_batches"])
         self._validation_batches.load_state_dict(state["validation_batches"])
         self._paths.set_state(state["paths"].cpu())
+        self._relaxation.load_state_dict(state["relaxation"])
         position = self._position = _Position(**state["position"])
         if self._static is not None:
             self._static.forget()
@@ -267,28 +283,30 @@ class SearchRun:
     def _close_epoch(self) -> EpochReport:
         position = self._position
         started = self._clock()
-        derived = self.network.derived()
-        if derived is not self.network:
-            calibrate(derived, self._train)
+        batch_size = self._spec.training.batch_size
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
         factor = EVALUATION_FACTOR if self._static is None else _GPU_EVALUATION_FACTOR
-        most = factor * self._spec.training.batch_size
-        loss, accuracy = evaluate(derived, self._validation, most=most)
+        loss, accuracy = search_measurement.validate(
+            self.network, self._train, self._validation, most=factor * batch_size
+        )
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()
-        collapsed = collapse.is_collapsed(genotype)
-        collapsed_epochs = position.collapsed_epochs + 1 if collapsed else 0
+        collapsed_epochs = position.collapsed_epochs + 1 if collapse.is_collapsed(genotype) else 0
         batches = self._train_batches.batches
         metrics = {
             "train_loss": position.loss_sum / batches,
-            "train_accuracy": position.num_correct / (batches * self._spec.training.batch_size),
+            "train_accuracy": position.num_correct / (batches * batch_size),
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "learning_rate": self._rates[self.epoch],
             "seconds": position.seconds + self._clock() - started,
-            **self.network.statistics(genotype),
-            "collapsed": float(collapsed),
+            **pace(
+                steps=batches,
+                batch_size=batch_size,
+                seconds=position.seconds,
+                device=self._device,
+            ),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
         if self._static is not None:
@@ -320,25 +338,19 @@ class SearchRun:
             if self._static is not None:
                 self._static.forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
-        genotype = finalists.genotype()
-        metrics = {
-            **report.metrics,
-            **self.network.statistics(genotype),
-            "collapsed": float(collapse.is_collapsed(genotype)),
-        }
-        return self._report(metrics, genotype, report.warnings)
+        return self._report(report.metrics, finalists.genotype(), report.warnings)
 
     def _report(
         self, metrics: dict[str, float], genotype: Genotype, warnings: tuple[SearchWarning, ...]
     ) -> EpochReport:
-        weights = self.network.architecture_weights()
-        return EpochReport(
+        return search_measurement.report(
+            self.network,
+            genotype,
+            metrics,
             epoch=self.epoch,
             epochs=self._spec.total_epochs,
-            metrics=metrics,
-            genotype=genotype,
-            alphas={name: values.tolist() for name, values in weights.items()},
-            warnings=warnings,
+            relaxation=self.relaxation,
+            warnings=(*warnings, *self._relaxation.news()),
         )
 
     def _diverged(self, place: str, what: object) -> DivergedError:
@@ -350,16 +362,11 @@ class SearchRun:
         )
 
 
-def _is_planned(spec: SearchSpec, device: torch.device) -> bool:
-    relaxation = spec.algorithm.relaxation
-    return relaxation == "fast" or (relaxation == "auto" and device.type == "cpu")
-
-
-def _is_static(spec: SearchSpec, device: torch.device) -> bool:
+def _is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm) -> bool:
     """Whether all steps are the same work, for a device that repeats it by itself."""
     return (
         device.type == "cuda"
-        and _is_planned(spec, device)
+        and relaxation == "fast"
         and spec.algorithm.sampling is None
         # Which operations are skipped is decided in every step.
         and not (isinstance(spec.space, HyperCuboidSpace) and spec.space.skip_below)

@@ -6,7 +6,7 @@ Legend: n images, c channels, h height, w width, e edges of a cell, p primitives
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -89,9 +89,18 @@ class Supernet(nn.Module, ABC):
         """
         if planner is None:
             planner = planner_for(next(self.parameters()).device)
-        for module in self.modules():
-            if module is not self and isinstance(module, Planned):
-                module.plan(planner)
+        for module in self._planned_modules():
+            module.plan(planner)
+
+    def unplan(self) -> None:
+        """Lets training compute mixtures plainly again, operation by operation."""
+        for module in self._planned_modules():
+            module.unplan()
+
+    @property
+    def planned(self) -> bool:
+        """Whether any mixture is computed by a plan in training."""
+        return any(module.planned for module in self._planned_modules())
 
     def derived(self) -> nn.Module:
         """What measures an epoch's accuracy: from images to logits. The network itself."""
@@ -106,6 +115,11 @@ class Supernet(nn.Module, ABC):
         # Asked for several times in every step, and walking through thousands of modules is slow.
         alphas = {id(alpha) for alpha in self.architecture_parameters()}
         return tuple(parameter for parameter in self.parameters() if id(parameter) not in alphas)
+
+    def _planned_modules(self) -> Iterator[Planned]:
+        for module in self.modules():
+            if module is not self and isinstance(module, Planned):
+                yield module
 
 
 class CellSupernet(Supernet):

@@ -17,6 +17,7 @@ from search_core.bilevel import BatchResult
 from search_core.drop_path import drop_path_probability
 from search_core.errors import DivergedError
 from search_core.evaluation import evaluate
+from search_core.pace import pace
 from search_core.randomness import stream
 from search_core.reports import BatchProgress
 from search_core.spec.networks import CellNetworkSpec
@@ -237,6 +238,12 @@ class TrainingRun:
                 weights = snapshot(dict(self.network.state_dict()))
                 self.best = BestEpoch(self.epoch + 1, accuracy, loss, weights)
         metrics["seconds"] = position.seconds + self._clock() - started
+        metrics |= pace(
+            steps=batches,
+            batch_size=self._spec.training.batch_size,
+            seconds=position.seconds,
+            device=self._device,
+        )
         self._position = _Position(epoch=self.epoch + 1)
         best_epoch = None if self.best is None else self.best.epoch
         return TrainingReport(self.epoch, epochs, metrics, best_epoch)

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from search_core.spec.algorithm import RelaxationForm
 from store.states import ENDED, TRIAL_COMPLETED, JobKind, SearchStatus, TrialStatus
 
 SCHEMA_REVISION: Final = "0001"
@@ -127,8 +128,9 @@ class Trial(Base):
     """One run: a point with a seed, how far it is, and the architecture that it came to.
 
     `parameters` are the point's values by dotted path into the search's spec; null until a sampler
-    that learns from the trials before it has drawn them. `result` is a training's: what the trained
-    network is worth on the test images.
+    that learns from the trials before it has drawn them. `relaxation` is a search's: how its
+    mixtures are computed, as it was told last; null before it first trains. `result` is a
+    training's: what the trained network is worth on the test images.
     """
 
     __tablename__ = "trials"
@@ -136,6 +138,7 @@ class Trial(Base):
         UniqueConstraint("search_id", "number"),
         CheckConstraint(_one_of("status", TrialStatus), name="status_known"),
         CheckConstraint("epoch BETWEEN 0 AND epochs", name="epoch_in_range"),
+        CheckConstraint("relaxation IN ('fast', 'plain')", name="relaxation_known"),
         CheckConstraint(
             f"status NOT IN ({_quoted(TRIAL_COMPLETED)})"
             " OR architecture_hash IS NOT NULL AND parameters IS NOT NULL",
@@ -159,6 +162,7 @@ class Trial(Base):
     epochs: Mapped[int]
     metrics: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     best_validation_accuracy: Mapped[float | None]
+    relaxation: Mapped[RelaxationForm | None] = mapped_column(Text)
     architecture_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     started_at: Mapped[datetime | None]

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
+from search_core.spec.algorithm import RelaxationForm
 from store import architectures, events, leases, lifecycle
 from store.leases import Lease
 from store.models import Alphas, Event, Metric, Search, Trial
@@ -36,6 +37,7 @@ class EpochResult:
         warnings: What a reader of the search should know about the epoch.
         alphas: What the candidates weigh by group, [choices to make, candidates]; a training has
             none.
+        relaxation: What a search's mixtures are computed by after the epoch; None of a training.
     """
 
     epoch: int
@@ -43,6 +45,7 @@ class EpochResult:
     genotype: Genotype
     warnings: tuple[EpochWarning, ...] = ()
     alphas: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    relaxation: RelaxationForm | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,14 @@ def trial_starting(session: Session, lease: Lease, trial_id: UUID) -> None:
 
 
 def trial_started(
-    session: Session, lease: Lease, trial_id: UUID, *, from_epoch: int, node: str, pid: int
+    session: Session,
+    lease: Lease,
+    trial_id: UUID,
+    *,
+    from_epoch: int,
+    node: str,
+    pid: int,
+    relaxation: RelaxationForm | None = None,
 ) -> None:
     """Records that a trial trains now, in a process on a node.
 
@@ -154,6 +164,7 @@ def trial_started(
         from_epoch: Completed epochs of the checkpoint that it resumes from; 0 from the start.
         node: The node's host name.
         pid: The process there.
+        relaxation: What a search's mixtures are computed by; None of a training.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -166,13 +177,21 @@ def trial_started(
             status=TrialStatus.RUNNING,
             reason=None,
             message="",
+            relaxation=relaxation,
             started_at=func.coalesce(Trial.started_at, func.clock_timestamp()),
         )
         .returning(Trial.id)
     ).scalar_one_or_none()
     if started is None:
         return
-    data = {"attempt": lease.attempt, "from_epoch": from_epoch, "node": node, "pid": pid}
+    data: dict[str, Any] = {
+        "attempt": lease.attempt,
+        "from_epoch": from_epoch,
+        "node": node,
+        "pid": pid,
+    }
+    if relaxation is not None:
+        data["relaxation"] = relaxation
     events.append(session, lease.search_id, "trial.started", data, trial_id=trial_id)
 
 
@@ -199,6 +218,7 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
         .values(
             epoch=result.epoch,
             metrics=events.finite(result.metrics),
+            relaxation=func.coalesce(result.relaxation, Trial.relaxation),
             best_validation_accuracy=func.greatest(Trial.best_validation_accuracy, accuracy),
         )
         .returning(Trial.epochs)

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from search_core.errors import CheckpointError, DataNotFoundError, DivergedError, SearchCoreError
+from search_core.errors import (
+    CheckpointError,
+    DataNotFoundError,
+    DivergedError,
+    SearchCoreError,
+    is_out_of_memory,
+)
 from store.states import Reason
 
 
@@ -31,12 +37,7 @@ def explain(error: BaseException) -> Failure:
             return Failure(Reason.DATA_NOT_FOUND, text)
         case CheckpointError():
             return Failure(Reason.INVALID_INPUT, text)
-        case MemoryError():
-            return out_of_memory(text)
-        # By name and by text, so that the runner, which only supervises, need not load torch.
-        case RuntimeError() if (
-            type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
-        ):
+        case _ if is_out_of_memory(error):
             return out_of_memory(text)
         case SearchCoreError() | ValueError():
             return Failure(Reason.INVALID_INPUT, text)

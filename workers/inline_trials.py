@@ -29,7 +29,11 @@ class InlineTrials:
         self, run: TrialRun, plan: TrialPlan, sink: TrialSink, stopping: EarlyStopping | None
     ) -> None:
         sink.started(
-            plan.trial_id, from_epoch=run.from_epoch, node=platform.node(), pid=os.getpid()
+            plan.trial_id,
+            from_epoch=run.from_epoch,
+            node=platform.node(),
+            pid=os.getpid(),
+            relaxation=run.relaxation,
         )
         result: EpochResult | None = run.last_result
         while True:

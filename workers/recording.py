@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
+from search_core.spec.algorithm import RelaxationForm
 from store import recording
 from store.errors import LeaseLostError
 from store.leases import Lease
@@ -45,11 +46,25 @@ class StoreSink:
         """See `TrialSink`."""
         self._write(lambda session: recording.trial_starting(session, self._lease, trial_id))
 
-    def started(self, trial_id: UUID, *, from_epoch: int, node: str, pid: int) -> None:
+    def started(
+        self,
+        trial_id: UUID,
+        *,
+        from_epoch: int,
+        node: str,
+        pid: int,
+        relaxation: RelaxationForm | None,
+    ) -> None:
         """See `TrialSink`."""
         self._write(
             lambda session: recording.trial_started(
-                session, self._lease, trial_id, from_epoch=from_epoch, node=node, pid=pid
+                session,
+                self._lease,
+                trial_id,
+                from_epoch=from_epoch,
+                node=node,
+                pid=pid,
+                relaxation=relaxation,
             )
         )
 

@@ -14,6 +14,7 @@ def to_report(result: EpochResult) -> dict[str, Any]:
         "genotype": result.genotype.to_json(),
         "warnings": [[warning.kind, warning.message] for warning in result.warnings],
         "alphas": dict(result.alphas),
+        "relaxation": result.relaxation,
     }
 
 
@@ -26,4 +27,5 @@ def from_report(report: dict[str, Any]) -> EpochResult:
         parse(report["genotype"]),
         warnings,
         report["alphas"],
+        report["relaxation"],
     )

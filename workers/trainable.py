@@ -44,7 +44,8 @@ class TrialTrainable(tune.Trainable):
         """Starts, or trains an epoch.
 
         Returns:
-            `started` with the epoch and node, and the epoch that was resumed from, if any; then
+            `started` with the epoch, node and relaxation, and the epoch that was resumed from, if
+            any; then
             `report` for every epoch, and after the last one `derived`, the genotype, and
             `test_result`, if it is a training; `failure` in place of all these when the trial
             cannot go on.
@@ -57,6 +58,7 @@ class TrialTrainable(tune.Trainable):
                     "from_epoch": self._run.from_epoch,
                     "node": platform.node(),
                     "pid": os.getpid(),
+                    "relaxation": self._run.relaxation,
                 }
                 resumed = self._run.last_result
                 report = to_report(resumed) if resumed else None

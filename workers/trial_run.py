@@ -9,6 +9,7 @@ from search_core.checkpoints import CheckpointFolder
 from search_core.genotype import Genotype
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
+from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.retraining import RetrainingSpec
 from search_core.training import TrainingRun
 from store.jobs import JobSpec
@@ -61,6 +62,11 @@ class TrialRun:
         """Whether all epochs are done."""
         return self._run.finished
 
+    @property
+    def relaxation(self) -> RelaxationForm | None:
+        """What a search's mixtures are computed by now; None of a training."""
+        return self._run.relaxation if isinstance(self._run, SearchRun) else None
+
     def genotype(self) -> Genotype:
         """The architecture that the alphas stand for now, or the one that is trained."""
         return self._run.genotype() if isinstance(self._run, SearchRun) else self._trained
@@ -97,7 +103,12 @@ class TrialRun:
         searched = self._run.run_epoch()
         warnings = tuple(EpochWarning(note.kind, note.message) for note in searched.warnings)
         return EpochResult(
-            searched.epoch, searched.metrics, searched.genotype, warnings, searched.alphas
+            searched.epoch,
+            searched.metrics,
+            searched.genotype,
+            warnings,
+            searched.alphas,
+            searched.relaxation,
         )
 
     @property

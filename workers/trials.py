@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from search_core.genotype import Genotype
+from search_core.spec.algorithm import RelaxationForm
 from store.jobs import JobSpec
 from store.recording import EpochResult
 from store.states import Reason
@@ -72,8 +73,19 @@ class TrialSink(Protocol):
     def starting(self, trial_id: UUID) -> None:
         """A trial has its place, and loads what it needs."""
 
-    def started(self, trial_id: UUID, *, from_epoch: int, node: str, pid: int) -> None:
-        """A trial trains, from its checkpoint of `from_epoch`, in a process on a node."""
+    def started(
+        self,
+        trial_id: UUID,
+        *,
+        from_epoch: int,
+        node: str,
+        pid: int,
+        relaxation: RelaxationForm | None,
+    ) -> None:
+        """A trial trains, from its checkpoint of `from_epoch`, in a process on a node.
+
+        `relaxation` is what a search's mixtures are computed by.
+        """
 
     def epoch_ended(self, trial_id: UUID, result: EpochResult) -> None:
         """A trial completed an epoch and its checkpoint is safe."""

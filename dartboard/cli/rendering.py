@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dartboard.cli import marginals, output
+from dartboard.cli import marginals, output, pace
 from dartboard.cli.points import point_text, trial_text
 from dartboard.cli.progress import SearchProgress
 from dartboard.models import Job, RankedArchitecture, Search, Training, Trial, TrialCounts
@@ -55,6 +55,9 @@ def search_page(
     yield trial_table(
         search.trials, {trial_id: trial.state for trial_id, trial in progress.trials.items()}
     )
+    if paces := [*pace.lines(search.trials)]:
+        yield ""
+        yield from paces
     for trial in search.trials:
         shares = marginals.lines(trial.metrics)
         if shares:

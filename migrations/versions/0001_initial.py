@@ -158,10 +158,14 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("best_validation_accuracy", sa.Double(), nullable=True),
+        sa.Column("relaxation", sa.Text(), nullable=True),
         sa.Column("architecture_hash", sa.Text(), nullable=True),
         sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "relaxation IN ('fast', 'plain')", name=op.f("ck_trials_relaxation_known")
+        ),
         sa.CheckConstraint(
             "status NOT IN ('stopped', 'succeeded') OR architecture_hash IS NOT NULL AND parameters IS NOT NULL",
             name=op.f("ck_trials_completion_has_result"),

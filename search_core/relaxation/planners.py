@@ -41,8 +41,17 @@ class MixturePlan(Protocol):
 class Planned(Protocol):
     """A module that may compute its mixture by a plan when it trains."""
 
+    @property
+    def planned(self) -> bool:
+        """Whether it does so."""
+        ...
+
+    def unplan(self) -> None:
+        """Computes plainly from now on."""
+        ...
+
     def plan(self, planner: "Planner") -> None:
-        """Does so from now on.
+        """Does so from now on, where there is anything to plan.
 
         Args:
             planner: Makes the plan.

@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.finalists import Finalists
 
+RelaxationForm = Literal["fast", "plain"]
+"""How a supernet's mixtures are computed while it trains: planned as a whole, or one operation at a
+time."""
+
 
 class PathSampling(SpecModel):
     """Single paths in place of the mixture of all operations (arXiv 1904.00420, 1907.01845).
@@ -68,7 +72,9 @@ class AlgorithmSpec(SpecModel):
     relaxation: Literal["auto", "fast", "plain"] = "auto"
     """How a supernet's mixtures are computed while it trains: operation by operation (`plain`), or
     planned as a whole, the same up to rounding in less time and memory (`fast`). `auto` is fast on
-    a CPU, where it was measured, and plain elsewhere; on a GPU `fast` captures steps as well."""
+    a CPU, where it was measured, and plain elsewhere; on a GPU `fast` captures steps as well. A
+    plan is compared with the plain form before it trains, and given up with a warning where it
+    fails."""
 
     @model_validator(mode="after")
     def _check_sampling(self) -> Self:

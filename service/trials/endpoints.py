@@ -110,7 +110,11 @@ async def read_metrics(
         int, Query(ge=-1, le=_LARGEST_STEP, description="Only points with a larger step.")
     ] = -1,
 ) -> MetricSeries | Response:
-    """Losses, accuracies, learning rate, seconds, entropy of the alphas and skip connections.
+    """Losses, accuracies, learning rate, entropy of the alphas and skip connections.
+
+    How it went: `seconds` of the epoch, `steps_per_second` and `images_per_second` of its training,
+    where the images are those that the weights are trained on, and `peak_memory_bytes`: the most
+    that the process has held so far, of a GPU what tensors have taken of its memory.
 
     Of a hypercuboid also the share of the weights that each choice of an axis has, such as
     `marginal.kernel_size=5`; those of an axis add up to 1.

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from search_core.spec.algorithm import RelaxationForm
 from service.schema_base import Answer, Time
 from store.models import Metric, Trial
 from store.states import TRIAL_COMPLETED, TRIAL_ENDED, Reason, TrialStatus
@@ -65,6 +66,10 @@ class TrialAnswer(Answer):
     """Figures of the last completed epoch; null where one was not finite."""
     best_validation_accuracy: float | None
     """The highest validation accuracy of any epoch."""
+    relaxation: RelaxationForm | None
+    """How a search's trial computes its mixtures: `fast` by a plan, or `plain`, one operation at a
+    time, as its spec says, or since a plan failed, which a `trial.warning` tells. Null before it
+    has trained, and of a training."""
     architecture: str | None
     """Hash of the architecture that it derived or trained, once it succeeded or was stopped."""
     result: TestResult | None
@@ -90,6 +95,7 @@ class TrialAnswer(Answer):
             epochs=trial.epochs,
             metrics=trial.metrics,
             best_validation_accuracy=trial.best_validation_accuracy,
+            relaxation=trial.relaxation,
             architecture=trial.architecture_hash,
             result=None if trial.result is None else TestResult.model_validate(trial.result),
             started_at=trial.started_at,

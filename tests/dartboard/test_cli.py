@@ -378,9 +378,12 @@ def test_showing_a_search(dartboard: Dartboard, client: Client, found: str) -> N
     assert "darts (16 channels, 8 cells, 1 nodes, 8 primitives) on digits" in said.out
     assert "0.6100" in said.out
     assert GENOTYPES[1].hash in said.out
+    pace = "relaxation fast, 2.5 steps/s, 160 images/s, peak memory 3.5 GiB"
+    assert f"Trial 0: {pace}\nTrial 1: {pace}\n" in said.out
     document = dartboard("show", found, "--json").json
     assert document["id"] == found
     assert document["architectures"][0]["recommended"]
+    assert [trial["relaxation"] for trial in document["trials"]] == ["fast", "fast"]
     waiting = client.submit(SPEC)
     assert "place 1: no dispatcher is running" in dartboard("show", waiting.id).out
 

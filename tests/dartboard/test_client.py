@@ -68,6 +68,7 @@ def test_trials_and_their_metrics(client: Client, worker: Worker) -> None:
     first, second = client.trials(search.id)
     assert (first.number, second.number) == (0, 1)
     assert client.trial(second.id) == second
+    assert second.relaxation == "fast"
     series = client.metrics(first.id, ["train_loss", "validation_loss"])
     assert {name: [point.value for point in points] for name, points in series.items()} == {
         "train_loss": [1.0, 0.5],
@@ -78,6 +79,9 @@ def test_trials_and_their_metrics(client: Client, worker: Worker) -> None:
         "validation_loss",
         "validation_accuracy",
         "seconds",
+        "steps_per_second",
+        "images_per_second",
+        "peak_memory_bytes",
     }
 
 

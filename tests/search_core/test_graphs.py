@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from search_core import graphs, search
+from search_core import graphs, relaxation_in_use, search
 from search_core.bilevel import BilevelStep
 from search_core.costs import EVALUATION_FACTOR
 from search_core.data import LabelledImages
@@ -19,9 +19,11 @@ from search_core.graphs import Repeated, StaticStep, Workshop
 from search_core.optimizers import set_rate
 from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan
+from search_core.relaxation_in_use import RelaxationInUse
 from search_core.search import BatchProgress, SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, DartsSpace, SearchSpec, TrainingSpec
+from search_core.spec.algorithm import RelaxationForm
 from search_core.states import load_optimizer, snapshot
 from search_core.supernet import Supernet
 from search_core.tally import Fault, Tally
@@ -174,14 +176,19 @@ def test_a_gradient_that_lies_otherwise_is_laid_out_as_its_weight(make_batch: Ba
 @pytest.fixture
 def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     original = search._is_static
-    monkeypatch.setattr(
-        search, "_is_static", lambda spec, device: original(spec, torch.device("cuda"))
-    )
+    gpu = torch.device("cuda")
+
+    def is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm) -> bool:
+        del device, relaxation
+        wanted = relaxation_in_use._is_wanted(spec.algorithm, gpu)
+        return original(spec, gpu, "fast" if wanted else "plain")
+
+    monkeypatch.setattr(search, "_is_static", is_static)
     monkeypatch.setattr(search, "_GPU_EVALUATION_FACTOR", EVALUATION_FACTOR)
 
-    def step(*args: Any, capturable: bool) -> BilevelStep:
+    def step(*args: Any, capturable: bool, relaxation: RelaxationInUse | None) -> BilevelStep:
         # The kernels of a GPU's optimizers round otherwise.
-        return BilevelStep(*args, capturable=False)
+        return BilevelStep(*args, relaxation=relaxation, capturable=False)
 
     monkeypatch.setattr(search, "BilevelStep", step)
 
@@ -273,7 +280,7 @@ def test_which_searches_are_static(
     make_spec: SpecMaker, sections: dict[str, Any], is_static: bool
 ) -> None:
     assert (SearchRun(make_spec(**sections), 0)._static is not None) == is_static
-    assert not search._is_planned(make_spec(), torch.device("cuda"))
+    assert not relaxation_in_use._is_wanted(make_spec().algorithm, torch.device("cuda"))
 
 
 def test_a_search_tells_once_why_it_was_not_captured(

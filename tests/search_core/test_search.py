@@ -8,6 +8,7 @@ import torch
 
 from search_core.errors import CheckpointError, DivergedError
 from search_core.genotype import CellGenotype
+from search_core.pace import reproducible
 from search_core.search import BatchProgress, EpochReport, SearchRun
 from search_core.spec import PRESETS, SearchSpec
 
@@ -20,6 +21,9 @@ METRICS = {
     "validation_accuracy",
     "learning_rate",
     "seconds",
+    "steps_per_second",
+    "images_per_second",
+    "peak_memory_bytes",
     "alpha_entropy_normal",
     "alpha_entropy_reduce",
     "skip_connects",
@@ -54,7 +58,7 @@ def bits(reports: list[EpochReport]) -> list[tuple[Any, ...]]:
     """All that must repeat: everything but the time it took."""
     return [
         (
-            {name: value for name, value in report.metrics.items() if name != "seconds"},
+            reproducible(report.metrics),
             report.alphas,
             report.genotype,
             report.epoch,
@@ -100,6 +104,8 @@ def test_reports_of_a_run(make_spec: SpecMaker) -> None:
     ]
     assert [each.seconds for each in seen] == [1, 2, 3]
     assert first.metrics["seconds"] == 4
+    assert first.metrics["steps_per_second"] == pytest.approx(1)
+    assert first.metrics["images_per_second"] == pytest.approx(200)
     assert (first.epoch, first.epochs, run.epoch, run.finished) == (1, 2, 1, False)
     second = run.run_epoch()
     assert (second.epoch, run.epoch, run.finished) == (2, 2, True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from search_core.errors import CheckpointError, DataNotFoundError
+from search_core.pace import reproducible
 from search_core.search import BatchProgress, EpochReport, SearchRun
 from search_core.spec import SearchSpec
 from search_core.spec.presets import merge
@@ -41,7 +42,7 @@ def finish(run: SearchRun) -> list[EpochReport]:
 def bits(reports: list[EpochReport]) -> list[tuple[Any, ...]]:
     return [
         (
-            {name: value for name, value in report.metrics.items() if name != "seconds"},
+            reproducible(report.metrics),
             report.alphas,
             report.genotype,
         )

@@ -15,6 +15,7 @@ from search_core.drop_path import drop_path_probability
 from search_core.errors import CheckpointError, DivergedError
 from search_core.evaluation import evaluate
 from search_core.genotype import CellGenotype, Edge
+from search_core.pace import reproducible
 from search_core.reports import BatchProgress
 from search_core.spec.presets import TRAINING_PRESETS, merge
 from search_core.spec.retraining import RetrainingSpec
@@ -66,7 +67,7 @@ def bits(reports: list[TrainingReport]) -> list[tuple[Any, ...]]:
     return [
         (
             report.epoch,
-            {name: value for name, value in report.metrics.items() if name != "seconds"},
+            reproducible(report.metrics),
             report.best_epoch,
         )
         for report in reports
@@ -116,6 +117,7 @@ def test_reports_of_a_run() -> None:
         (1, batch, NUM_BATCHES) for batch in range(1, NUM_BATCHES + 1)
     ]
     assert first.metrics["seconds"] == NUM_BATCHES + 1
+    assert first.metrics["steps_per_second"] == pytest.approx(1)
     reports = [first, *finish(run)]
     assert [(report.epoch, report.epochs) for report in reports] == [(1, 3), (2, 3), (3, 3)]
     for report in reports:
@@ -127,6 +129,9 @@ def test_reports_of_a_run() -> None:
             "learning_rate",
             "drop_path",
             "seconds",
+            "steps_per_second",
+            "images_per_second",
+            "peak_memory_bytes",
         }
         assert all(math.isfinite(value) for value in report.metrics.values())
     assert [report.metrics["learning_rate"] for report in reports] == pytest.approx(

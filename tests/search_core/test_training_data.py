@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from search_core.errors import DataNotFoundError
+from search_core.pace import reproducible
 from search_core.reports import BatchProgress
 from search_core.spec.presets import merge
 from search_core.spec.retraining import RetrainingSpec
@@ -66,9 +67,7 @@ def finish(run: TrainingRun) -> list[dict[str, float]]:
     measured = []
     while not run.finished:
         report: TrainingReport = run.run_epoch()
-        measured.append(
-            {name: report.metrics[name] for name in report.metrics if name != "seconds"}
-        )
+        measured.append(reproducible(report.metrics))
     return measured
 
 

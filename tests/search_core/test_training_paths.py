@@ -83,6 +83,9 @@ def test_reports_of_a_run() -> None:
             "validation_accuracy",
             "learning_rate",
             "seconds",
+            "steps_per_second",
+            "images_per_second",
+            "peak_memory_bytes",
         }
         assert all(math.isfinite(value) for value in report.metrics.values())
     best = run.result().best

@@ -162,6 +162,35 @@ def test_the_history_of_genotypes_can_be_read_and_warnings_are_events(
         assert warning.data == {"epoch": 1, "kind": "collapse", "message": "All skips."}
 
 
+def test_the_relaxation_is_the_one_told_last(engine: Engine, submit: Submit, claim: Claim) -> None:
+    search_id = submit()
+    lease = claim()
+    (trial,) = trials_of(engine, search_id)
+    assert trial.relaxation is None
+    seen = []
+    writes: tuple[Callable[[Session], object], ...] = (
+        lambda s: recording.trial_started(
+            s, lease, trial.id, from_epoch=0, node="n", pid=1, relaxation="fast"
+        ),
+        lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
+        lambda s: recording.epoch_ended(
+            s, lease, trial.id, EpochResult(2, {}, GENOTYPE, relaxation="plain")
+        ),
+        # An epoch that was recorded before, of the time before.
+        lambda s: recording.epoch_ended(
+            s, lease, trial.id, EpochResult(2, {}, GENOTYPE, relaxation="fast")
+        ),
+    )
+    for write in writes:
+        with transaction(engine) as session:
+            write(session)
+        seen.append(trials_of(engine, search_id)[0].relaxation)
+    assert seen == ["fast", "fast", "plain", "plain"]
+    with transaction(engine) as session:
+        [started] = [e for e in events.page(session, search_id) if e.kind == "trial.started"]
+    assert started.data["relaxation"] == "fast"
+
+
 def test_an_earlier_epoch_does_not_set_a_trial_back(
     engine: Engine, submit: Submit, claim: Claim
 ) -> None:

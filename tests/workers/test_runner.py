@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, update
 
+from search_core.pace import reproducible
+from search_core.relaxation import RunningStatistics
 from store import leases, searches
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
@@ -67,6 +69,39 @@ def test_a_trial_that_diverges_fails_and_says_so(
     assert after.search.reason == Reason.DIVERGED
     assert "epoch" in after.search.message
     assert after.kinds[-2:] == ["trial.failed", "search.failed"]
+
+
+def test_a_search_whose_plan_is_wrong_goes_on_plainly_and_says_so(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    whole = submit(algorithm={"relaxation": "plain"})
+    assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
+    (plain,) = record(whole).trials
+    assert plain.relaxation == "plain"
+
+    right = RunningStatistics.record_biased
+    search_id = submit()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            RunningStatistics,
+            "record_biased",
+            lambda self, norm, mean_c, *given: right(self, norm, mean_c + 0.1, *given),
+        )
+        assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
+    after = record(search_id)
+    (trial,) = after.trials
+    [started] = [event for event in after.events if event.kind == "trial.started"]
+    [warning] = [event for event in after.events if event.kind == "trial.warning"]
+    assert started.data["relaxation"] == "fast"
+    assert warning.data["epoch"] == 1
+    assert warning.data["kind"] == "relaxation_fell_back"
+    assert "results are right" in warning.data["message"]
+    assert trial.relaxation == "plain"
+    assert reproducible(trial.metrics) == reproducible(plain.metrics)
+    assert trial.architecture_hash == plain.architecture_hash
 
 
 class _Stubborn:
