@@ -2,6 +2,10 @@
 
 Kernels let go of the interpreter's lock. Which thread does what depends on the pieces alone, so
 that sums are always added up in the same order and two runs give the same bits.
+
+PyTorch computes large tensors on several threads by itself, with OpenMP. It must not do so on the
+threads here: OpenMP would then know of more threads than there are cores, and let all of them sleep
+whenever they wait, which makes PyTorch's own operations two to three times slower for good.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -13,6 +17,7 @@ import torch
 from torch import Tensor
 
 _Key = TypeVar("_Key", bound=Hashable)
+_Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 
@@ -35,24 +40,20 @@ def shares(costs: Sequence[float]) -> list[list[int]]:
     return [sorted(share) for share in found]
 
 
-def each(function: Callable[[Sequence[int]], _Result], tasks: Sequence[list[int]]) -> list[_Result]:
+def each(function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:
     """Calls a function with each task at the same time, with the first one on this thread.
 
     Args:
-        function: What is called. It computes no gradients.
+        function: What is called. It calls kernels, and none of PyTorch's operations.
         tasks: As many as threads.
 
     Returns:
         What the calls returned.
     """
 
-    def without_gradients(task: list[int]) -> _Result:
-        with torch.no_grad():
-            return function(task)
-
     first, *others = tasks
-    futures = [_pool(len(others)).submit(without_gradients, task) for task in others]
-    return [without_gradients(first), *(future.result() for future in futures)]
+    futures = [_pool(len(others)).submit(function, task) for task in others]
+    return [function(first), *(future.result() for future in futures)]
 
 
 def added(parts: Sequence[dict[_Key, Tensor]]) -> dict[_Key, Tensor]:

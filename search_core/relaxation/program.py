@@ -130,26 +130,21 @@ class Program:
         table_s = self._stages(kept, inputs)
         multipliers_t = np.array(multipliers, np.float64)
 
-        def compute(share: Sequence[int]) -> dict[int, Tensor]:
-            totals: dict[int, Tensor] = {}
-            table_t = self._terms(inputs)
-            for t in share:
-                target = self._tables.targets[t]
-                if target not in totals:
-                    totals[target] = self._empty.new_zeros(self._tables.totals[target])
-                table_t[t, chains.TOTAL] = totals[target].data_ptr()
+        shares = parallel.shares(self._tables.costs)
+        parts = [self._room_for_totals(share, inputs) for share in shares]
+
+        def compute(part: _Part) -> None:
             chains.forward(
                 table_s,
                 self._tables.eps_s,
-                table_t,
+                part.table_t,
                 multipliers_t,
-                np.array(share),
+                part.terms,
                 _buffer("scratch", self._tables.scratch, self._empty),
             )
-            return totals
 
-        parts = parallel.each(compute, parallel.shares(self._tables.costs))
-        return parallel.added(parts), kept
+        parallel.each(compute, parts)
+        return parallel.added([part.tensors for part in parts]), kept
 
     def backward(
         self,
@@ -182,27 +177,30 @@ class Program:
             for feature, needed in zip(inputs.features, needs.features, strict=True)
         ]
 
-        def compute(share: Sequence[int]) -> dict[int, Tensor]:
-            table_t = self._terms(inputs)
+        shares = parallel.shares(tables.costs)
+        parts = [self._room_for_gradients(share, inputs, needs) for share in shares]
+        for part in parts:
             for t, d_feature in enumerate(d_features):
-                table_t[t, chains.D_FEATURE] = 0 if d_feature is None else d_feature.data_ptr()
-            for t in share:
-                table_t[t, chains.D_TOTAL] = d_totals[tables.targets[t]].data_ptr()
-            d_sources = self._source_gradients(table_t, share, inputs, needs)
+                if d_feature is not None:
+                    part.table_t[t, chains.D_FEATURE] = d_feature.data_ptr()
+            for t in part.terms:
+                part.table_t[t, chains.D_TOTAL] = d_totals[tables.targets[t]].data_ptr()
+
+        def compute(part: _Part) -> None:
             chains.backward(
                 table_s,
                 tables.eps_s,
-                table_t,
+                part.table_t,
                 multipliers_t,
-                np.array(share),
+                part.terms,
                 _buffer("gradients", 2 * tables.largest, self._empty).reshape(2, -1),
                 _buffer("scratch", tables.scratch, self._empty),
                 d_multipliers_t,
             )
-            return d_sources
 
-        # Each share adds up the sources' gradients by itself, and always in the same order.
-        d_sources = parallel.added(parallel.each(compute, parallel.shares(tables.costs)))
+        parallel.each(compute, parts)
+        # Each part has added up the sources' gradients by itself, and always in the same order.
+        d_sources = parallel.added([part.tensors for part in parts])
         return Gradients(
             d_multipliers_t.tolist(),
             d_features,
@@ -262,10 +260,19 @@ class Program:
             table[t, chains.FEATURE] = feature.data_ptr()
         return table
 
-    def _source_gradients(
-        self, table_t: Any, share: Sequence[int], inputs: Inputs, needs: Needs
-    ) -> dict[int, Tensor]:
-        """Makes room for the gradients of the sources of some terms."""
+    def _room_for_totals(self, share: Sequence[int], inputs: Inputs) -> "_Part":
+        """Some terms, with zeros for what they add up to."""
+        table_t, totals = self._terms(inputs), {}
+        for t in share:
+            target = self._tables.targets[t]
+            if target not in totals:
+                totals[target] = self._empty.new_zeros(self._tables.totals[target])
+            table_t[t, chains.TOTAL] = totals[target].data_ptr()
+        return _Part(np.array(share), table_t, totals)
+
+    def _room_for_gradients(self, share: Sequence[int], inputs: Inputs, needs: Needs) -> "_Part":
+        """Some terms, with zeros for the gradients of their sources."""
+        table_t = self._terms(inputs)
         found: dict[int, Tensor] = {}
         needed, first = [], 0
         for chain in self._form.chains:
@@ -281,7 +288,22 @@ class Program:
                 if source not in found:
                     found[source] = torch.zeros_like(inputs.sources[source])
                 table_t[t, chains.D_SOURCE] = found[source].data_ptr()
-        return found
+        return _Part(np.array(share), table_t, found)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The terms that one thread computes.
+
+    Attributes:
+        terms: Their indices.
+        table_t: A table of all terms, with the addresses that these need.
+        tensors: What they add to.
+    """
+
+    terms: Any
+    table_t: Any
+    tensors: dict[int, Tensor]
 
 
 _thread = threading.local()
