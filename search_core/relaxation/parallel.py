@@ -1,24 +1,25 @@
-"""Independent pieces of work side by side, on as many threads as PyTorch may use.
+"""Independent pieces of work side by side, on the threads that PyTorch computes on.
 
-Kernels let go of the interpreter's lock. Which thread does what depends on the pieces alone, so
-that sums are always added up in the same order and two runs give the same bits.
+They are OpenMP's. Threads of our own would compete with them for the cores: those spin while they
+wait, and once it knows of more threads than there are cores, as when PyTorch computes on one of
+ours, it lets all of them sleep whenever they wait, which makes PyTorch's operations two to three
+times slower for good.
 
-PyTorch computes large tensors on several threads by itself, with OpenMP. It must not do so on the
-threads here: OpenMP would then know of more threads than there are cores, and let all of them sleep
-whenever they wait, which makes PyTorch's own operations two to three times slower for good.
+Which piece is computed together with which depends on the pieces alone, so that sums are always
+added up in the same order and two runs give the same bits.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import ctypes
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _Key = TypeVar("_Key", bound=Hashable)
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
 
 
 def shares(costs: Sequence[float]) -> list[list[int]]:
@@ -40,20 +41,20 @@ def shares(costs: Sequence[float]) -> list[list[int]]:
     return [sorted(share) for share in found]
 
 
-def each(function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:
-    """Calls a function with each task at the same time, with the first one on this thread.
+def run(worker: int, jobs: Any) -> None:
+    """Has jobs done, each by one thread.
 
     Args:
-        function: What is called. It calls kernels, and none of PyTorch's operations.
-        tasks: As many as threads.
-
-    Returns:
-        What the calls returned.
+        worker: The address of a function that takes jobs from a board until there are none left.
+        jobs: Integers, a row for each job.
     """
-
-    first, *others = tasks
-    futures = [_pool(len(others)).submit(function, task) for task in others]
-    return [function(first), *(future.result() for future in futures)]
+    board = np.concatenate([np.array([0, len(jobs)], np.int64), jobs.reshape(-1)])
+    openmp = _openmp()
+    if openmp is None or len(jobs) == 1:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(worker)(board.ctypes.data)
+    else:
+        # As many as PyTorch uses, since a team of another size would be put together anew.
+        openmp(worker, board.ctypes.data, torch.get_num_threads(), 0)
 
 
 def added(parts: Sequence[dict[_Key, Tensor]]) -> dict[_Key, Tensor]:
@@ -73,5 +74,11 @@ def added(parts: Sequence[dict[_Key, Tensor]]) -> dict[_Key, Tensor]:
 
 
 @lru_cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="relaxation")
+def _openmp() -> Any:
+    """GNU OpenMP's function that runs another on a team of threads; None where PyTorch has none."""
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        function = ctypes.CDLL(str(library)).GOMP_parallel
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        function.restype = None
+        return function
+    return None

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_core.relaxation import parallel
 from search_core.relaxation.kernels import pools as kernels
 from search_core.relaxation.lanes import Lanes, numbers
 
@@ -71,12 +70,7 @@ class _Pool(torch.autograd.Function):
         y = values.new_empty((groups, channels, -(-height // stride), -(-width // stride), lanes))
         x_numbers, y_numbers = numbers(values), numbers(y)
         shape = (groups, channels, height, width)
-        _by_channels(
-            channels,
-            lambda first, last: kernels.pool(
-                x_numbers, y_numbers, kind, side, stride, shape, first, last
-            ),
-        )
+        kernels.pool(x_numbers, y_numbers, kind, side, stride, shape, 0, channels)
         return y
 
     @staticmethod
@@ -88,12 +82,7 @@ class _Pool(torch.autograd.Function):
         groups, channels, height, width, _ = values.shape
         shape = (groups, channels, height, width)
         kind, side, stride = ctx.settings
-        _by_channels(
-            channels,
-            lambda first, last: kernels.pool_backward(
-                d, x, d_x, kind, side, stride, shape, first, last
-            ),
-        )
+        kernels.pool_backward(d, x, d_x, kind, side, stride, shape, 0, channels)
         return d_values, None, None, None
 
 
@@ -108,12 +97,7 @@ class _Normalise(torch.autograd.Function):
         ctx.mark_non_differentiable(statistics)
         x_numbers, y_numbers, found = numbers(values), numbers(y), numbers(statistics)
         shape = _shape(values)
-        _by_channels(
-            values.shape[1],
-            lambda first, last: kernels.normalise(
-                x_numbers, y_numbers, found, eps, images, shape, first, last
-            ),
-        )
+        kernels.normalise(x_numbers, y_numbers, found, eps, images, shape, 0, shape[1])
         return y, statistics
 
     @staticmethod
@@ -124,12 +108,7 @@ class _Normalise(torch.autograd.Function):
         d_values = torch.empty_like(y)
         d, y_numbers, d_x = numbers(gradients[0].contiguous()), numbers(y), numbers(d_values)
         found, shape = numbers(statistics), _shape(y)
-        _by_channels(
-            y.shape[1],
-            lambda first, last: kernels.normalise_backward(
-                d, y_numbers, d_x, found, eps, images, shape, first, last
-            ),
-        )
+        kernels.normalise_backward(d, y_numbers, d_x, found, eps, images, shape, 0, shape[1])
         return d_values, None, None
 
 
@@ -143,17 +122,3 @@ def _refuse_second_derivatives() -> None:
 def _shape(values: Tensor) -> tuple[int, int, int]:
     groups, channels, height, width, _ = values.shape
     return groups, channels, height * width
-
-
-def _by_channels(channels: int, function: Any) -> None:
-    shares = parallel.shares([1.0] * channels)
-    parallel.each(lambda share: function(share[0], share[-1] + 1), _in_rows(shares))
-
-
-def _in_rows(shares: list[list[int]]) -> list[list[int]]:
-    """As many in each share, but one behind the other."""
-    found, first = [], 0
-    for share in shares:
-        found.append(list(range(first, first + len(share))))
-        first += len(share)
-    return found

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from search_core.relaxation import parallel
 from search_core.relaxation.forms import Form
-from search_core.relaxation.kernels import chains
+from search_core.relaxation.kernels import chains, jobs
 from search_core.relaxation.lanes import Numbers
 from search_core.relaxation.tables import Tables
 
@@ -133,17 +133,7 @@ class Program:
         shares = parallel.shares(self._tables.costs)
         parts = [self._room_for_totals(share, inputs) for share in shares]
 
-        def compute(part: _Part) -> None:
-            chains.forward(
-                table_s,
-                self._tables.eps_s,
-                part.table_t,
-                multipliers_t,
-                part.terms,
-                _buffer("scratch", self._tables.scratch, self._empty),
-            )
-
-        parallel.each(compute, parts)
+        self._run(parts, table_s, multipliers_t, None)
         return parallel.added([part.tensors for part in parts]), kept
 
     def backward(
@@ -186,19 +176,7 @@ class Program:
             for t in part.terms:
                 part.table_t[t, chains.D_TOTAL] = d_totals[tables.targets[t]].data_ptr()
 
-        def compute(part: _Part) -> None:
-            chains.backward(
-                table_s,
-                tables.eps_s,
-                part.table_t,
-                multipliers_t,
-                part.terms,
-                _buffer("gradients", 2 * tables.largest, self._empty).reshape(2, -1),
-                _buffer("scratch", tables.scratch, self._empty),
-                d_multipliers_t,
-            )
-
-        parallel.each(compute, parts)
+        self._run(parts, table_s, multipliers_t, d_multipliers_t)
         # Each part has added up the sources' gradients by itself, and always in the same order.
         d_sources = parallel.added([part.tensors for part in parts])
         return Gradients(
@@ -260,6 +238,28 @@ class Program:
             table[t, chains.FEATURE] = feature.data_ptr()
         return table
 
+    def _run(
+        self, parts: Sequence["_Part"], table_s: Any, multipliers_t: Any, d_multipliers_t: Any
+    ) -> None:
+        """Computes all parts, backward if there is a place for the multipliers' gradients."""
+        tables, item = self._tables, self._empty.element_size()
+        scratch = _buffer("scratch", len(parts) * tables.scratch, self._empty)
+        buffers = _buffer("gradients", len(parts) * 2 * tables.largest, self._empty)
+        table = np.zeros((len(parts), jobs.COLUMNS), np.int64)
+        for index, (job, part) in enumerate(zip(table, parts, strict=True)):
+            job[jobs.STAGES], job[jobs.NUM_STAGES] = table_s.ctypes.data, len(table_s)
+            job[jobs.EPS] = tables.eps_s.ctypes.data
+            job[jobs.TERMS], job[jobs.NUM_TERMS] = part.table_t.ctypes.data, len(part.table_t)
+            job[jobs.MULTIPLIERS] = multipliers_t.ctypes.data
+            job[jobs.CHOSEN], job[jobs.NUM_CHOSEN] = part.terms.ctypes.data, len(part.terms)
+            job[jobs.SCRATCH] = scratch.ctypes.data + index * tables.scratch * item
+            job[jobs.SCRATCH_SIZE] = tables.scratch
+            job[jobs.BUFFERS] = buffers.ctypes.data + index * 2 * tables.largest * item
+            job[jobs.LARGEST] = tables.largest
+            if d_multipliers_t is not None:
+                job[jobs.BACKWARD], job[jobs.D_MULTIPLIERS] = 1, d_multipliers_t.ctypes.data
+        parallel.run(jobs.worker(item), table)
+
     def _room_for_totals(self, share: Sequence[int], inputs: Inputs) -> "_Part":
         """Some terms, with zeros for what they add up to."""
         table_t, totals = self._terms(inputs), {}
@@ -268,7 +268,7 @@ class Program:
             if target not in totals:
                 totals[target] = self._empty.new_zeros(self._tables.totals[target])
             table_t[t, chains.TOTAL] = totals[target].data_ptr()
-        return _Part(np.array(share), table_t, totals)
+        return _Part(np.array(share, np.int64), table_t, totals)
 
     def _room_for_gradients(self, share: Sequence[int], inputs: Inputs, needs: Needs) -> "_Part":
         """Some terms, with zeros for the gradients of their sources."""
@@ -288,7 +288,7 @@ class Program:
                 if source not in found:
                     found[source] = torch.zeros_like(inputs.sources[source])
                 table_t[t, chains.D_SOURCE] = found[source].data_ptr()
-        return _Part(np.array(share), table_t, found)
+        return _Part(np.array(share, np.int64), table_t, found)
 
 
 @dataclass(frozen=True)

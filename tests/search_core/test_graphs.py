@@ -19,7 +19,6 @@ from search_core.graphs import Repeated, StaticStep, Workshop
 from search_core.optimizers import set_rate
 from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan
-from search_core.relaxation_in_use import RelaxationInUse
 from search_core.search import BatchProgress, SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, DartsSpace, SearchSpec, TrainingSpec
@@ -186,9 +185,9 @@ def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "_is_static", is_static)
     monkeypatch.setattr(search, "_GPU_EVALUATION_FACTOR", EVALUATION_FACTOR)
 
-    def step(*args: Any, capturable: bool, relaxation: RelaxationInUse | None) -> BilevelStep:
+    def step(*args: Any, **options: Any) -> BilevelStep:
         # The kernels of a GPU's optimizers round otherwise.
-        return BilevelStep(*args, relaxation=relaxation, capturable=False)
+        return BilevelStep(*args, **{**options, "capturable": False})
 
     monkeypatch.setattr(search, "BilevelStep", step)
 

@@ -228,14 +228,6 @@ def test_shares_are_even() -> None:
     assert parallel.shares([1.0]) == [[0]]
 
 
-def test_an_error_of_a_piece_reaches_the_caller() -> None:
-    def fail(task: object) -> None:
-        raise ArithmeticError(str(task))
-
-    with pytest.raises(ArithmeticError, match=r"\[1\]"):
-        parallel.each(lambda task: fail(task) if task == [1] else None, [[0], [1]])
-
-
 def test_numbers_are_shared() -> None:
     tensor = torch.zeros(2, 3)
     lanes.numbers(tensor)[4] = 1

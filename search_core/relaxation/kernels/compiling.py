@@ -4,7 +4,8 @@ Legend: l lanes, the images that one vector holds.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,13 +28,30 @@ def compiled(function: _Function) -> _Function:
     Args:
         function: Of arrays, numbers and tuples of them.
     """
+    with _caching():
+        kernel: _Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    return kernel
+
+
+def native(kind: Any, function: Callable[..., Any]) -> Any:
+    """Compiles a function that C code can call, by its `address`.
+
+    Args:
+        kind: Its signature.
+        function: It lets go of nothing, and must not fail.
+    """
+    with _caching():
+        return numba.cfunc(kind, cache=True, error_model="numpy")(function)
+
+
+@contextmanager
+def _caching() -> Iterator[None]:
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_cache())
     try:
-        kernel: _Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        yield
     finally:
         numba.config.CACHE_DIR = before
-    return kernel
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:

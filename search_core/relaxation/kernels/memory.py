@@ -1,12 +1,15 @@
 """Arrays by their addresses, so that a call need not unpack dozens of arrays."""
 
-from typing import Any
+from typing import Any, Final
 
 from llvmlite import ir
 from numba import carray
-from numba.core.types import CPointer, int64  # type: ignore[attr-defined]
+from numba.core import types
 
 from search_core.relaxation.kernels.compiling import compiled, intrinsic
+
+pointer_to: Final[Any] = types.CPointer  # type: ignore[attr-defined]
+"""The type of addresses of numbers of a type."""
 
 
 @intrinsic
@@ -15,7 +18,7 @@ def _pointer(_context: Any, address: Any, like: Any) -> Any:
         kind = context.get_value_type(signature.args[1].dtype)
         return builder.inttoptr(args[0], ir.PointerType(kind))
 
-    return CPointer(like.dtype)(int64, like), generate
+    return pointer_to(like.dtype)(types.int64, like), generate
 
 
 @compiled

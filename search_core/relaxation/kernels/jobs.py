@@ -1,0 +1,120 @@
+"""Parts of a sum as jobs that any thread can take, so that OpenMP's threads can share them.
+
+Legend: s stages, t terms.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numba
+from llvmlite import ir
+from numba import carray
+from numba.core import types
+
+from search_core.relaxation.kernels import chains
+from search_core.relaxation.kernels.compiling import compiled, intrinsic, native
+from search_core.relaxation.kernels.memory import pointer_to
+
+# What a job says, in the order of its numbers: addresses in bytes, and sizes.
+BACKWARD: Final = 0
+STAGES: Final = 1
+NUM_STAGES: Final = 2
+EPS: Final = 3
+TERMS: Final = 4
+NUM_TERMS: Final = 5
+MULTIPLIERS: Final = 6
+CHOSEN: Final = 7
+NUM_CHOSEN: Final = 8
+SCRATCH: Final = 9
+SCRATCH_SIZE: Final = 10
+BUFFERS: Final = 11
+LARGEST: Final = 12
+D_MULTIPLIERS: Final = 13
+COLUMNS: Final = 14
+
+
+def _pointer_to(kind: Any) -> Callable[..., Any]:
+    @intrinsic
+    def pointer(_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], ir.PointerType(context.get_value_type(kind)))
+
+        return pointer_to(kind)(types.int64), generate
+
+    return pointer
+
+
+_integers = _pointer_to(types.int64)
+_doubles = _pointer_to(types.float64)
+_singles = _pointer_to(types.float32)
+
+
+@intrinsic
+def _next(_context: Any, counter: Any) -> Any:
+    """Adds 1 to a number, and returns what it was, as if no other thread were there."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "seq_cst")
+
+    return types.int64(pointer_to(types.int64)), generate
+
+
+@compiled
+def _do(job: Any, scratch: Any, buffers: Any) -> None:
+    table_s = carray(_integers(job[STAGES]), (job[NUM_STAGES], chains.STAGE_COLUMNS))
+    eps_s = carray(_doubles(job[EPS]), job[NUM_STAGES])
+    table_t = carray(_integers(job[TERMS]), (job[NUM_TERMS], chains.TERM_COLUMNS))
+    multipliers_t = carray(_doubles(job[MULTIPLIERS]), job[NUM_TERMS])
+    chosen = carray(_integers(job[CHOSEN]), job[NUM_CHOSEN])
+    if job[BACKWARD]:
+        d_multipliers_t = carray(_doubles(job[D_MULTIPLIERS]), job[NUM_TERMS])
+        chains.backward(
+            table_s, eps_s, table_t, multipliers_t, chosen, buffers, scratch, d_multipliers_t
+        )
+    else:
+        chains.forward(table_s, eps_s, table_t, multipliers_t, chosen, scratch)
+
+
+def _single(board: Any) -> None:
+    """Takes jobs from a board in single precision until there are none left.
+
+    Args:
+        board: The number of the next job, how many there are, and the jobs, one behind the other.
+    """
+    count = carray(board, 2)[1]
+    jobs = carray(board, 2 + count * COLUMNS)
+    while True:
+        index = _next(board)
+        if index >= count:
+            return
+        job = jobs[2 + index * COLUMNS : 2 + (index + 1) * COLUMNS]
+        scratch = carray(_singles(job[SCRATCH]), job[SCRATCH_SIZE])
+        _do(job, scratch, carray(_singles(job[BUFFERS]), (2, job[LARGEST])))
+
+
+def _double(board: Any) -> None:
+    """The same in double precision."""
+    count = carray(board, 2)[1]
+    jobs = carray(board, 2 + count * COLUMNS)
+    while True:
+        index = _next(board)
+        if index >= count:
+            return
+        job = jobs[2 + index * COLUMNS : 2 + (index + 1) * COLUMNS]
+        scratch = carray(_doubles(job[SCRATCH]), job[SCRATCH_SIZE])
+        _do(job, scratch, carray(_doubles(job[BUFFERS]), (2, job[LARGEST])))
+
+
+def worker(itemsize: int) -> int:
+    """The address of a function that takes jobs from a board until there are none left.
+
+    Args:
+        itemsize: Bytes of a number: 4 or 8.
+    """
+    if itemsize not in _WORKERS:
+        kind = numba.void(pointer_to(types.int64))
+        _WORKERS[itemsize] = native(kind, _single if itemsize == 4 else _double)
+    return int(_WORKERS[itemsize].address)
+
+
+_WORKERS: dict[int, Any] = {}
