@@ -28,7 +28,7 @@ from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 from search_core.supernet import Supernet
 
-_ADAM_BETAS = (0.5, 0.999)
+ADAM_BETAS = (0.5, 0.999)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class BilevelStep:
         self.architecture_optimizer = Adam(
             network.architecture_parameters(),
             lr=algorithm.architecture_learning_rate,
-            betas=_ADAM_BETAS,
+            betas=ADAM_BETAS,
             weight_decay=algorithm.architecture_weight_decay,
         )
 
@@ -121,7 +121,7 @@ class BilevelStep:
         Raises:
             DivergedError: The loss or its gradient is not finite. The alphas are as they were.
         """
-        with _statistics_kept(self.network):
+        with statistics_kept(self.network):
             loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
         _check_finite("the validation loss", float(loss))
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
@@ -192,8 +192,12 @@ class BilevelStep:
 
 
 @contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Lets batch normalisations use each batch's own statistics without recording them."""
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Lets batch normalisations use each batch's own statistics without recording them.
+
+    Args:
+        network: It is in training mode.
+    """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:

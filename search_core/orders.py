@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from search_core.data import LabelledImages
 from search_core.supernet import Supernet
 
-_PERTURBATION = 0.01
+PERTURBATION = 0.01
+"""Times the direction of unit length: how far the second order moves the weights."""
 
 
 class ArchitectureGradient(NamedTuple):
@@ -84,23 +85,23 @@ def second_order(
     saved = [weight.detach().clone() for weight in weights]
     with frozen(alphas):
         steepest = _gradients(_loss(network, train), weights)
-    ahead = _one_step_ahead(weight_optimizer, weights, steepest)
+    ahead = one_step_ahead(weight_optimizer, weights, steepest)
     try:
-        _assign(weights, ahead)
+        assign(weights, ahead)
         loss = _loss(network, validation)
         gradients = _gradients(loss, [*alphas, *weights])
         alpha_gradients, direction = gradients[: len(alphas)], gradients[len(alphas) :]
         norm = float(torch.stack([part.norm() for part in direction]).norm())
         if norm == 0:  # w' is stationary: there is nothing to correct
             return ArchitectureGradient(loss.detach(), alpha_gradients)
-        epsilon = _PERTURBATION / norm
+        epsilon = PERTURBATION / norm
         with frozen(weights):
-            _assign(weights, [w + epsilon * d for w, d in zip(saved, direction, strict=True)])
+            assign(weights, [w + epsilon * d for w, d in zip(saved, direction, strict=True)])
             plus = _gradients(_loss(network, train), alphas)
-            _assign(weights, [w - epsilon * d for w, d in zip(saved, direction, strict=True)])
+            assign(weights, [w - epsilon * d for w, d in zip(saved, direction, strict=True)])
             minus = _gradients(_loss(network, train), alphas)
     finally:
-        _assign(weights, saved)
+        assign(weights, saved)
     corrected = [
         gradient - xi * (above - below) / (2 * epsilon)
         for gradient, above, below in zip(alpha_gradients, plus, minus, strict=True)
@@ -139,10 +140,16 @@ def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor
     return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
-def _one_step_ahead(
+def one_step_ahead(
     optimizer: Optimizer, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor]
 ) -> list[Tensor]:
-    """The weights after one SGD step without clipping, as the unrolled loss is defined."""
+    """The weights after one SGD step without clipping, as the unrolled loss is defined.
+
+    Args:
+        optimizer: An SGD with one parameter group; it is not changed.
+        weights: Its parameters.
+        gradients: Of the weights.
+    """
     group = optimizer.param_groups[0]
     rate, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
     ahead = []
@@ -156,6 +163,7 @@ def _one_step_ahead(
 
 
 @torch.no_grad()
-def _assign(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+def assign(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Sets weights in place."""
     for weight, value in zip(weights, values, strict=True):
         weight.copy_(value)

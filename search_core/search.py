@@ -148,20 +148,81 @@ class SearchRun:
         if self._finalists is not None and position.epoch == self._spec.training.epochs:
             return self._run_finalist(self._finalists, on_batch)
         batches = self._train_batches.batches
-        self._set_temperature(self.epoch)
+        self.begin_epoch()
         while position.batch < batches:
             started = self._clock()
-            result = self._train_batch()
-            position.batch += 1
-            position.loss_sum += result.loss
-            position.num_correct += result.num_correct
-            if position.batch == batches:
-                # Here, so that a state taken after the last batch needs no step when resumed.
-                self._scheduler.step()
+            train, validation = self.draw()
+            self.take(self._train_batch(train, validation))
             position.seconds += self._clock() - started
             if on_batch is not None:
                 on_batch(BatchProgress(self.epoch + 1, position.batch, batches, position.seconds))
-        return self._close_epoch()
+        return self.close_epoch()
+
+    # What `run_epoch` is made of, for a stack of runs, which makes their steps together: see
+    # `search_core.stacking`.
+
+    @property
+    def spec(self) -> SearchSpec:
+        """What is searched."""
+        return self._spec
+
+    @property
+    def step(self) -> BilevelStep:
+        """What trains the network."""
+        return self._step
+
+    @property
+    def validation(self) -> data.Images:
+        """The alphas' half, on which epochs are measured."""
+        return self._validation
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epochs of the search itself that are completed, and batches of the present one."""
+        return self._position.epoch, self._position.batch
+
+    @property
+    def searches(self) -> bool:
+        """Whether the next epoch is one of the search itself, and not of a finalist."""
+        return self._position.epoch < self._spec.training.epochs
+
+    @property
+    def batches_left(self) -> int:
+        """Batches to the end of the present epoch of the search."""
+        return self._train_batches.batches - self._position.batch
+
+    @property
+    def trains_alphas(self) -> bool:
+        """Whether the alphas take part in the present epoch."""
+        return self.epoch >= self._spec.algorithm.warmup_epochs
+
+    def begin_epoch(self) -> None:
+        """Sets what is the same for all batches of the present epoch."""
+        self._set_temperature(self.epoch)
+
+    def draw(self) -> tuple[data.LabelledImages, data.LabelledImages]:
+        """The next batches of the weights' half and of the alphas' half."""
+        return self._train_batches.next(), self._validation_batches.next()
+
+    def take(self, result: BatchResult, seconds: float = 0.0) -> None:
+        """Counts a step that was made on the drawn batches.
+
+        Args:
+            result: What it measured.
+            seconds: What it took.
+        """
+        position = self._position
+        position.batch += 1
+        position.loss_sum += result.loss
+        position.num_correct += result.num_correct
+        position.seconds += seconds
+        if position.batch == self._train_batches.batches:
+            # Here, so that a state taken after the last batch needs no step when resumed.
+            self._scheduler.step()
+
+    def diverged_here(self, error: DivergedError) -> DivergedError:
+        """The error of a step, with its place and what to do."""
+        return self._diverged(f"epoch {self.epoch + 1}, batch {self._position.batch + 1}", error)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the run's future depends on, as a snapshot.
@@ -222,24 +283,32 @@ class SearchRun:
             augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
         )
 
-    def _train_batch(self) -> BatchResult:
-        train, validation = self._train_batches.next(), self._validation_batches.next()
+    def _train_batch(
+        self, train: data.LabelledImages, validation: data.LabelledImages
+    ) -> BatchResult:
         try:
-            searching = self.epoch >= self._spec.algorithm.warmup_epochs
-            return self._step(train, validation, alphas=searching)
+            return self._step(train, validation, alphas=self.trains_alphas)
         except DivergedError as error:
-            place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
-            raise self._diverged(place, error) from error
+            raise self.diverged_here(error) from error
 
-    def _close_epoch(self) -> EpochReport:
+    def close_epoch(
+        self, measured: tuple[float, float] | None = None, seconds: float = 0.0
+    ) -> EpochReport:
+        """Ends an epoch whose batches have all been taken.
+
+        Args:
+            measured: Loss and accuracy of the network on the alphas' half; None measures them.
+            seconds: What measuring them took.
+
+        Returns:
+            What the epoch measured.
+
+        Raises:
+            DivergedError: The loss is not finite.
+        """
         position = self._position
         started = self._clock()
-        derived = self.network.derived()
-        if derived is not self.network:
-            calibrate(derived, self._train)
-        # Without gradients twice as many fit easily; of a large supernet 512 would not.
-        most = EVALUATION_FACTOR * self._spec.training.batch_size
-        loss, accuracy = evaluate(derived, self._validation, most=most)
+        loss, accuracy = self._measure() if measured is None else measured
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()
@@ -252,7 +321,7 @@ class SearchRun:
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "learning_rate": self._rates[self.epoch],
-            "seconds": position.seconds + self._clock() - started,
+            "seconds": position.seconds + seconds + self._clock() - started,
             **self.network.statistics(genotype),
             "collapsed": float(collapsed),
         }
@@ -267,6 +336,14 @@ class SearchRun:
                 stop_after=self._spec.algorithm.stop_on_collapse_epochs,
             ),
         )
+
+    def _measure(self) -> tuple[float, float]:
+        derived = self.network.derived()
+        if derived is not self.network:
+            calibrate(derived, self._train)
+        # Without gradients twice as many fit easily; of a large supernet 512 would not.
+        most = EVALUATION_FACTOR * self._spec.training.batch_size
+        return evaluate(derived, self._validation, most=most)
 
     def _run_finalist(
         self, finalists: FinalistsRun, on_batch: Callable[[BatchProgress], None] | None
