@@ -167,6 +167,11 @@ class SearchRun:
         return self._spec
 
     @property
+    def seed(self) -> int:
+        """The trial's seed."""
+        return self._seed
+
+    @property
     def step(self) -> BilevelStep:
         """What trains the network."""
         return self._step
