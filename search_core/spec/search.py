@@ -178,7 +178,7 @@ class SearchSpec(SpecModel):
         elif isinstance(space, HyperCuboidSpace) and space.skip_below:
             reason = "with skip_below each seed skips operations of its own"
         if reason is not None:
-            raise field_error(f"{reason}: leave that out, or stack", "trials", "stack")
+            raise field_error(f"{reason}: leave one of the two out", "trials", "stack")
         return self
 
     @model_validator(mode="after")

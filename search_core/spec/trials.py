@@ -101,7 +101,7 @@ class TrialsSpec(SpecModel):
         if self.scheduler is not None:
             raise field_error(
                 f"{self.scheduler.kind} stops trials one by one, which stacked seeds cannot be: "
-                "leave out the scheduler, or stack",
+                "leave one of the two out",
                 "stack",
             )
         return self

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 Submit = Callable[..., UUID]
 Recorder = Callable[[UUID], Record]
 
-EPOCHS = 12
+EPOCHS = 8
 TRIALS = {"seeds": [0, 1, 2, 3, 4], "stack": 4}
 
 
