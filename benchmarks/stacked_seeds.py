@@ -92,14 +92,15 @@ class Stepper:
             for step, (train, validation) in zip(self._steps, self._batches, strict=True):
                 step(train, validation)
         else:
-            train, validation = (StackedBatch.of(half) for half in zip(*self._batches, strict=True))
-            self._stacked.train_alphas(train, validation)
-            self._stacked.train_weights(train)
+            halves = [StackedBatch.of(half) for half in zip(*self._batches, strict=True)]
+            self._stacked.train_alphas(halves[0], halves[1])
+            self._stacked.train_weights(halves[0])
         return self._now() - started
 
     def operators(self) -> int:
         """Calls of operators that compute, in one step."""
-        with _Operators() as called:
+        called = _Operators()  # type: ignore[no-untyped-call]
+        with called:
             self()
         return called.count
 
@@ -109,12 +110,10 @@ class Stepper:
         return time.perf_counter()
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators that compute: not those that only look at memory in another way."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+    count = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
