@@ -195,7 +195,7 @@ class BilevelStep:
     def _alpha_gradients(
         self, train: LabelledImages, validation: LabelledImages
     ) -> Sequence[Tensor]:
-        with _statistics_kept(self.network):
+        with statistics_kept(self.network):
             loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
         self.check("the validation loss", loss)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
@@ -242,8 +242,12 @@ class BilevelStep:
 
 
 @contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Lets batch normalisations use each batch's own statistics without recording them."""
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Lets batch normalisations use each batch's own statistics without recording them.
+
+    Args:
+        network: It is in training mode.
+    """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:

@@ -80,16 +80,21 @@ class CheckpointFolder:
         self._prune()
         return target
 
-    def load_latest(self) -> tuple[int, dict[str, Any]] | None:
+    def load_latest(self, *, before: int | None = None) -> tuple[int, dict[str, Any]] | None:
         """Reads the newest intact checkpoint, with its tensors on the CPU.
 
         Damaged ones are passed over, logged as warnings and listed in `skipped`.
+
+        Args:
+            before: Only those of fewer completed epochs; None for all.
 
         Returns:
             The completed epochs and the state, or None where there is no intact checkpoint.
         """
         self.skipped = {}
         for epoch, digest, file in reversed(self._files()):
+            if before is not None and epoch >= before:
+                continue
             try:
                 return epoch, _read(file, digest)
             except _DamagedError as error:

@@ -116,6 +116,7 @@ class CuboidCosts:
         second_order: bool = False,
         one_path: bool = False,
         measured_by_path: bool = False,
+        num_stacked: int = 1,
     ) -> CuboidSize:
         """The size of the whole cuboid.
 
@@ -125,6 +126,7 @@ class CuboidCosts:
             one_path: Whether only one path at a time is trained, and never all of them.
             measured_by_path: Whether single paths are measured besides: the derived one after each
                 epoch, or the finalists.
+            num_stacked: Networks that are trained together; memory counts all of them.
 
         Returns:
             The size.
@@ -150,7 +152,7 @@ class CuboidCosts:
             num_paths=self.space.num_paths,
             parameters=cost.parameters,
             multiply_adds=cost.multiply_adds,
-            training_bytes=_LIBRARIES + round(training) + measuring,
+            training_bytes=_LIBRARIES + num_stacked * (round(training) + measuring),
         )
 
     def _saved_by_all(self, counts: Sequence[Count]) -> int:
@@ -197,11 +199,12 @@ class CuboidCosts:
         return costs.count(made, in_channels, size)
 
 
-def searched_size(spec: SearchSpec) -> CuboidSize | None:
+def searched_size(spec: SearchSpec, num_stacked: int | None = None) -> CuboidSize | None:
     """The size of the cuboid that a search trains, on its images and by its algorithm.
 
     Args:
         spec: The search.
+        num_stacked: Seeds that train in one process; None for as many as the spec stacks.
 
     Returns:
         The size; None of a space of cells.
@@ -214,6 +217,7 @@ def searched_size(spec: SearchSpec) -> CuboidSize | None:
         second_order=spec.algorithm.order == "second",
         one_path=sampling is not None and sampling.alphas == "paths",
         measured_by_path=sampling is not None or spec.algorithm.finalists is not None,
+        num_stacked=spec.trials.stack if num_stacked is None else num_stacked,
     )
 
 

@@ -64,10 +64,10 @@ def _normalisation(layer: Normalisation) -> nn.Module:
     if layer.kind == "batch":
         return nn.BatchNorm2d(layer.channels, eps=layer.eps)
     groups = 1 if layer.kind == "layer" else _groups(layer.channels)
-    return _GroupNorm(groups, layer.channels, eps=layer.eps)
+    return GroupNorm(groups, layer.channels, eps=layer.eps)
 
 
-class _GroupNorm(nn.GroupNorm):
+class GroupNorm(nn.GroupNorm):
     """A group normalisation that takes groups of one value as well; they become their shift.
 
     PyTorch's refuses one image of one pixel whose groups have one channel, even in eval mode, where
@@ -75,6 +75,7 @@ class _GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (its name in PyTorch)
+        """Normalises the groups."""
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 

@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, Optimizer
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 
-_ADAM_BETAS: Final = (0.5, 0.999)
+ADAM_BETAS: Final = (0.5, 0.999)
 
 
 def for_weights(
@@ -53,7 +53,7 @@ def for_alphas(
     return Adam(
         alphas,
         lr=algorithm.architecture_learning_rate,
-        betas=_ADAM_BETAS,
+        betas=ADAM_BETAS,
         weight_decay=algorithm.architecture_weight_decay,
         capturable=capturable,
         fused=capturable or None,

@@ -16,7 +16,8 @@ from search_core.data import LabelledImages
 from search_core.precision import logits
 from search_core.supernet import Supernet
 
-_PERTURBATION = 0.01
+PERTURBATION = 0.01
+"""Times the direction of unit length: how far the second order moves the weights."""
 _EXACT = "float32"
 """Weights so little apart are the same ones in a lower precision."""
 
@@ -85,27 +86,27 @@ def second_order(
     alphas = network.architecture_parameters()
     xi = weight_optimizer.param_groups[0]["lr"]
     saved = [torch.empty_like(weight) for weight in weights]
-    _assign(saved, weights)
+    assign(saved, weights)
     with frozen(alphas):
         steepest = _gradients(_loss(network, train, network.precision), weights)
-    ahead = _one_step_ahead(weight_optimizer, weights, steepest)
+    ahead = one_step_ahead(weight_optimizer, weights, steepest)
     try:
-        _assign(weights, ahead)
+        assign(weights, ahead)
         loss = _loss(network, validation, network.precision)
         gradients = _gradients(loss, [*alphas, *weights])
         alpha_gradients, direction = gradients[: len(alphas)], gradients[len(alphas) :]
         norm = torch.stack(torch._foreach_norm(direction)).norm()
         # Where w' is stationary the direction is 0, and so is the difference. Nobody asks whether
         # it is: a GPU would have to come to the end of its queue to answer.
-        epsilon = (_PERTURBATION / torch.where(norm > 0, norm, 1.0).double()).to(norm.dtype)
+        epsilon = (PERTURBATION / torch.where(norm > 0, norm, 1.0).double()).to(norm.dtype)
         with frozen(weights):
             shift = torch._foreach_mul(direction, epsilon)
-            _assign(weights, torch._foreach_add(saved, shift))
+            assign(weights, torch._foreach_add(saved, shift))
             plus = _gradients(_loss(network, train, _EXACT), alphas)
-            _assign(weights, torch._foreach_sub(saved, shift))
+            assign(weights, torch._foreach_sub(saved, shift))
             minus = _gradients(_loss(network, train, _EXACT), alphas)
     finally:
-        _assign(weights, saved)
+        assign(weights, saved)
     corrected = [
         gradient - xi * (above - below) / (2 * epsilon)
         for gradient, above, below in zip(alpha_gradients, plus, minus, strict=True)
@@ -146,10 +147,16 @@ def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor
 
 
 @torch.no_grad()
-def _one_step_ahead(
+def one_step_ahead(
     optimizer: Optimizer, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The weights after one SGD step without clipping, as the unrolled loss is defined."""
+    """The weights after one SGD step without clipping, as the unrolled loss is defined.
+
+    Args:
+        optimizer: An SGD with one parameter group; it is not changed.
+        weights: Its parameters.
+        gradients: Of the weights.
+    """
     group = optimizer.param_groups[0]
     present: list[Tensor] = list(weights)
     steps = torch._foreach_add(list(gradients), torch._foreach_mul(present, group["weight_decay"]))
@@ -165,5 +172,6 @@ def _one_step_ahead(
 
 
 @torch.no_grad()
-def _assign(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+def assign(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Sets tensors, such as weights, in place."""
     torch._foreach_copy_(list(tensors), list(values))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from search_core import collapse, data, schedules, search_measurement, weighting
-from search_core.bilevel import BilevelStep
+from search_core.bilevel import BatchResult, BilevelStep
 from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
 from search_core.finalists import FinalistsRun
@@ -173,21 +173,83 @@ class SearchRun:
         if self._finalists is not None and position.epoch == self._spec.training.epochs:
             return self._run_finalist(self._finalists, on_batch)
         batches = self._train_batches.batches
-        self._set_temperature(self.epoch)
+        self.begin_epoch()
         self._relaxation.check(self._train)
         while position.batch < batches:
             started = self._clock()
-            self._train_batch()
-            position.batch += 1
-            if position.batch == batches or position.batch % _READ_EVERY == 0:
-                self._read()
-            if position.batch == batches:
-                # Here, so that a state taken after the last batch needs no step when resumed.
-                self._scheduler.step()
+            train, validation = self.draw()
+            self._train_batch(train, validation)
             position.seconds += self._clock() - started
             if on_batch is not None:
                 on_batch(BatchProgress(self.epoch + 1, position.batch, batches, position.seconds))
-        return self._close_epoch()
+        return self.close_epoch()
+
+    # What `run_epoch` is made of, for a stack of runs, which makes their steps together: see
+    # `search_core.stacking`.
+
+    @property
+    def spec(self) -> SearchSpec:
+        """What is searched."""
+        return self._spec
+
+    @property
+    def seed(self) -> int:
+        """The trial's seed."""
+        return self._seed
+
+    @property
+    def step(self) -> BilevelStep:
+        """What trains the network."""
+        return self._step
+
+    @property
+    def validation(self) -> data.Images:
+        """The alphas' half, on which epochs are measured."""
+        return self._validation
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epochs of the search itself that are completed, and batches of the present one."""
+        return self._position.epoch, self._position.batch
+
+    @property
+    def searches(self) -> bool:
+        """Whether the next epoch is one of the search itself, and not of a finalist."""
+        return self._position.epoch < self._spec.training.epochs
+
+    @property
+    def batches_left(self) -> int:
+        """Batches to the end of the present epoch of the search."""
+        return self._train_batches.batches - self._position.batch
+
+    @property
+    def trains_alphas(self) -> bool:
+        """Whether the alphas take part in the present epoch."""
+        return self.epoch >= self._spec.algorithm.warmup_epochs
+
+    def begin_epoch(self) -> None:
+        """Sets what is the same for all batches of the present epoch."""
+        self._set_temperature(self.epoch)
+
+    def draw(self) -> tuple[data.LabelledImages, data.LabelledImages]:
+        """The next batches of the weights' half and of the alphas' half."""
+        return self._train_batches.next(), self._validation_batches.next()
+
+    def take(self, result: BatchResult, seconds: float = 0.0) -> None:
+        """Counts a step that was made on the drawn batches.
+
+        Args:
+            result: What it measured.
+            seconds: What it took.
+        """
+        self._position.loss_sum += result.loss
+        self._position.num_correct += result.num_correct
+        self._position.seconds += seconds
+        self._advance()
+
+    def diverged_here(self, error: DivergedError) -> DivergedError:
+        """The error of a step, with its place and what to do."""
+        return self._diverged(f"epoch {self.epoch + 1}, batch {self._position.batch + 1}", error)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the run's future depends on, as a snapshot.
@@ -255,19 +317,26 @@ class SearchRun:
             augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
         )
 
-    def _train_batch(self) -> None:
-        train, validation = self._train_batches.next(), self._validation_batches.next()
-        searching = self.epoch >= self._spec.algorithm.warmup_epochs
+    def _train_batch(self, train: data.LabelledImages, validation: data.LabelledImages) -> None:
         if self._static is not None:
-            self._static(train, validation, alphas=searching)
+            self._static(train, validation, alphas=self.trains_alphas)
+            self._advance()
             return
         try:
-            result = self._step(train, validation, alphas=searching)
+            result = self._step(train, validation, alphas=self.trains_alphas)
         except DivergedError as error:
-            place = f"epoch {self.epoch + 1}, batch {self._position.batch + 1}"
-            raise self._diverged(place, error) from error
-        self._position.loss_sum += result.loss
-        self._position.num_correct += result.num_correct
+            raise self.diverged_here(error) from error
+        self.take(result)
+
+    def _advance(self) -> None:
+        """Counts a batch."""
+        position, batches = self._position, self._train_batches.batches
+        position.batch += 1
+        if position.batch == batches or position.batch % _READ_EVERY == 0:
+            self._read()
+        if position.batch == batches:
+            # Here, so that a state taken after the last batch needs no step when resumed.
+            self._scheduler.step()
 
     def _read(self) -> None:
         """Waits for what steps have measured, where they are made without waiting."""
@@ -280,15 +349,25 @@ class SearchRun:
         self._position.loss_sum = totals.loss_sum
         self._position.num_correct = totals.num_correct
 
-    def _close_epoch(self) -> EpochReport:
+    def close_epoch(
+        self, measured: tuple[float, float] | None = None, seconds: float = 0.0
+    ) -> EpochReport:
+        """Ends an epoch whose batches have all been taken.
+
+        Args:
+            measured: Loss and accuracy of the network on the alphas' half; None measures them.
+            seconds: What measuring them took.
+
+        Returns:
+            What the epoch measured.
+
+        Raises:
+            DivergedError: The loss is not finite.
+        """
         position = self._position
         started = self._clock()
         batch_size = self._spec.training.batch_size
-        # Without gradients twice as many fit easily; of a large supernet 512 would not.
-        factor = EVALUATION_FACTOR if self._static is None else _GPU_EVALUATION_FACTOR
-        loss, accuracy = search_measurement.validate(
-            self.network, self._train, self._validation, most=factor * batch_size
-        )
+        loss, accuracy = self._measure() if measured is None else measured
         if not math.isfinite(loss):
             raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
         genotype = self.genotype()
@@ -300,7 +379,7 @@ class SearchRun:
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "learning_rate": self._rates[self.epoch],
-            "seconds": position.seconds + self._clock() - started,
+            "seconds": position.seconds + seconds + self._clock() - started,
             **pace(
                 steps=batches,
                 batch_size=batch_size,
@@ -317,7 +396,9 @@ class SearchRun:
             epochs=self._spec.total_epochs,
             stop_after=self._spec.algorithm.stop_on_collapse_epochs,
         )
-        return self._report(metrics, genotype, (*warnings, *self._capture_warnings()))
+        # A stack measures for its runs, and computes them plainly.
+        form = self.relaxation if measured is None else "plain"
+        return self._report(metrics, genotype, (*warnings, *self._capture_warnings()), form)
 
     def _capture_warnings(self) -> tuple[SearchWarning, ...]:
         failure = None if self._static is None else self._static.take_failure()
@@ -330,6 +411,12 @@ class SearchRun:
             ),
         )
 
+    def _measure(self) -> tuple[float, float]:
+        # Without gradients twice as many fit easily; of a large supernet 512 would not.
+        factor = EVALUATION_FACTOR if self._static is None else _GPU_EVALUATION_FACTOR
+        most = factor * self._spec.training.batch_size
+        return search_measurement.validate(self.network, self._train, self._validation, most=most)
+
     def _run_finalist(
         self, finalists: FinalistsRun, on_batch: Callable[[BatchProgress], None] | None
     ) -> EpochReport:
@@ -338,10 +425,15 @@ class SearchRun:
             if self._static is not None:
                 self._static.forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
-        return self._report(report.metrics, finalists.genotype(), report.warnings)
+        genotype = finalists.genotype()
+        return self._report(report.metrics, genotype, report.warnings, self.relaxation)
 
     def _report(
-        self, metrics: dict[str, float], genotype: Genotype, warnings: tuple[SearchWarning, ...]
+        self,
+        metrics: dict[str, float],
+        genotype: Genotype,
+        warnings: tuple[SearchWarning, ...],
+        relaxation: RelaxationForm,
     ) -> EpochReport:
         return search_measurement.report(
             self.network,
@@ -349,7 +441,7 @@ class SearchRun:
             metrics,
             epoch=self.epoch,
             epochs=self._spec.total_epochs,
-            relaxation=self.relaxation,
+            relaxation=relaxation,
             warnings=(*warnings, *self._relaxation.news()),
         )
 

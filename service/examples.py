@@ -83,6 +83,13 @@ SPECS: Final[dict[str, Any]] = {
             },
         },
     },
+    "stacked seeds": {
+        "summary": "Four seeds side by side in one process, on the resources of one trial",
+        "value": {
+            "preset": "digits-quick",
+            "trials": {"seeds": [0, 1, 2, 3], "stack": 4},
+        },
+    },
     "TPE and ASHA": {
         "summary": "20 points, each drawn from what the ones before came to; the weak ones stop",
         "value": {

@@ -126,11 +126,15 @@ def fits_some_node(capacity: Capacity) -> ColumnElement[bool]:
 
 
 def open_trials(session: Session) -> list[Node]:
-    """What each trial that the running searches still have to run needs of a node."""
+    """What each trial that the running searches still have to run needs of a node.
+
+    Trials that are stacked need what one of them does.
+    """
     rows = session.execute(
         select(Search.trial_cpus, Search.trial_gpus)
         .join(Trial, Trial.search_id == Search.id)
         .where(Search.status == SearchStatus.RUNNING, Trial.status.not_in(TRIAL_ENDED))
+        .group_by(Search.id, Trial.stack)
     )
     return [Node(cpus, gpus) for cpus, gpus in rows]
 

@@ -153,6 +153,7 @@ class Trial(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     search_id: Mapped[UUID] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
     number: Mapped[int]
+    stack: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger)
     parameters: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     status: Mapped[str] = mapped_column(server_default=TrialStatus.QUEUED)

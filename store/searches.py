@@ -78,6 +78,7 @@ def submit(session: Session, spec: JobSpec) -> Search:
         Trial(
             search_id=search.id,
             number=point.number,
+            stack=point.stack,
             seed=point.seed,
             parameters=None if point.parameters is None else dict(point.parameters),
             epochs=point_epochs(spec, point),

@@ -85,11 +85,14 @@ class Asha(ASHAScheduler):
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
         """What Tune is to do after a report of `TrialTrainable`, given with flat keys."""
-        epoch = result.get("report/epoch")
+        # Not stacked: the spec refuses a scheduler beside it.
+        (planned,) = trial.config["plan"]["trials"]
+        report = f"trials/{planned['trial_id']}/report"
+        epoch = result.get(f"{report}/epoch")
         if epoch is None:
             return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
-        trial_id = UUID(trial.config["plan"]["trial_id"])
-        stops = self._decide(trial_id, epoch, result.get(f"report/metrics/{_ACCURACY}"))
+        accuracy = result.get(f"{report}/metrics/{_ACCURACY}")
+        stops = self._decide(UUID(planned["trial_id"]), epoch, accuracy)
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE  # type: ignore[no-any-return]
 
     def on_trial_complete(

@@ -60,6 +60,6 @@ def out_of_memory(what: str) -> Failure:
     """The failure of a trial that did not fit its node."""
     return Failure(
         Reason.OUT_OF_MEMORY,
-        f"{what} Lower training.batch_size, or search a smaller network: fewer channels, cells or "
-        "levels; and submit again.",
+        f"{what} Lower training.batch_size, stack fewer seeds if they are stacked, or search a "
+        "smaller network: fewer channels, cells or levels; and submit again.",
     )

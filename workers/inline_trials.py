@@ -2,11 +2,13 @@
 
 import os
 import platform
+from collections.abc import Iterable, Mapping
+from uuid import UUID
 
 from store.recording import EpochResult
-from workers.failures import explain
-from workers.trial_run import TrialRun, use_threads
-from workers.trials import EarlyStopping, TrialPlan, TrialPlans, TrialSink
+from workers.failures import Failure, explain
+from workers.trial_group import Started, TrialGroup
+from workers.trials import EarlyStopping, TrialPlans, TrialSink
 
 
 class InlineTrials:
@@ -14,42 +16,74 @@ class InlineTrials:
 
     def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
         """Runs the trials in order; see `TrialExecutor.run`."""
-        while (plan := plans.next()) is not None:
-            use_threads(plan.spec.resources.cpus)
-            sink.starting(plan.trial_id)
+        while (stacked := plans.next()) is not None:
+            ids = [plan.trial_id for plan in stacked]
+            for trial_id in ids:
+                sink.starting(trial_id)
+            group = TrialGroup(stacked)
             try:
-                run = TrialRun(plan.spec, plan.seed, plan.folder, plan.data_root)
+                started = group.start()
             except Exception as error:
-                failure = explain(error)
-                sink.failed(plan.trial_id, failure.reason, failure.message)
+                _fail(ids, explain(error), sink)
                 continue
-            self._run_one(run, plan, sink, stopping)
+            self._run_group(group, started, sink, stopping)
 
-    def _run_one(
-        self, run: TrialRun, plan: TrialPlan, sink: TrialSink, stopping: EarlyStopping | None
+    def _run_group(
+        self,
+        group: TrialGroup,
+        started: Mapping[UUID, Started | Failure],
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
     ) -> None:
-        sink.started(
-            plan.trial_id,
-            from_epoch=run.from_epoch,
-            node=platform.node(),
-            pid=os.getpid(),
-            relaxation=run.relaxation,
-        )
-        result: EpochResult | None = run.last_result
+        results: dict[UUID, EpochResult | Failure | None] = {}
+        for trial_id, start in started.items():
+            if isinstance(start, Failure):
+                results[trial_id] = start
+                continue
+            sink.started(
+                trial_id,
+                from_epoch=start.from_epoch,
+                node=platform.node(),
+                pid=os.getpid(),
+                relaxation=start.relaxation,
+            )
+            results[trial_id] = start.result
+        ended: set[UUID] = set()
         while True:
-            if result is not None:
-                stops = stopping is not None and stopping.stops(plan.trial_id, result)
-                sink.epoch_ended(plan.trial_id, result)
-                if run.finished:
-                    break
-                if stops:
-                    assert stopping is not None
-                    sink.stopped(plan.trial_id, result.genotype, stopping.why(result))
-                    return
-            try:
-                result = run.train_epoch()
-            except Exception as error:
-                failure = explain(error)
-                sink.failed(plan.trial_id, failure.reason, failure.message)
+            for trial_id, result in results.items():
+                if isinstance(result, Failure):
+                    _fail([trial_id], result, sink)
+                elif result is not None and _record(trial_id, result, group, sink, stopping):
+                    ended.add(trial_id)
+            # A scheduler stops trials that are not stacked: such a group is of one.
+            if not group.open.keys() - ended:
                 return
-        sink.succeeded(plan.trial_id, run.genotype(), run.result())
+            try:
+                results = dict(group.train_epoch())
+            except Exception as error:
+                _fail(group.open, explain(error), sink)
+                return
+
+
+def _record(
+    trial_id: UUID,
+    result: EpochResult,
+    group: TrialGroup,
+    sink: TrialSink,
+    stopping: EarlyStopping | None,
+) -> bool:
+    """Records an epoch; whether it was the trial's last."""
+    stops = stopping is not None and stopping.stops(trial_id, result)
+    sink.epoch_ended(trial_id, result)
+    if (end := group.end_of(trial_id)) is not None:
+        sink.succeeded(trial_id, end.genotype, end.result)
+        return True
+    if stops:
+        assert stopping is not None
+        sink.stopped(trial_id, result.genotype, stopping.why(result))
+    return stops
+
+
+def _fail(trial_ids: Iterable[UUID], failure: Failure, sink: TrialSink) -> None:
+    for trial_id in trial_ids:
+        sink.failed(trial_id, failure.reason, failure.message)

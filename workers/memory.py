@@ -48,26 +48,31 @@ def available() -> int:
     return min([int(psutil.virtual_memory().available), *left])
 
 
-def check(spec: SearchSpec, free: int, place: str) -> None:
+def check(spec: SearchSpec, free: int, place: str, *, num_stacked: int = 1) -> None:
     """Refuses a search whose network would not fit, before it is built.
 
     Args:
         spec: The search. Only the size of a HyperCuboid is known beforehand.
         free: Bytes that are free.
         place: Where they are, for the message.
+        num_stacked: Seeds that train together.
 
     Raises:
         NotEnoughMemoryError: It would not fit.
     """
-    size = searched_size(spec)
+    size = searched_size(spec, num_stacked)
     if size is None:
         return
     needed = size.training_bytes
     if needed > free:
         raise NotEnoughMemoryError(
-            f"Training this cuboid takes an estimated {needed / _GIB:.1f} GiB, and {place} has "
-            f"{free / _GIB:.1f} GiB free."
+            f"Training this cuboid{_for(num_stacked)} takes an estimated {needed / _GIB:.1f} GiB, "
+            f"and {place} has {free / _GIB:.1f} GiB free."
         )
+
+
+def _for(num_stacked: int) -> str:
+    return f" for {num_stacked} stacked seeds" if num_stacked > 1 else ""
 
 
 def _limits(root: Path, membership: Path) -> Iterator[tuple[int, int]]:

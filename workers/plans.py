@@ -66,25 +66,32 @@ class StoredPlans:
         self.num_open = len(trials)
         self.are_drawn_late = any(trial.parameters is None for trial in trials)
 
-    def next(self) -> TrialPlan | None:
+    def next(self) -> Sequence[TrialPlan] | None:
         """See `TrialPlans`."""
         while self._waiting:
-            trial = self._waiting.popleft()
-            recorded: Parameters | None = trial.parameters
-            parameters = self._draw_for(trial) if recorded is None else recorded
+            first = self._waiting[0]
+            stacked = [trial for trial in self._waiting if trial.stack == first.stack]
+            self._waiting = deque(trial for trial in self._waiting if trial.stack != first.stack)
+            # Of one point, so that the parameters are the same for all.
+            recorded: Parameters | None = first.parameters
+            parameters = self._draw_for(first) if recorded is None else recorded
             try:
                 spec = point_spec(self._spec, parameters)
             except ValidationError as error:
-                self._store.failed(trial.id, Reason.INVALID_INPUT, _no_spec(error))
+                for trial in stacked:
+                    self._store.failed(trial.id, Reason.INVALID_INPUT, _no_spec(error))
                 continue
-            return TrialPlan(
-                trial.id,
-                trial.number,
-                trial.seed,
-                spec,
-                folder=self._folder / f"trial-{trial.number}",
-                data_root=self._data_root,
-            )
+            return [
+                TrialPlan(
+                    trial.id,
+                    trial.number,
+                    trial.seed,
+                    spec,
+                    folder=self._folder / f"trial-{trial.number}",
+                    data_root=self._data_root,
+                )
+                for trial in stacked
+            ]
         return None
 
     def _draw_for(self, trial: Trial) -> Parameters:

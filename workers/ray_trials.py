@@ -22,7 +22,7 @@ from store.jobs import JobSpec, kind_of
 from store.states import Reason
 from workers.failures import Failure, explain, out_of_memory
 from workers.reports import from_report
-from workers.trainable import TrialTrainable
+from workers.trainable import TrialTrainable, to_config
 from workers.trials import EarlyStopping, ExecutorError, TrialPlans, TrialSink
 
 _MOST_PENDING = 200
@@ -139,22 +139,14 @@ class _Planner(Searcher):
         if len(self._live) >= self._most_live:
             return None
         with self._errors.kept():
-            plan = self._plans.next()
-        if plan is None:
+            plans = self._plans.next()
+        if plans is None:
             return Searcher.FINISHED  # type: ignore[no-any-return]
+        spec = plans[0].spec
         if self._plans.are_drawn_late:
-            self._most_live = _num_places(plan.spec)
+            self._most_live = _num_places(spec)
         self._live.add(trial_id)
-        return {
-            "plan": {
-                "trial_id": str(plan.trial_id),
-                "seed": plan.seed,
-                "folder": str(plan.folder),
-                "data_root": str(plan.data_root),
-                "kind": str(kind_of(plan.spec)),
-                "spec": plan.spec.model_dump_json(),
-            }
-        }
+        return {"plan": to_config(plans, kind_of(spec))}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -171,12 +163,17 @@ class _Planner(Searcher):
 
 
 class _Recorder(tune.Callback):
-    """Hands on what the trials report: the single writer of a search."""
+    """Hands on what the trials report: the single writer of a search.
+
+    One of Tune's trials may be a stack of ours. Of those that have ended, a process that is lost
+    and started again says once more how; that is no news.
+    """
 
     def __init__(self, sink: TrialSink, stopping: EarlyStopping | None, errors: _Errors) -> None:
         self._sink = sink
         self._stopping = stopping
         self._errors = errors
+        self._ended: set[UUID] = set()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # Tune pickles its settings for a resuming of its own. A search is resumed by a new Tune run
@@ -187,7 +184,8 @@ class _Recorder(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         with self._errors.kept():
-            self._sink.starting(_trial_id(trial))
+            for trial_id in self._open(trial):
+                self._sink.starting(trial_id)
 
     def on_trial_result(
         self,
@@ -197,38 +195,51 @@ class _Recorder(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        trial_id = _trial_id(trial)
         with self._errors.kept():
-            if started := result.get("started"):
-                self._sink.started(trial_id, **started)
-            if report := result.get("report"):
-                self._sink.epoch_ended(trial_id, from_report(report))
-            if failure := result.get("failure"):
-                self._sink.failed(trial_id, Reason(failure["reason"]), failure["message"])
-            elif derived := result.get("derived"):
-                self._sink.succeeded(trial_id, parse(derived), result.get("test_result"))
-            elif result[DONE]:
-                # Not by itself, then: the scheduler said so.
-                assert self._stopping is not None
-                assert report is not None
-                last = from_report(report)
-                self._sink.stopped(trial_id, last.genotype, self._stopping.why(last))
+            for trial_id in self._open(trial):
+                if news := result["trials"].get(str(trial_id)):
+                    self._record(trial_id, news, done=result[DONE])
+
+    def _record(self, trial_id: UUID, news: dict[str, Any], *, done: bool) -> None:
+        if started := news.get("started"):
+            self._sink.started(trial_id, **started)
+        if report := news.get("report"):
+            self._sink.epoch_ended(trial_id, from_report(report))
+        if failure := news.get("failure"):
+            self._sink.failed(trial_id, Reason(failure["reason"]), failure["message"])
+        elif derived := news.get("derived"):
+            self._sink.succeeded(trial_id, parse(derived), news.get("test_result"))
+        elif done:
+            # Not by itself, then: the scheduler said so.
+            assert self._stopping is not None
+            assert report is not None
+            last = from_report(report)
+            self._sink.stopped(trial_id, last.genotype, self._stopping.why(last))
+        else:
+            return
+        self._ended.add(trial_id)
+
+    def _open(self, trial: TuneTrial) -> list[UUID]:
+        return [each for each in _trial_ids(trial) if each not in self._ended]
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         failure = _explain_crash(trial)
         with self._errors.kept():
-            self._sink.interrupted(
-                _trial_id(trial), f"It goes on from its checkpoint after: {failure.message}"
-            )
+            for trial_id in self._open(trial):
+                self._sink.interrupted(
+                    trial_id, f"It goes on from its checkpoint after: {failure.message}"
+                )
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         failure = _explain_crash(trial)
         with self._errors.kept():
-            self._sink.failed(_trial_id(trial), failure.reason, failure.message)
+            for trial_id in self._open(trial):
+                self._sink.failed(trial_id, failure.reason, failure.message)
+                self._ended.add(trial_id)
 
 
 def _num_places(spec: JobSpec) -> int:
@@ -244,8 +255,8 @@ def _num_places(spec: JobSpec) -> int:
     )
 
 
-def _trial_id(trial: TuneTrial) -> UUID:
-    return UUID(trial.config["plan"]["trial_id"])
+def _trial_ids(trial: TuneTrial) -> list[UUID]:
+    return [UUID(each["trial_id"]) for each in trial.config["plan"]["trials"]]
 
 
 def _explain_crash(trial: TuneTrial) -> Failure:

@@ -1,32 +1,37 @@
-"""A trial as Ray Tune sees it: a process on some node that takes steps."""
+"""Trials as Ray Tune sees them: a process on some node that takes steps."""
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from ray import tune
 from ray.tune.result import DONE
 
 from store.jobs import SPECS, JobSpec
+from store.recording import EpochResult
 from store.states import JobKind
-from workers.failures import explain
+from workers.failures import Failure, explain
 from workers.reports import to_report
+from workers.trials import TrialPlan
 
 if TYPE_CHECKING:
-    from workers.trial_run import TrialRun
+    from workers.trial_group import TrialGroup
 
 
 class TrialTrainable(tune.Trainable):
     """Trains one epoch a step, after a first step that says where it starts from.
 
-    The checkpoints are the trial's own (`search_core.checkpoints`), not Tune's: they are written
-    atomically with a digest, and a new runner finds them without Tune's state.
+    It is one trial of the search, or a stack of them. The checkpoints are the trials' own
+    (`search_core.checkpoints`), not Tune's: they are written atomically with a digest, and a new
+    runner finds them without Tune's state.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What the trial occupies on its node, as its spec says."""
+        """What the process occupies on its node, as the spec says."""
         resources = _spec(config["plan"]).resources
         return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
 
@@ -34,63 +39,116 @@ class TrialTrainable(tune.Trainable):
         """Takes Tune's configuration; the work of starting belongs to the first step.
 
         Args:
-            config: `plan` holds the job's `kind` and its `spec` as JSON, and the trial's `seed` and
-                folders.
+            config: `plan` is what `to_config` made of the trials' plans.
         """
         self._plan: dict[str, Any] = config["plan"]
-        self._run: TrialRun | None = None
+        self._group: TrialGroup | None = None
 
     def step(self) -> dict[str, Any]:
         """Starts, or trains an epoch.
 
         Returns:
-            `started` with the epoch, node and relaxation, and the epoch that was resumed from, if
-            any; then
-            `report` for every epoch, and after the last one `derived`, the genotype, and
-            `test_result`, if it is a training; `failure` in place of all these when the trial
-            cannot go on.
+            `trials`: for each trial that has news, by its id, what they are. `started` has the
+            epoch, node and relaxation, `report` an epoch (also that which was resumed from, if
+            any); after a trial's last one follow `derived`, the genotype, and `test_result`, if it
+            is a training; `failure` stands in place of all these when the trial cannot go on.
             An error that another try may mend is raised, for Tune to try again.
         """
         try:
-            if self._run is None:
-                self._run = _start(self._plan)
-                started = {
-                    "from_epoch": self._run.from_epoch,
-                    "node": platform.node(),
-                    "pid": os.getpid(),
-                    "relaxation": self._run.relaxation,
-                }
-                resumed = self._run.last_result
-                report = to_report(resumed) if resumed else None
-            else:
-                started = None
-                report = to_report(self._run.train_epoch())
+            news = self._start() if self._group is None else self._train(self._group)
         except Exception as error:
             failure = explain(error)
             if failure.retry:
                 raise
-            return {
-                "failure": {"reason": failure.reason, "message": failure.message},
-                DONE: True,
+            left = _ids(self._plan) if self._group is None else [*map(str, self._group.open)]
+            return {"trials": dict.fromkeys(left, _failed(failure)), DONE: True}
+        assert self._group is not None
+        return {"trials": news, DONE: not self._group.open}
+
+    def _start(self) -> dict[str, Any]:
+        # Here and not above: the runner imports this module too, and needs no torch.
+        from workers.trial_group import TrialGroup
+
+        group = TrialGroup(_plans(self._plan))
+        news: dict[str, Any] = {}
+        for trial_id, start in group.start().items():
+            if isinstance(start, Failure):
+                news[str(trial_id)] = _failed(start)
+                continue
+            started = {
+                "from_epoch": start.from_epoch,
+                "node": platform.node(),
+                "pid": os.getpid(),
+                "relaxation": start.relaxation,
             }
-        finished = self._run.finished
+            news[str(trial_id)] = {"started": started, **_reported(group, trial_id, start.result)}
+        self._group = group
+        return news
+
+    def _train(self, group: "TrialGroup") -> dict[str, Any]:
         return {
-            "started": started,
-            "report": report,
-            "derived": self._run.genotype().to_json() if finished else None,
-            "test_result": self._run.result() if finished else None,
-            DONE: finished,
+            str(trial_id): _failed(outcome)
+            if isinstance(outcome, Failure)
+            else _reported(group, trial_id, outcome)
+            for trial_id, outcome in group.train_epoch().items()
         }
 
 
-def _start(plan: dict[str, Any]) -> "TrialRun":
-    # Here and not above: the runner imports this module too, and needs no torch.
-    from workers.trial_run import TrialRun, use_threads
+def to_config(plans: Sequence[TrialPlan], kind: JobKind) -> dict[str, Any]:
+    """The plans of one process as plain values.
 
+    Args:
+        plans: They differ in the trial, its seed and its folder only.
+        kind: Of their job.
+    """
+    first = plans[0]
+    return {
+        "kind": str(kind),
+        "spec": first.spec.model_dump_json(),
+        "data_root": str(first.data_root),
+        "trials": [
+            {
+                "trial_id": str(plan.trial_id),
+                "number": plan.number,
+                "seed": plan.seed,
+                "folder": str(plan.folder),
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _plans(plan: Mapping[str, Any]) -> list[TrialPlan]:
     spec = _spec(plan)
-    use_threads(spec.resources.cpus)
-    return TrialRun(spec, plan["seed"], Path(plan["folder"]), Path(plan["data_root"]))
+    return [
+        TrialPlan(
+            UUID(each["trial_id"]),
+            each["number"],
+            each["seed"],
+            spec,
+            folder=Path(each["folder"]),
+            data_root=Path(plan["data_root"]),
+        )
+        for each in plan["trials"]
+    ]
 
 
-def _spec(plan: dict[str, Any]) -> JobSpec:
+def _ids(plan: Mapping[str, Any]) -> list[str]:
+    return [each["trial_id"] for each in plan["trials"]]
+
+
+def _reported(group: "TrialGroup", trial_id: UUID, result: EpochResult | None) -> dict[str, Any]:
+    end = group.end_of(trial_id)
+    return {
+        "report": None if result is None else to_report(result),
+        "derived": None if end is None else end.genotype.to_json(),
+        "test_result": None if end is None else end.result,
+    }
+
+
+def _failed(failure: Failure) -> dict[str, Any]:
+    return {"failure": {"reason": failure.reason, "message": failure.message}}
+
+
+def _spec(plan: Mapping[str, Any]) -> JobSpec:
     return SPECS[JobKind(plan["kind"])].model_validate_json(plan["spec"])

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from search_core.checkpoints import CheckpointFolder
 from search_core.genotype import Genotype
+from search_core.reports import EpochReport
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
 from search_core.spec.algorithm import RelaxationForm
@@ -14,7 +13,6 @@ from search_core.spec.retraining import RetrainingSpec
 from search_core.training import TrainingRun
 from store.jobs import JobSpec
 from store.recording import EpochResult, EpochWarning
-from workers import memory
 from workers.reports import from_report, to_report
 
 
@@ -32,30 +30,23 @@ class TrialRun:
         last_result: What the last completed epoch reported; None before the first one.
 
     Raises:
-        NotEnoughMemoryError: The network would not fit; nothing was built.
         SearchCoreError: The data or the checkpoints are not what the spec needs.
     """
 
     def __init__(self, spec: JobSpec, seed: int, folder: Path, data_root: Path) -> None:
-        device = "cuda" if spec.resources.gpus else "cpu"
-        if isinstance(spec, SearchSpec):
-            memory.check(
-                spec, _free_bytes(device), "its GPU" if spec.resources.gpus else "its node"
-            )
         self._spec = spec
-        self._run: SearchRun | TrainingRun = (
-            SearchRun(spec, seed, device=device, data_root=data_root)
-            if isinstance(spec, SearchSpec)
-            else TrainingRun(spec, seed, device=device, data_root=data_root)
-        )
+        self._seed = seed
+        self._data_root = data_root
+        self._run = self._begin()
         self._checkpoints = CheckpointFolder(folder)
         self.last_result: EpochResult | None = None
-        latest = self._checkpoints.load_latest()
-        if latest is not None:
-            _, state = latest
-            self._run.load_state_dict(state["run"])
-            self.last_result = from_report(state["result"])
+        self._resume(self._checkpoints.load_latest())
         self.from_epoch = self._run.epoch
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self._run.epoch
 
     @property
     def finished(self) -> bool:
@@ -66,6 +57,12 @@ class TrialRun:
     def relaxation(self) -> RelaxationForm | None:
         """What a search's mixtures are computed by now; None of a training."""
         return self._run.relaxation if isinstance(self._run, SearchRun) else None
+
+    @property
+    def search(self) -> SearchRun:
+        """The run of a search."""
+        assert isinstance(self._run, SearchRun)
+        return self._run
 
     def genotype(self) -> Genotype:
         """The architecture that the alphas stand for now, or the one that is trained."""
@@ -86,7 +83,54 @@ class TrialRun:
             SearchCoreError: The run cannot go on, such as after a loss that is not finite.
             OSError: The checkpoint cannot be written.
         """
-        result = self._run_epoch()
+        if isinstance(self._run, SearchRun):
+            return self.keep(self._run.run_epoch())
+        trained = self._run.run_epoch()
+        return self._save(EpochResult(trained.epoch, trained.metrics, self._trained))
+
+    def keep(self, report: EpochReport) -> EpochResult:
+        """Writes the checkpoint of an epoch that the run of a search has just completed.
+
+        Args:
+            report: What the epoch measured.
+
+        Raises:
+            OSError: The checkpoint cannot be written.
+        """
+        warnings = tuple(EpochWarning(note.kind, note.message) for note in report.warnings)
+        return self._save(
+            EpochResult(
+                report.epoch,
+                report.metrics,
+                report.genotype,
+                warnings,
+                report.alphas,
+                report.relaxation,
+            )
+        )
+
+    def go_back(self) -> None:
+        """Forgets the last epoch, if the checkpoint before it is there."""
+        before = self._checkpoints.load_latest(before=self.epoch)
+        if (0 if before is None else before[0]) == self.epoch - 1:
+            self._run = self._begin()
+            self.last_result = None
+            self._resume(before)
+            self.from_epoch = self._run.epoch
+
+    def _begin(self) -> SearchRun | TrainingRun:
+        device = device_of(self._spec)
+        if isinstance(self._spec, SearchSpec):
+            return SearchRun(self._spec, self._seed, device=device, data_root=self._data_root)
+        return TrainingRun(self._spec, self._seed, device=device, data_root=self._data_root)
+
+    def _resume(self, latest: tuple[int, dict[str, Any]] | None) -> None:
+        if latest is not None:
+            _, state = latest
+            self._run.load_state_dict(state["run"])
+            self.last_result = from_report(state["result"])
+
+    def _save(self, result: EpochResult) -> EpochResult:
         if self._run.finished:
             self.result()
         self._checkpoints.save(
@@ -96,34 +140,12 @@ class TrialRun:
         self.last_result = result
         return result
 
-    def _run_epoch(self) -> EpochResult:
-        if isinstance(self._run, TrainingRun):
-            trained = self._run.run_epoch()
-            return EpochResult(trained.epoch, trained.metrics, self._trained)
-        searched = self._run.run_epoch()
-        warnings = tuple(EpochWarning(note.kind, note.message) for note in searched.warnings)
-        return EpochResult(
-            searched.epoch,
-            searched.metrics,
-            searched.genotype,
-            warnings,
-            searched.alphas,
-            searched.relaxation,
-        )
-
     @property
     def _trained(self) -> Genotype:
         assert isinstance(self._spec, RetrainingSpec)
         return self._spec.genotype
 
 
-def _free_bytes(device: str) -> int:
-    if device == "cpu":
-        return memory.available()
-    free, _ = torch.cuda.mem_get_info()
-    return int(free)
-
-
-def use_threads(count: int) -> None:
-    """Makes this process compute with as many threads as the trial was given CPUs."""
-    torch.set_num_threads(count)
+def device_of(spec: JobSpec) -> str:
+    """The device that a trial trains on, as PyTorch names it."""
+    return "cuda" if spec.resources.gpus else "cpu"

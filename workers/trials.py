@@ -1,6 +1,6 @@
 """The seam between a runner and whatever executes its trials."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,8 +45,10 @@ class TrialPlans(Protocol):
     def are_drawn_late(self) -> bool:
         """Whether a plan is better the later it is asked for, since others may end before."""
 
-    def next(self) -> TrialPlan | None:
-        """The next one, once its parameters are recorded; None after the last.
+    def next(self) -> Sequence[TrialPlan] | None:
+        """The next one, once its parameters are recorded, with those that are stacked on it.
+
+        They differ in their seeds, and run in one process. None comes after the last.
 
         Raises:
             LeaseLostError: The search belongs to somebody else.

@@ -41,6 +41,8 @@ class TrialPoint:
 
     Attributes:
         number: From 0.
+        stack: From 0: trials of the same stack run in one process. Where none are stacked, each
+            has its own.
         seed: Its seed.
         sample: Which draw it is, from 0.
         grid: The values that the grid gives it.
@@ -49,6 +51,7 @@ class TrialPoint:
     """
 
     number: int
+    stack: int
     seed: int
     sample: int
     grid: Parameters
@@ -67,15 +70,18 @@ def trial_points(trials: TrialsSpec) -> tuple[TrialPoint, ...]:
     combinations = itertools.product(
         enumerate(draws), grid_combinations(trials), enumerate(trials.seeds)
     )
+    num_seeds = len(trials.seeds)
+    stacks_a_point = -(-num_seeds // trials.stack)
     return tuple(
         TrialPoint(
             number,
+            number // num_seeds * stacks_a_point + index // trials.stack,
             seed,
             sample,
             grid,
             None if drawn is None else {**grid, **drawn},
         )
-        for number, ((sample, drawn), grid, (_, seed)) in enumerate(combinations)
+        for number, ((sample, drawn), grid, (index, seed)) in enumerate(combinations)
     )
 
 
@@ -96,7 +102,8 @@ def point_spec(spec: SpecT, parameters: Parameters) -> SpecT:
         parameters: The point's values.
 
     Returns:
-        A spec that is validated like one that was submitted. Its `trials` are the seeds alone.
+        A spec that is validated like one that was submitted. Its `trials` are the seeds alone, and
+        how they are stacked.
 
     Raises:
         pydantic.ValidationError: The values make the spec invalid.
@@ -124,10 +131,10 @@ def with_parameters(plain: Mapping[str, Any], parameters: Parameters) -> dict[st
 
 
 def plain_spec(spec: SpecModel) -> dict[str, Any]:
-    """A spec as JSON values, without its preset, whose fields it has, and with its seeds only."""
+    """A spec as JSON values, without its preset, whose fields it has, and without its points."""
     plain = spec.model_dump(mode="json")
     plain["preset"] = None
-    plain["trials"] = {"seeds": plain["trials"]["seeds"]}
+    plain["trials"] = {name: plain["trials"][name] for name in ("seeds", "stack")}
     return plain
 
 

@@ -214,6 +214,16 @@ class RetrainingSpec(SpecModel):
         return self
 
     @model_validator(mode="after")
+    def _check_stack(self) -> Self:
+        if self.trials.stack != 1:
+            raise field_error(
+                "only the seeds of a search are stacked, not those of a training; leave it out",
+                "trials",
+                "stack",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_trials(self) -> Self:
         check_points(self)
         return self

@@ -169,6 +169,24 @@ class SearchSpec(SpecModel):
                 )
 
     @model_validator(mode="after")
+    def _check_stack(self) -> Self:
+        if self.trials.stack == 1:
+            return self
+        algorithm, space = self.algorithm, self.space
+        reason = None
+        if algorithm.sampling is not None:
+            reason = "with sampling each seed trains paths of its own"
+        elif algorithm.relaxation == "fast":
+            reason = "seeds are stacked in another form than relaxation 'fast'"
+        elif isinstance(space, HyperCuboidSpace) and space.skip_below:
+            reason = "with skip_below each seed skips operations of its own"
+        elif self.training.precision != "float32":
+            reason = f"stacked seeds compute in float32, not in {self.training.precision}"
+        if reason is not None:
+            raise field_error(f"{reason}: leave one of the two out", "trials", "stack")
+        return self
+
+    @model_validator(mode="after")
     def _check_trials(self) -> Self:
         check_points(self)
         return self

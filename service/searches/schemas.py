@@ -89,7 +89,9 @@ class DryRun(Answer):
     @classmethod
     def of(cls, spec: SearchSpec, size: SpaceSize) -> Self:
         """What can be told from the spec alone."""
-        epochs = [point_epochs(spec, point) for point in trial_points(spec.trials)]
+        points = trial_points(spec.trials)
+        epochs = [point_epochs(spec, point) for point in points]
+        num_processes = len({point.stack for point in points})
         facts, finalists = spec.dataset.facts, spec.algorithm.finalists
         images_for_weights = int(facts.num_train * spec.dataset.train_portion)
         return cls(
@@ -103,7 +105,7 @@ class DryRun(Answer):
             finalist_batches_per_epoch=None
             if finalists is None
             else finalists.num_trained_on(facts.num_train) // spec.training.batch_size,
-            cpus=len(epochs) * spec.resources.cpus,
-            gpus=len(epochs) * spec.resources.gpus,
+            cpus=num_processes * spec.resources.cpus,
+            gpus=num_processes * spec.resources.gpus,
             size=size,
         )

@@ -30,8 +30,8 @@ class SpaceSize(Answer):
     """Multiply-adds of that network for one image, of convolutions and linear layers; null for
     cells."""
     training_bytes: int | None
-    """Memory that training it takes with this batch size and order: an estimate from above. Null
-    for cells."""
+    """Memory that training it takes with this batch size and order, and with so many seeds stacked:
+    an estimate from above. Null for cells."""
 
     @classmethod
     def of(cls, spec: SearchSpec) -> Self:
@@ -76,10 +76,13 @@ def refuse_too_large(spec: SearchSpec, size: SpaceSize, largest_node: float | No
     needed = size.training_bytes
     if needed is None or largest_node is None or spec.resources.gpus or needed <= largest_node:
         return
+    stack = spec.trials.stack
+    stacked = "" if stack == 1 else f", {stack} seeds stacked"
+    lower = "training.batch_size" if stack == 1 else "training.batch_size or trials.stack"
     message = (
         f"training this cuboid takes an estimated {_gib(needed)} of memory ({size.operations:,} "
-        f"operations, {size.parameters:,} weights, batches of {spec.training.batch_size}), and the "
-        f"largest node has {_gib(largest_node)}: lower training.batch_size, leave out choices or "
+        f"operations, {size.parameters:,} weights, batches of {spec.training.batch_size}{stacked}),"
+        f" and the largest node has {_gib(largest_node)}: lower {lower}, leave out choices or "
         "levels, or add a larger node"
     )
     raise invalid_spec([FieldProblem(pointer="/space", message=message)])

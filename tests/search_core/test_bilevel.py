@@ -104,7 +104,7 @@ def test_second_order_is_the_gradient_of_the_unrolled_loss(
     expected = exact_gradient(network, step, train, validation)
 
     # A step this short crosses no kink of a ReLU or a max pool, so what is left is rounding.
-    monkeypatch.setattr(orders, "_PERTURBATION", 1e-6)
+    monkeypatch.setattr(orders, "PERTURBATION", 1e-6)
     found = second_order(network, step.weight_optimizer, train, validation).gradients
     assert relative_error(found, expected) < 1e-7
     # The correction is no trifle that the comparison could miss.
@@ -125,7 +125,7 @@ def test_without_kinks_the_published_perturbation_errs_by_its_square(
     expected = exact_gradient(network, step, train, validation)
     errors = []
     for perturbation in (0.01, 0.001):
-        monkeypatch.setattr(orders, "_PERTURBATION", perturbation)
+        monkeypatch.setattr(orders, "PERTURBATION", perturbation)
         found = second_order(network, step.weight_optimizer, train, validation).gradients
         errors.append(relative_error(found, expected))
     assert errors[0] < 1e-2

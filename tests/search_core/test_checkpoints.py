@@ -41,6 +41,13 @@ def test_the_newest_comes_back_and_older_ones_go(folder: CheckpointFolder) -> No
     assert [name.split(".")[0] for name in names] == ["epoch-000002", "epoch-000003"]
 
 
+def test_an_older_one_comes_back_where_it_is_asked_for(folder: CheckpointFolder) -> None:
+    older = folder.load_latest(before=3)
+    assert older is not None
+    assert older[0] == older[1]["epoch"] == 2
+    assert folder.load_latest(before=2) is None
+
+
 def test_an_empty_or_missing_folder_has_none(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path).load_latest() is None
     assert CheckpointFolder(tmp_path / "missing").load_latest() is None

@@ -237,3 +237,64 @@ def test_an_axis_that_the_spec_leaves_at_its_default_may_vary() -> None:
     ]
     overlapping = {"space.axes": [{"channels": [8]}], "space.axes.channels": channels}
     assert places({"grid": overlapping}, **cuboid) == [("grid", "space.axes.channels")]
+
+
+def test_seeds_of_a_point_are_stacked_in_their_order() -> None:
+    asked = spec({"seeds": [4, 7, 9], "stack": 2, "grid": {RATE: [0.1, 0.2]}})
+    points = trial_points(asked.trials)
+    assert [point.stack for point in points] == [0, 0, 1, 2, 2, 3]
+    alone = trial_points(spec({"seeds": [4, 7, 9], "grid": {RATE: [0.1, 0.2]}}).trials)
+    assert [point.stack for point in alone] == list(range(6))
+    # As a trial sees it, which has the memory of its whole stack to look after.
+    assert point_spec(asked, points[0].parameters or {}).trials.stack == 2
+
+
+@pytest.mark.parametrize(
+    ("trials", "fields", "told"),
+    [
+        ({"stack": 2}, {}, "a stack of 2 needs as many seeds, and there is 1"),
+        ({"stack": 4, "seeds": [0, 1]}, {}, "a stack of 4 needs as many seeds, and there are 2"),
+        ({"stack": 2, "seeds": [0, 1], "scheduler": ASHA}, {}, "asha stops trials one by one"),
+        (
+            {"stack": 2, "seeds": [0, 1]},
+            {"algorithm": {"relaxation": "fast"}},
+            "another form than relaxation 'fast'",
+        ),
+        (
+            {"stack": 2, "seeds": [0, 1]},
+            {"preset": "hypercuboid-digits-quick", "algorithm": {"sampling": {}}},
+            "with sampling each seed trains paths of its own",
+        ),
+        (
+            {"stack": 2, "seeds": [0, 1]},
+            {"preset": "hypercuboid-digits-quick", "space": {"skip_below": 0.1}},
+            "with skip_below each seed skips operations of its own",
+        ),
+        ({"stack": 0}, {}, "greater than or equal to 1"),
+        ({"stack": 17}, {}, "less than or equal to 16"),
+    ],
+)
+def test_what_cannot_be_stacked_is_refused(
+    trials: dict[str, Any], fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        spec(trials, **fields)
+    (error,) = raised.value.errors(include_url=False)
+    assert (*error["loc"], *error.get("ctx", {}).get("path", ())) == ("trials", "stack")
+    assert told in error["msg"]
+
+
+def test_a_point_that_cannot_be_stacked_is_refused_where_it_says_so() -> None:
+    trials = {
+        "seeds": [0, 1],
+        "stack": 2,
+        "grid": {"algorithm.relaxation": ["plain", "fast"]},
+    }
+    assert places(trials) == [("grid", "algorithm.relaxation", 1)]
+    assert "another form than relaxation 'fast'" in messages(trials)
+
+
+def test_trainings_are_not_stacked() -> None:
+    body = {"architecture": "DARTS_V2", "trials": {"seeds": [0, 1], "stack": 2}}
+    with pytest.raises(ValidationError, match="only the seeds of a search are stacked"):
+        RetrainingSpec.model_validate_json(json.dumps(body))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from search_core import weighting
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
-from search_core.layers import _GroupNorm
+from search_core.layers import GroupNorm
 from search_core.primitives import REGISTRY, Slot
 from search_core.randomness import stream
 from search_core.relaxation import Plan, RunningStatistics, Shared, Term, chains
@@ -242,7 +242,7 @@ def operations(channels: int) -> list[nn.Module]:
         stages(nn.ReLU(), nn.ReLU(), dilation=2, kernel=5),
         stages(nn.ReLU(), kernel=7),
         nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), *stages(nn.ReLU(), dilation=2)),
-        nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1), _GroupNorm(2, channels)),
+        nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1), GroupNorm(2, channels)),
         nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)),
         nn.Identity(),
     ]

@@ -146,6 +146,18 @@ def test_of_cells_only_what_is_known_is_told(offline: Api) -> None:
     assert [size[name] for name in unknown] == [None] * 4
 
 
+def test_a_dry_run_counts_a_stack_once_and_its_memory_as_often_as_it_has_seeds(api: Api) -> None:
+    resources = {"cpus": 2, "gpus": 1}
+    body = {"space": SPACE, "trials": {"seeds": [0, 1, 2, 3]}, "resources": resources}
+    alone = api.post("/v1/searches?dry_run=true", json=body).json()
+    body["trials"] = {"seeds": [0, 1, 2, 3], "stack": 3}
+    stacked = api.post("/v1/searches?dry_run=true", json=body).json()
+    assert (alone["num_trials"], alone["cpus"], alone["gpus"]) == (4, 8, 4)
+    assert (stacked["num_trials"], stacked["cpus"], stacked["gpus"]) == (4, 4, 2)
+    needed = [each["size"]["training_bytes"] for each in (alone, stacked)]
+    assert needed[0] < needed[1] < 3 * needed[0]
+
+
 def test_what_no_node_could_hold_is_refused_with_the_numbers(api: Api, engine: Engine) -> None:
     body = {"preset": "hypercuboid-cifar10", "resources": {"gpus": 0}}
     path = "/v1/searches"
@@ -166,6 +178,11 @@ def test_what_no_node_could_hold_is_refused_with_the_numbers(api: Api, engine: E
         assert "lower training.batch_size" in error["message"]
     smaller = {**body, "training": {"batch_size": 8}}
     assert api.post(path, json=smaller).status_code == 201
+    # Many of them in one process are too large again.
+    stacked = {**smaller, "trials": {"seeds": list(range(16)), "stack": 16}}
+    (error,) = api.post(path, json=stacked).json()["errors"]
+    assert "16 seeds stacked" in error["message"]
+    assert "lower training.batch_size or trials.stack" in error["message"]
     # What a GPU holds is not known before a trial is on it.
     assert api.post(path, json={"preset": "hypercuboid-cifar10"}).status_code == 201
     beat(Node(cpus=4, memory=2 * 2**30), Node(cpus=2))

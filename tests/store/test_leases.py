@@ -66,6 +66,15 @@ def test_open_trials_of_running_searches_hold_their_room(submit: Submit, claim: 
     assert claim(TWO_CPUS) is None
 
 
+def test_open_trials_that_are_stacked_hold_the_room_of_one(submit: Submit, claim: Claim) -> None:
+    submit(trials={"seeds": [0, 1, 2, 3], "stack": 4})
+    submit()
+    submit()
+    assert claim(TWO_CPUS) is not None
+    assert claim(TWO_CPUS) is not None
+    assert claim(TWO_CPUS) is None
+
+
 def test_claims_at_the_same_moment_do_not_share_the_same_room(
     engine: Engine, submit: Submit
 ) -> None:
