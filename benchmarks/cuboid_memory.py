@@ -11,7 +11,6 @@ prints a Markdown table. It takes five to ten minutes and 5 GB of memory.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from typing import Any, Final
@@ -20,11 +19,11 @@ import psutil
 import torch
 
 from search_core.cuboid_size import searched_size
+from search_core.pace import peak_memory
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
 
 _MIB: Final = 2**20
-_KIB: Final = 2**10
 
 CASES: Final[dict[str, dict[str, Any]]] = {
     "the paper's, batch 16": {
@@ -124,7 +123,7 @@ def measure(case: dict[str, Any]) -> int:
     torch.set_num_threads(1)
     before = psutil.Process().memory_info().rss
     SearchRun(spec_of(case), 0).run_epoch()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB - int(before)
+    return peak_memory(torch.device("cpu")) - int(before)
 
 
 def estimate(case: dict[str, Any]) -> int:

@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parse(given)
+    options = parse(given)
     torch.set_num_threads(options.threads)
     if options.memory_of:
         print(_peak_mib(Stepper(options.memory_of, options), options))
@@ -206,7 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line.
+
+    Args:
+        arguments: The command line.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.search_step", description=(__doc__ or "").partition("\n")[0]
     )

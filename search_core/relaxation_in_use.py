@@ -37,7 +37,10 @@ class RelaxationInUse:
         self._failure: str | None = None
         self._is_told = False
         self._kept: list[tuple[list[Tensor], list[Tensor]]] | None = None
-        if _is_wanted(algorithm, next(network.parameters()).device):
+        device = next(network.parameters()).device
+        # There are no kernels for lower precisions on a CPU.
+        is_possible = device.type != "cpu" or network.precision == "float32"
+        if is_possible and _is_wanted(algorithm, device):
             try:
                 network.plan()
             except Exception as error:

@@ -270,6 +270,11 @@ def test_seeds_of_a_point_are_stacked_in_their_order() -> None:
             {"preset": "hypercuboid-digits-quick", "space": {"skip_below": 0.1}},
             "with skip_below each seed skips operations of its own",
         ),
+        (
+            {"stack": 2, "seeds": [0, 1]},
+            {"training": {"precision": "bfloat16"}},
+            "stacked seeds compute in float32, not in bfloat16",
+        ),
         ({"stack": 0}, {}, "greater than or equal to 1"),
         ({"stack": 17}, {}, "less than or equal to 16"),
     ],

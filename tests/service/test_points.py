@@ -69,7 +69,7 @@ def test_a_dry_run_counts_epochs_point_by_point(api: Api) -> None:
             "/trials/grid/training.lr",
             (
                 "unknown field 'lr' of training; known are: epochs, batch_size, learning_rate, "
-                "momentum, weight_decay, gradient_clip, schedule"
+                "momentum, weight_decay, gradient_clip, schedule, precision"
             ),
         ),
         (
