@@ -94,6 +94,7 @@ def second_order(
         assign(weights, ahead)
         loss = _loss(network, validation, network.precision)
         gradients = _gradients(loss, [*alphas, *weights])
+        loss = loss.detach()  # what is kept for its gradient would be held through two more passes
         alpha_gradients, direction = gradients[: len(alphas)], gradients[len(alphas) :]
         norm = torch.stack(torch._foreach_norm(direction)).norm()
         # Where w' is stationary the direction is 0, and so is the difference. Nobody asks whether
