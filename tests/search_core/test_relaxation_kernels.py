@@ -2,6 +2,10 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +237,17 @@ def test_numbers_are_shared() -> None:
     lanes.numbers(tensor)[4] = 1
     assert tensor[1, 1] == 1
     assert np.shares_memory(lanes.numbers(tensor), tensor.numpy())
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_what_was_compiled_is_kept_where_it_can_be(is_writable: bool, tmp_path: Path) -> None:
+    home = tmp_path if is_writable else Path("/proc/none")
+    code = (
+        "from search_core.relaxation.kernels import stages\n"
+        "print(stages.scratch_size(stages.Sizes(16, 4, 4, 8, 8, 3, 1, 1)))"
+    )
+    environment = {**os.environ, "HOME": str(home)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+    folders = list(tmp_path.glob(".cache/dartboard/kernels-*"))
+    assert len(folders) == is_writable

@@ -4,6 +4,7 @@ Legend: l lanes, the images that one vector holds.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +24,14 @@ def compiled(function: _Function) -> _Function:
 
     It lets go of the interpreter's lock, so that threads run side by side. What was compiled is
     kept in numba's cache, in a folder of its own for each state of these modules: numba alone would
-    not see that a function of another module has changed.
+    not see that a function of another module has changed. Where the folder cannot be written, it is
+    compiled anew in every process.
 
     Args:
         function: Of arrays, numbers and tuples of them.
     """
     with _caching():
-        kernel: _Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        kernel: _Function = numba.njit(nogil=True, cache=_KEEPS, error_model="numpy")(function)
     return kernel
 
 
@@ -41,13 +43,13 @@ def native(kind: Any, function: Callable[..., Any]) -> Any:
         function: It lets go of nothing, and must not fail.
     """
     with _caching():
-        return numba.cfunc(kind, cache=True, error_model="numpy")(function)
+        return numba.cfunc(kind, cache=_KEEPS, error_model="numpy")(function)
 
 
 @contextmanager
 def _caching() -> Iterator[None]:
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_cache())
+    numba.config.CACHE_DIR = str(_CACHE)
     try:
         yield
     finally:
@@ -74,6 +76,18 @@ def _cache() -> Path:
     root = Path(chosen) if chosen else Path.home() / ".cache" / "dartboard"
     return root / f"kernels-{digest.hexdigest()[:16]}"
 
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+_CACHE: Final = _cache()
+_KEEPS: Final = _is_writable(_CACHE)
+"""Whether what was compiled can be kept; else every process compiles for itself."""
 
 LANES: Final = _lanes()
 """Images that one vector holds."""
