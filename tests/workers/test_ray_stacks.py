@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 Submit = Callable[..., UUID]
 Recorder = Callable[[UUID], Record]
 
-EPOCHS = 8
+EPOCHS = 12
 TRIALS = {"seeds": [0, 1, 2, 3, 4], "stack": 4}
 
 
@@ -43,6 +43,13 @@ def check_epochs(after: Record) -> None:
         assert epochs == list(range(1, EPOCHS + 1))
 
 
+def stacked_epochs(now: Record) -> int:
+    """Epochs of a trial of the stack; the one beside it is faster, and says nothing of it."""
+    return sum(
+        event.kind == "trial.epoch" and event.trial_id == now.trials[0].id for event in now.events
+    )
+
+
 def losses(after: Record) -> list[tuple[float, float]]:
     return [
         (trial.metrics["train_loss"], trial.metrics["validation_loss"]) for trial in after.trials
@@ -63,7 +70,7 @@ def test_faults_on_the_way_change_nothing_in_what_a_stack_comes_to(
     assert len(set(pids)) == 2  # four in one process, the fifth in another
 
     with_lost_process = submit(training={"epochs": EPOCHS}, trials=TRIALS)
-    wait_until(lambda: record(with_lost_process).kinds.count("trial.epoch") >= 6)
+    wait_until(lambda: stacked_epochs(record(with_lost_process)) >= 2)
     stacked = record(with_lost_process).trials[0].id
     pid = next(
         event.data["pid"]
@@ -81,7 +88,7 @@ def test_faults_on_the_way_change_nothing_in_what_a_stack_comes_to(
     assert losses(after) == losses(expected)
 
     with_lost_runner = submit(training={"epochs": EPOCHS}, trials=TRIALS)
-    wait_until(lambda: record(with_lost_runner).kinds.count("trial.epoch") >= 6)
+    wait_until(lambda: stacked_epochs(record(with_lost_runner)) >= 2)
     hold(settings).kill()
     wait_until(lambda: record(with_lost_runner).search.ended_at)
     after = record(with_lost_runner)
