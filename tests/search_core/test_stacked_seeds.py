@@ -18,7 +18,7 @@ def _threads_put_back() -> Iterator[None]:
 
 
 def test_it_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, *CELLS, "--order", "second", "--json"]) == 0
+    assert main([*SMALL, *CELLS, "--order", "second", "--relaxation", "plain", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ratio"] == found["in_turn"]["step"][0] / found["stacked"]["step"][0]
     assert found["cost"] == found["stacked"]["step"][0] / found["alone"]["step"][0]
