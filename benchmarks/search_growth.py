@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _seconds(change: Sequence[str], repeats: int) -> float:
     stepper = Stepper("fast", parse(change))
-    stepper()
+    stepper.warm_up()
     return median(sum(stepper()) for _ in range(repeats))
 
 

@@ -19,14 +19,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
-import psutil
 import torch
 from torch.nn import functional
 
+from benchmarks.steps import SPACES, in_turn, machine, peak_mib, space_of
 from search_core import weighting
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
@@ -37,21 +36,6 @@ from search_core.spaces import build_supernet
 from search_core.spec import SearchSpec
 from search_core.supernet import Supernet
 
-SPACES: Final[dict[str, dict[str, Any]]] = {
-    "darts": {"kind": "darts"},
-    "sharp_darts": {"kind": "sharp_darts"},
-    "sharper_darts": {"kind": "sharper_darts"},
-    "hypercuboid": {
-        "kind": "hypercuboid",
-        "axes": {
-            "channels": [32, 64, 128, 256],
-            "operation": ["sharp_sep_conv", "resizable_pool"],
-        },
-        "levels": 4,
-        "strides": [1, 2],
-        "final_channels": 512,
-    },
-}
 FORMS: Final = ("plain", "fast")
 
 
@@ -86,7 +70,7 @@ class Stepper:
         self._device = torch.device(options.device)
         spec = SearchSpec.model_validate(
             {
-                "space": _space(options),
+                "space": space_of(options),
                 "dataset": {"name": "synthetic"},
                 "algorithm": {"order": options.order, "weighting": options.weighting},
                 "training": {"precision": _precision(form, options)},
@@ -176,14 +160,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(given)
     torch.set_num_threads(options.threads)
     if options.memory_of:
-        print(_peak_mib(Stepper(options.memory_of, options), options))
+        print(peak_mib(Stepper(options.memory_of, options), options.device))
         return 0
     steppers = {form: Stepper(form, options) for form in FORMS}
     if options.profile:
         for form, stepper in steppers.items():
             _profile(form, stepper)
         return 0
-    halves = _in_turn(steppers, options)
+    for stepper in steppers.values():
+        stepper.warm_up()
+    halves = in_turn(steppers, options.repeats)
     timings = {form: _timing(halves[form], form, given, options) for form in FORMS}
     ratio = timings["plain"].step[0] / timings["fast"].step[0]
     memory = timings["fast"].peak_mib / timings["plain"].peak_mib
@@ -192,7 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = {key: value for key, value in vars(options).items() if key != "memory_of"}
         print(
             json.dumps(
-                {"ratio": ratio, "memory_ratio": memory, **found, **settings, **_machine(options)}
+                {
+                    "ratio": ratio,
+                    "memory_ratio": memory,
+                    **found,
+                    **settings,
+                    **machine(options.device),
+                }
             )
         )
         return 0
@@ -241,15 +233,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _space(options: argparse.Namespace) -> dict[str, Any]:
-    space = dict(SPACES[options.space])
-    if space["kind"] != "hypercuboid":
-        space |= {"channels": options.channels, "cells": options.cells, "nodes": options.nodes}
-        if options.primitives:
-            space["primitives"] = options.primitives
-    return space
-
-
 def _weight_dtype(options: argparse.Namespace) -> torch.dtype:
     return torch.float64 if options.dtype == "float64" else torch.float32
 
@@ -268,18 +251,6 @@ def _first_order_with_all_gradients(
         loss, [*alphas, *network.weight_parameters()], materialize_grads=True
     )
     return ArchitectureGradient(loss.detach(), gradients[: len(alphas)])
-
-
-def _in_turn(
-    steppers: dict[str, Stepper], options: argparse.Namespace
-) -> dict[str, list[tuple[float, float]]]:
-    for stepper in steppers.values():
-        stepper.warm_up()
-    halves: dict[str, list[tuple[float, float]]] = {form: [] for form in steppers}
-    for _ in range(options.repeats):
-        for form, stepper in steppers.items():
-            halves[form].append(stepper())
-    return halves
 
 
 def _timing(
@@ -305,19 +276,6 @@ def _timing(
     )
 
 
-def _peak_mib(stepper: Stepper, options: argparse.Namespace) -> float:
-    if torch.device(options.device).type == "cuda":
-        before = torch.cuda.memory_allocated(options.device)
-        stepper.warm_up()
-        return (torch.cuda.max_memory_allocated(options.device) - before) / 2**20
-    before = psutil.Process().memory_info().rss / 2**20
-    stepper()
-    # Not `getrusage`, whose maximum a child process inherits from its parent.
-    status = Path("/proc/self/status").read_text()
-    [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return float(int(peak) / 2**10 - before)
-
-
 def _profile(form: str, stepper: Stepper) -> None:
     stepper.warm_up()
     with torch.profiler.profile() as profile:
@@ -325,12 +283,6 @@ def _profile(form: str, stepper: Stepper) -> None:
     print(f"\n{form}\n")
     by_device = "self_device_time_total" if stepper.is_on_gpu else "self_cpu_time_total"
     print(profile.key_averages().table(sort_by=by_device, row_limit=20))
-
-
-def _machine(options: argparse.Namespace) -> dict[str, str]:
-    device = torch.device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {"torch": torch.__version__, "machine": name}
 
 
 def _summary(seconds: Sequence[float]) -> tuple[float, float, float]:

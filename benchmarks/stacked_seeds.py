@@ -13,17 +13,15 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.search_step import SPACES
+from benchmarks.steps import SPACES, in_turn, machine, peak_mib, space_of
 from search_core import weighting
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
@@ -65,7 +63,7 @@ class Stepper:
         self._device = torch.device(options.device)
         spec = SearchSpec.model_validate(
             {
-                "space": _space(options),
+                "space": space_of(options),
                 "dataset": {"name": "synthetic"},
                 "algorithm": {"order": options.order, "weighting": options.weighting},
             }
@@ -137,10 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(given)
     torch.set_num_threads(options.threads)
     if options.memory_of:
-        print(_peak_mib(Stepper(options.memory_of, options), options))
+        print(peak_mib(Stepper(options.memory_of, options), options.device))
         return 0
     steppers = {form: Stepper(form, options) for form in FORMS}
-    seconds = _in_turn(steppers, options)
+    for stepper in steppers.values():
+        stepper()  # warms up
+    seconds = in_turn(steppers, options.repeats)
     timings = {
         form: Timing(
             step=(median(seconds[form]), min(seconds[form]), max(seconds[form])),
@@ -155,7 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         found = {form.replace(" ", "_"): asdict(timing) for form, timing in timings.items()}
         settings = {key: value for key, value in vars(options).items() if key != "memory_of"}
-        print(json.dumps({"ratio": ratio, "cost": cost, **found, **settings, **_machine(options)}))
+        print(
+            json.dumps(
+                {"ratio": ratio, "cost": cost, **found, **settings, **machine(options.device)}
+            )
+        )
         return 0
     print("| form | seeds | step, s | operators | images/s | peak MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
@@ -200,13 +204,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _space(options: argparse.Namespace) -> dict[str, Any]:
-    space = dict(SPACES[options.space])
-    if space["kind"] != "hypercuboid":
-        space |= {"channels": options.channels, "cells": options.cells, "nodes": options.nodes}
-    return space
-
-
 def _step(spec: SearchSpec, seed: int, options: argparse.Namespace) -> BilevelStep:
     network = build_supernet(
         spec.space,
@@ -230,16 +227,6 @@ def _batch(seed: int, purpose: str, options: argparse.Namespace) -> LabelledImag
     return LabelledImages(images_nchw, labels_n).to(options.device)
 
 
-def _in_turn(steppers: dict[str, Stepper], options: argparse.Namespace) -> dict[str, list[float]]:
-    for stepper in steppers.values():
-        stepper()
-    seconds: dict[str, list[float]] = {form: [] for form in steppers}
-    for _ in range(options.repeats):
-        for form, stepper in steppers.items():
-            seconds[form].append(stepper())
-    return seconds
-
-
 def _peak_elsewhere(form: str, given: Sequence[str]) -> float:
     """In a process of its own: this one's peak is that of whichever form takes most."""
     said = subprocess.run(
@@ -249,25 +236,6 @@ def _peak_elsewhere(form: str, given: Sequence[str]) -> float:
         text=True,
     )
     return float(said.stdout)
-
-
-def _peak_mib(stepper: Callable[[], object], options: argparse.Namespace) -> float:
-    if torch.device(options.device).type == "cuda":
-        before = torch.cuda.memory_allocated(options.device)
-        stepper()
-        return (torch.cuda.max_memory_allocated(options.device) - before) / 2**20
-    before = psutil.Process().memory_info().rss / 2**20
-    stepper()
-    # Not `getrusage`, whose maximum a child process inherits from its parent.
-    status = Path("/proc/self/status").read_text()
-    [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return float(int(peak) / 2**10 - before)
-
-
-def _machine(options: argparse.Namespace) -> dict[str, str]:
-    device = torch.device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {"torch": torch.__version__, "machine": name}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from search_core.relaxation.program import Inputs, Needs, Program
 
 def mix(
     program: Program,
-    form: Form,
     multipliers_t: Tensor,
     features: Sequence[Lanes],
     sources: Sequence[Lanes],
@@ -29,7 +28,6 @@ def mix(
 
     Args:
         program: Computes them.
-        form: What is computed.
         multipliers_t: Of the features, then of the chains.
         features: In the order of the form.
         sources: Likewise.
@@ -42,7 +40,6 @@ def mix(
     images = (features or sources)[0].images
     totals = _Mix.apply(
         program,
-        form,
         measured,
         multipliers_t,
         *(each.values for each in features),
@@ -59,14 +56,15 @@ class _Mix(torch.autograd.Function):
     def forward(
         ctx: Any,
         program: Program,
-        form: Form,
         measured: list[tuple[Tensor, Tensor]],
         multipliers_t: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.program, ctx.form = program, form
+        ctx.program = program
         tensors = tuple(tensor.contiguous() for tensor in tensors)
-        totals, kept = program.forward(multipliers_t.tolist(), Inputs(*_divided(form, tensors)))
+        totals, kept = program.forward(
+            multipliers_t.tolist(), Inputs(*_divided(program.form, tensors))
+        )
         measured += program.measured(kept)
         ctx.kept = kept
         ctx.save_for_backward(multipliers_t, *tensors)
@@ -81,7 +79,7 @@ class _Mix(torch.autograd.Function):
             )
         program: Program = ctx.program
         multipliers_t, *tensors = ctx.saved_tensors
-        needs_multipliers, *needs = ctx.needs_input_grad[3:]
+        needs_multipliers, *needs = ctx.needs_input_grad[2:]
         gradients = program.backward(
             {
                 target: d_total.contiguous()
@@ -89,14 +87,13 @@ class _Mix(torch.autograd.Function):
             },
             ctx.kept,
             multipliers_t.tolist(),
-            Inputs(*_divided(ctx.form, tensors)),
-            Needs(*_divided(ctx.form, needs)),
+            Inputs(*_divided(program.form, tensors)),
+            Needs(*_divided(program.form, needs)),
         )
         d_multipliers_t = None
         if needs_multipliers:
             d_multipliers_t = multipliers_t.new_tensor(gradients.multipliers)
         return (
-            None,
             None,
             None,
             d_multipliers_t,

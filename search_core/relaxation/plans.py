@@ -18,6 +18,7 @@ from search_core.relaxation.mixing import mix
 from search_core.relaxation.program import Program
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.statistics import RunningStatistics
+from search_core.relaxation.tables import Tables
 
 _DTYPES: Final = (torch.float32, torch.float64)
 """Those that there are kernels for."""
@@ -65,7 +66,7 @@ class Plan:
             if isinstance(module, nn.BatchNorm2d)
         ]
         self._stages = [stage for _, chain in self._chains for stage in chain.stages]
-        self._programs: dict[Hashable, tuple[Form, Program]] = {}
+        self._programs: dict[Hashable, Program] = {}
         self._indices = torch.tensor([term.index for term, _ in ordered])
 
     @property
@@ -100,11 +101,9 @@ class Plan:
             if index == len(sources):
                 sources.append(source)
             reads.append((index, rectified))
-        form, program = self._program(tuple(reads), features, sources)
+        program = self._program(tuple(reads), features, sources)
         weights = [weight for stage in self._stages for weight in _weights(stage)]
-        totals, measured = mix(
-            program, form, multipliers_k[self._indices], features, sources, weights
-        )
+        totals, measured = mix(program, multipliers_k[self._indices], features, sources, weights)
         for stage, count, (mean_o, variance_o) in zip(
             self._stages, program.counts, measured, strict=True
         ):
@@ -117,7 +116,7 @@ class Plan:
         reads: tuple[tuple[int, bool], ...],
         features: Sequence[Lanes],
         sources: Sequence[Lanes],
-    ) -> tuple[Form, Program]:
+    ) -> Program:
         """What is computed of tensors of these shapes; the same as before if they are the same."""
         some = (features or sources)[0]
         key = (
@@ -141,8 +140,8 @@ class Plan:
                     for (term, chain), (index, rectified) in zip(self._chains, reads, strict=True)
                 ),
             )
-            program = Program(form, some.images, key[3], key[4], some.values.dtype)
-            self._programs[key] = form, program
+            tables = Tables(form, some.images, key[3], key[4], some.values.dtype)
+            self._programs[key] = Program(tables)
         return self._programs[key]
 
     @staticmethod

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from search_core.relaxation import parallel
-from search_core.relaxation.forms import Form
 from search_core.relaxation.kernels import chains, jobs
 from search_core.relaxation.lanes import Numbers
 from search_core.relaxation.tables import Tables
@@ -88,28 +87,18 @@ class Program:
     """A sum for images of one size.
 
     Args:
-        form: What is computed.
-        images: How many there are.
-        features: Shapes of the features, [g, c, h, w, l].
-        sources: Shapes of the sources.
-        dtype: Of all tensors.
+        tables: What is computed, laid out.
 
     Attributes:
+        form: What is computed.
         targets: The targets, ascending.
         counts: Values of a channel behind each stage.
     """
 
-    def __init__(
-        self,
-        form: Form,
-        images: int,
-        features: Sequence[Sequence[int]],
-        sources: Sequence[Sequence[int]],
-        dtype: torch.dtype,
-    ) -> None:
-        self._form = form
-        self._tables = Tables(form, images, features, sources, dtype)
-        self._empty = torch.empty(0, dtype=dtype)
+    def __init__(self, tables: Tables) -> None:
+        self.form = tables.form
+        self._tables = tables
+        self._empty = torch.empty(0, dtype=tables.dtype)
         self._free: list[Tensor] = []
         self.targets = sorted(self._tables.totals)
         self.counts = self._tables.counts
@@ -224,7 +213,7 @@ class Program:
         table[:, chains.OUTPUT] = outputs
         table[1:, chains.INPUT] = outputs[:-1]
         first = 0
-        for chain in self._form.chains:
+        for chain in self.form.chains:
             table[first, chains.INPUT] = inputs.sources[chain.source].data_ptr()
             first += len(chain.stages)
         offsets = np.array(self._tables.statistics[:-1], np.int64)
@@ -275,7 +264,7 @@ class Program:
         table_t = self._terms(inputs)
         found: dict[int, Tensor] = {}
         needed, first = [], 0
-        for chain in self._form.chains:
+        for chain in self.form.chains:
             needed.append(any(needs.weights[first : first + chain.num_weights]))
             first += chain.num_weights
         for t in share:
@@ -283,7 +272,7 @@ class Program:
             if index < 0:
                 continue
             table_t[t, chains.NEEDS_WEIGHTS] = needed[index]
-            source = self._form.chains[index].source
+            source = self.form.chains[index].source
             if needs.sources[source]:
                 if source not in found:
                     found[source] = torch.zeros_like(inputs.sources[source])

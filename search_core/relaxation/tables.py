@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from search_core.relaxation.forms import ChainForm, Form, StageForm
-from search_core.relaxation.kernels import chains, stages
+from search_core.relaxation.kernels import chains, rings
 from search_core.relaxation.kernels.compiling import LANES
 from search_core.relaxation.lanes import constants
 
@@ -26,6 +26,8 @@ class Tables:
         dtype: Of all tensors.
 
     Attributes:
+        form: What is computed.
+        dtype: Of all tensors.
         totals: Shapes of the targets.
         targets: The target of every term.
         costs: What every term costs; only ratios mean something.
@@ -48,7 +50,8 @@ class Tables:
         sources: Sequence[Sequence[int]],
         dtype: torch.dtype,
     ) -> None:
-        self._dtype = dtype
+        self.form = form
+        self.dtype = dtype
         self.totals: dict[int, tuple[int, ...]] = {}
         self.targets = [*form.features, *(chain.target for chain in form.chains)]
         self.costs: list[float] = []
@@ -112,9 +115,9 @@ class Tables:
         groups, _, height, width, _ = source
         self._terms.append({chains.FIRST: len(self._stages), chains.NUMBER: len(chain.stages)})
         cost = 0
-        mode = stages.RECTIFIED if chain.rectified else stages.AS_IS
+        mode = rings.RECTIFIED if chain.rectified else rings.AS_IS
         for stage in chain.stages:
-            sizes = stages.Sizes(
+            sizes = rings.Sizes(
                 images,
                 stage.ins,
                 stage.outs,
@@ -126,8 +129,8 @@ class Tables:
             )
             self._stages.append({**dict(enumerate(sizes)), chains.MODE: mode})
             self._eps.append(stage.eps)
-            self.scratch = max(self.scratch, stages.scratch_size(sizes))
-            if mode == stages.NORMALISED:
+            self.scratch = max(self.scratch, rings.scratch_size(sizes))
+            if mode == rings.NORMALISED:
                 self.largest = max(self.largest, groups * LANES * height * width * stage.ins)
             height, width = -(-height // stage.stride), -(-width // stage.stride)
             pixels = groups * LANES * height * width
@@ -136,7 +139,7 @@ class Tables:
             self.outputs.append(self.outputs[-1] + pixels * stage.outs)
             self.statistics.append(self.statistics[-1] + 4 * stage.outs)
             self._add_weights(stage)
-            mode = stages.NORMALISED
+            mode = rings.NORMALISED
         self.costs.append(cost)
         shape = (groups, chain.stages[-1].outs, height, width, LANES)
         self.totals.setdefault(chain.target, shape)
@@ -154,7 +157,7 @@ class Tables:
         self._addressed[chains.WEIGHTS].append(len(self.shapes))
         self._add_weight((stage.outs, stage.ins, 1, 1), first + kernels)
         for number, (column, values) in enumerate(
-            zip((chains.SCALE, chains.SHIFT), constants(stage.outs, self._dtype), strict=True)
+            zip((chains.SCALE, chains.SHIFT), constants(stage.outs, self.dtype), strict=True)
         ):
             if stage.affine:
                 self._addressed[column].append(len(self.shapes))

@@ -92,6 +92,7 @@ def second_order(
         assign(weights, one_step_ahead(weight_optimizer, weights, steepest))
         losses_s = losses(network(validation.images), validation)
         gradients = torch.autograd.grad(losses_s.sum(), [*alphas, *weights], materialize_grads=True)
+        losses_s = losses_s.detach()  # what is kept for its gradient is not needed any more
         alpha_gradients, direction = gradients[: len(alphas)], gradients[len(alphas) :]
         norms_s = norms(direction)
         # Where w' is stationary there is nothing to correct: both sides are then the same.
@@ -108,7 +109,7 @@ def second_order(
         gradient - along(xi / (2 * epsilons_s), above - below)
         for gradient, above, below in zip(alpha_gradients, plus, minus, strict=True)
     ]
-    return StackedGradient(losses_s.detach(), corrected)
+    return StackedGradient(losses_s, corrected)
 
 
 ORDERS: dict[str, StackedOrder] = {"first": first_order, "second": second_order}

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.gpu_table import ROWS, main
-from benchmarks.search_step import SPACES
+from benchmarks.steps import SPACES
 
 SMALL = ["--size", "8", "--channels", "2", "--cells", "3", "--nodes", "1", "--threads", "1"]
 

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -199,10 +200,10 @@ def test_passes_do_not_disturb_each_other() -> None:
 
 
 @pytest.fixture
-def two_threads() -> object:
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield None
+    yield
     torch.set_num_threads(before)
 
 
@@ -243,8 +244,8 @@ def test_numbers_are_shared() -> None:
 def test_what_was_compiled_is_kept_where_it_can_be(is_writable: bool, tmp_path: Path) -> None:
     home = tmp_path if is_writable else Path("/proc/none")
     code = (
-        "from search_core.relaxation.kernels import stages\n"
-        "print(stages.scratch_size(stages.Sizes(16, 4, 4, 8, 8, 3, 1, 1)))"
+        "from search_core.relaxation.kernels import rings\n"
+        "print(rings.scratch_size(rings.Sizes(16, 4, 4, 8, 8, 3, 1, 1)))"
     )
     environment = {**os.environ, "HOME": str(home)}
     environment.pop("NUMBA_CACHE_DIR", None)

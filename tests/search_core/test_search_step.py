@@ -4,7 +4,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.search_step import SPACES, main
+from benchmarks.search_step import main
+from benchmarks.steps import SPACES
 
 SMALL = ["--size", "8", "--batch", "2", "--repeats", "1", "--channels", "2", "--cells", "3"]
 

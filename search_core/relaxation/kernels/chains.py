@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from search_core.relaxation.kernels import stages
+from search_core.relaxation.kernels import rings, stages
 from search_core.relaxation.kernels.compiling import LANES, compiled
 from search_core.relaxation.kernels.memory import array_at
 from search_core.relaxation.kernels.sums import (
@@ -74,8 +74,8 @@ TERM_COLUMNS: Final = 9
 
 
 @compiled
-def _sizes(stage: Any) -> stages.Sizes:
-    return stages.Sizes(
+def _sizes(stage: Any) -> rings.Sizes:
+    return rings.Sizes(
         stage[IMAGES], stage[INS], stage[OUTS], stage[HEIGHT], stage[WIDTH], stage[KERNEL],
         stage[STRIDE], stage[DILATION],
     )  # fmt: skip

@@ -13,7 +13,7 @@ from numba.core import types
 
 from search_core.relaxation.kernels import chains
 from search_core.relaxation.kernels.compiling import compiled, intrinsic, native
-from search_core.relaxation.kernels.memory import pointer_to
+from search_core.relaxation.kernels.memory import array_at, pointer_to
 
 # What a job says, in the order of its numbers: addresses in bytes, and sizes.
 BACKWARD: Final = 0
@@ -46,7 +46,14 @@ def _pointer_to(kind: Any) -> Callable[..., Any]:
 
 _integers = _pointer_to(types.int64)
 _doubles = _pointer_to(types.float64)
-_singles = _pointer_to(types.float32)
+
+
+@intrinsic
+def _address(_context: Any, pointer: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], ir.IntType(64))
+
+    return types.int64(pointer), generate
 
 
 @intrinsic
@@ -75,34 +82,25 @@ def _do(job: Any, scratch: Any, buffers: Any) -> None:
         chains.forward(table_s, eps_s, table_t, multipliers_t, chosen, scratch)
 
 
-def _single(board: Any) -> None:
-    """Takes jobs from a board in single precision until there are none left.
+def _take(board: Any) -> None:
+    """Takes jobs from a board until there are none left.
 
     Args:
         board: The number of the next job, how many there are, and the jobs, one behind the other.
+            It is a pointer to numbers of the type that the jobs compute with, which says no more
+            than that: the board holds integers.
     """
-    count = carray(board, 2)[1]
-    jobs = carray(board, 2 + count * COLUMNS)
+    like = carray(board, 1)
+    integers = _integers(_address(board))
+    count = carray(integers, 2)[1]
+    jobs = carray(integers, 2 + count * COLUMNS)
     while True:
-        index = _next(board)
+        index = _next(integers)
         if index >= count:
             return
         job = jobs[2 + index * COLUMNS : 2 + (index + 1) * COLUMNS]
-        scratch = carray(_singles(job[SCRATCH]), job[SCRATCH_SIZE])
-        _do(job, scratch, carray(_singles(job[BUFFERS]), (2, job[LARGEST])))
-
-
-def _double(board: Any) -> None:
-    """The same in double precision."""
-    count = carray(board, 2)[1]
-    jobs = carray(board, 2 + count * COLUMNS)
-    while True:
-        index = _next(board)
-        if index >= count:
-            return
-        job = jobs[2 + index * COLUMNS : 2 + (index + 1) * COLUMNS]
-        scratch = carray(_doubles(job[SCRATCH]), job[SCRATCH_SIZE])
-        _do(job, scratch, carray(_doubles(job[BUFFERS]), (2, job[LARGEST])))
+        scratch = array_at(job[SCRATCH], like, job[SCRATCH_SIZE])
+        _do(job, scratch, array_at(job[BUFFERS], like, 2 * job[LARGEST]).reshape(2, -1))
 
 
 def worker(itemsize: int) -> int:
@@ -112,8 +110,8 @@ def worker(itemsize: int) -> int:
         itemsize: Bytes of a number: 4 or 8.
     """
     if itemsize not in _WORKERS:
-        kind = numba.void(pointer_to(types.int64))
-        _WORKERS[itemsize] = native(kind, _single if itemsize == 4 else _double)
+        number = types.float32 if itemsize == 4 else types.float64
+        _WORKERS[itemsize] = native(numba.void(pointer_to(number)), _take)
     return int(_WORKERS[itemsize].address)
 
 

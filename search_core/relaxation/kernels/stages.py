@@ -8,18 +8,32 @@ Legend: g groups of as many images as there are lanes, l lanes, i channels that 
 that go out, h height, w width, k taps along an axis.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from search_core.relaxation.kernels.compiling import LANES, compiled
 from search_core.relaxation.kernels.depthwise import convolve, correlate
 from search_core.relaxation.kernels.pointwise import add_outer, multiply
+from search_core.relaxation.kernels.rings import (
+    NORMALISED,
+    RECTIFIED,
+    Ring,
+    Sizes,
+    clear_margins,
+    fill,
+    leave_out,
+    locate,
+    out_size,
+    prepare,
+    read_row,
+    ring_of,
+    valid_lanes,
+)
 from search_core.relaxation.kernels.vectors import (
     add,
     fma,
     load,
-    rectified,
     splat,
     store,
     subtract,
@@ -27,129 +41,6 @@ from search_core.relaxation.kernels.vectors import (
     where_positive,
 )
 from search_core.relaxation.kernels.vectors import multiply as times
-
-AS_IS: Final = 0
-"""A stage reads its input as it is,"""
-RECTIFIED: Final = 1
-"""or rectified,"""
-NORMALISED: Final = 2
-"""or times a scale, plus a shift, rectified."""
-
-
-class Sizes(NamedTuple):
-    """What a stage computes.
-
-    Attributes:
-        images: Images.
-        ins: Channels that come in.
-        outs: Channels that go out.
-        height: Of the input.
-        width: Of the input.
-        k: Taps along an axis; with 0 there is no depthwise convolution.
-        stride: Of the output.
-        dilation: Pixels between two taps.
-    """
-
-    images: int
-    ins: int
-    outs: int
-    height: int
-    width: int
-    k: int
-    stride: int
-    dilation: int
-
-
-class _Ring(NamedTuple):
-    """The rows that a kernel reaches, of all channels, with zeros around them.
-
-    Attributes:
-        reach: Pixels that a kernel reaches beyond its middle.
-        slots: Rows that there is room for, a power of 2; row r is in slot r modulo slots.
-        row: From a row to the next.
-        plane: From a channel to the next.
-        size: Of all channels.
-    """
-
-    reach: int
-    slots: int
-    row: int
-    plane: int
-    size: int
-
-
-@compiled
-def _ring(sizes: Sizes) -> _Ring:
-    reach = sizes.dilation * (sizes.k // 2)
-    slots = 1
-    while slots < 2 * reach + 1:
-        slots *= 2
-    row = (sizes.width + 2 * reach) * LANES
-    return _Ring(reach, slots, row, slots * row, sizes.ins * slots * row)
-
-
-@compiled
-def _out_size(sizes: Sizes) -> tuple[int, int]:
-    return -(-sizes.height // sizes.stride), -(-sizes.width // sizes.stride)
-
-
-@compiled
-def scratch_size(sizes: Sizes) -> int:
-    """How many numbers of scratch a stage needs, forward or backward.
-
-    Args:
-        sizes: What it computes.
-    """
-    _, out_width = _out_size(sizes)
-    line = (sizes.outs + sizes.ins) * out_width + sizes.width
-    return int(2 * _ring(sizes).size + line * LANES)
-
-
-@compiled
-def _mask(images: int, group: int, valid: Any) -> Any:
-    """A vector of ones where a group has an image, and zeros elsewhere."""
-    for lane in range(LANES):
-        valid[lane] = 1.0 if group * LANES + lane < images else 0.0
-    return load(valid, 0)
-
-
-@compiled
-def _clear_margins(ring: Any, at: int, planes: int, rows: int, width: int, reach: int) -> None:
-    """Zeros left and right of every row."""
-    nothing = splat(ring.dtype.type(0))
-    length = width + 2 * reach
-    for row in range(planes * rows):
-        start = at + row * length * LANES
-        for pixel in range(reach):
-            store(ring, start + pixel * LANES, nothing)
-            store(ring, start + (reach + width + pixel) * LANES, nothing)
-
-
-@compiled
-def _clear(ring: Any, at: int, pixels: int) -> None:
-    nothing = splat(ring.dtype.type(0))
-    for pixel in range(pixels):
-        store(ring, at + pixel * LANES, nothing)
-
-
-@compiled
-def _read(
-    x: Any, x_at: int, step: int, mode: int, scale: Any, shift: Any, out: Any, out_at: int,
-    count: int,
-) -> None:  # fmt: skip
-    """Reads a row as a stage sees it, every `step`-th pixel."""
-    if mode == NORMALISED:
-        scales, shifts = splat(scale), splat(shift)
-        for pixel in range(count):
-            value = fma(load(x, x_at + pixel * step * LANES), scales, shifts)
-            store(out, out_at + pixel * LANES, rectified(value))
-    elif mode == RECTIFIED:
-        for pixel in range(count):
-            value = load(x, x_at + pixel * step * LANES)
-            store(out, out_at + pixel * LANES, rectified(value))
-    else:
-        for pixel in range(count):
-            store(out, out_at + pixel * LANES, load(x, x_at + pixel * step * LANES))
 
 
 @compiled
@@ -166,48 +57,23 @@ def _measure(y: Any, y_at: int, count: int, pivot: Any, mask: Any, sums: Any, at
 
 
 @compiled
-def _fill(
-    x: Any, group: int, index: int, mode: int, folded: Any, scratch: Any, at: int, ring: _Ring,
-    sizes: Sizes,
-) -> None:  # fmt: skip
-    """Reads a row of all channels into a ring."""
-    at += (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
-    for c in range(sizes.ins):
-        if 0 <= index < sizes.height:
-            x_at = ((group * sizes.ins + c) * sizes.height + index) * sizes.width * LANES
-            _read(
-                x, x_at, 1, mode, folded[c], folded[sizes.ins + c], scratch, at + c * ring.plane,
-                sizes.width,
-            )  # fmt: skip
-        else:
-            _clear(scratch, at + c * ring.plane, sizes.width)
-
-
-@compiled
-def _locate(rows: Any, at: int, top: int, ring: _Ring, sizes: Sizes) -> None:
-    """Where the rows that a kernel sees begin in a ring."""
-    for tap in range(sizes.k):
-        rows[tap] = at + ((top + tap * sizes.dilation) & (ring.slots - 1)) * ring.row
-
-
-@compiled
 def _see(
     x: Any, group: int, out_row: int, mode: int, folded: Any, kernels: Any, scratch: Any, at: int,
-    seen: int, ring: _Ring, rows: Any, sizes: Sizes,
+    seen: int, ring: Ring, rows: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """Computes what the pointwise convolution reads for a row of the output."""
-    _, out_width = _out_size(sizes)
+    _, out_width = out_size(sizes)
     for c in range(sizes.ins):
         place = seen + c * out_width * LANES
         if sizes.k:
-            _locate(rows, at + c * ring.plane, out_row * sizes.stride - ring.reach, ring, sizes)
+            locate(rows, at + c * ring.plane, out_row * sizes.stride - ring.reach, ring, sizes)
             convolve(
                 sizes.k, scratch, rows, sizes.dilation * LANES, sizes.stride * LANES, kernels,
                 c * sizes.k * sizes.k, scratch, place, out_width,
             )  # fmt: skip
         else:
             x_row = (group * sizes.ins + c) * sizes.height + out_row * sizes.stride
-            _read(
+            read_row(
                 x, x_row * sizes.width * LANES, sizes.stride, mode, folded[c],
                 folded[sizes.ins + c], scratch, place, out_width,
             )  # fmt: skip
@@ -254,21 +120,21 @@ def forward(
         scratch: At least `scratch_size` numbers.
         sizes: What is computed.
     """
-    ring = _ring(sizes)
-    out_height, out_width = _out_size(sizes)
+    ring = ring_of(sizes)
+    out_height, out_width = out_size(sizes)
     # Behind the ring, what the pointwise convolution reads.
     seen, outs = ring.size, sizes.outs
     sums = np.zeros(outs * 2 * LANES, y.dtype)
     pivots, valid = np.zeros(outs, y.dtype), np.zeros(LANES, y.dtype)
     rows = np.zeros(max(sizes.k, 1), np.int64)
-    _clear_margins(scratch, 0, sizes.ins, ring.slots, sizes.width, ring.reach)
+    clear_margins(scratch, 0, sizes.ins, ring.slots, sizes.width, ring.reach)
     y_o = out_height * out_width * LANES
     for group in range(-(-sizes.images // LANES)):
-        mask = _mask(sizes.images, group, valid)
+        mask = valid_lanes(sizes.images, group, valid)
         ready = -ring.reach
         for out_row in range(out_height):
             while sizes.k and ready <= out_row * sizes.stride + ring.reach:
-                _fill(x, group, ready, mode, folded, scratch, 0, ring, sizes)
+                fill(x, group, ready, mode, folded, scratch, 0, ring, sizes)
                 ready += 1
             _see(x, group, out_row, mode, folded, kernels, scratch, 0, seen, ring, rows, sizes)
             y_at = (group * outs * out_height + out_row) * out_width * LANES
@@ -315,8 +181,8 @@ def backward(
         scratch: At least `scratch_size` numbers.
         sizes: What is computed.
     """
-    ring, k, ins, outs = _ring(sizes), sizes.k, sizes.ins, sizes.outs
-    _, out_width = _out_size(sizes)
+    ring, k, ins, outs = ring_of(sizes), sizes.k, sizes.ins, sizes.outs
+    _, out_width = out_size(sizes)
     # Where things are in the scratch: first the gradient of what the pointwise convolution reads,
     # spread as the input is; then that of a row of the output; the input, and what the pointwise
     # convolution reads of it; and a row of the input's gradient.
@@ -328,15 +194,15 @@ def backward(
     of_kernels = np.zeros(ins * k * k * LANES if needs_weights else 0, y.dtype)
     sums, valid = np.zeros(ins * 2 * LANES, y.dtype), np.zeros(LANES, y.dtype)
     rows, flipped = np.zeros(max(k, 1), np.int64), _flipped(kernels, ins, k)
-    _prepare(scratch, ring, sizes)
-    _clear_margins(scratch, inputs, ins, ring.slots, sizes.width, ring.reach)
+    prepare(scratch, ring, sizes)
+    clear_margins(scratch, inputs, ins, ring.slots, sizes.width, ring.reach)
     for group in range(-(-sizes.images // LANES)):
-        mask = _mask(sizes.images, group, valid)
+        mask = valid_lanes(sizes.images, group, valid)
         ready, read = -ring.reach, -ring.reach
         for in_row in range(sizes.height):
             while ready <= in_row + ring.reach:
                 if not 0 <= ready < sizes.height or ready % sizes.stride:
-                    _leave_out(scratch, ready, ring, sizes)
+                    leave_out(scratch, ready, ring, sizes)
                     ready += 1
                     continue
                 _spread(
@@ -344,7 +210,7 @@ def backward(
                 )
                 if needs_weights:
                     while k and read <= ready + ring.reach:
-                        _fill(x, group, read, mode, folded, scratch, inputs, ring, sizes)
+                        fill(x, group, read, mode, folded, scratch, inputs, ring, sizes)
                         read += 1
                     _see(
                         x, group, ready // sizes.stride, mode, folded, kernels, scratch, inputs,
@@ -368,23 +234,6 @@ def backward(
 
 
 @compiled
-def _prepare(scratch: Any, ring: _Ring, sizes: Sizes) -> None:
-    """Zeros wherever no gradient will be put: around the rows, and between spread pixels."""
-    if sizes.stride > 1:
-        _clear(scratch, 0, ring.size // LANES)
-    else:
-        _clear_margins(scratch, 0, sizes.ins, ring.slots, sizes.width, ring.reach)
-
-
-@compiled
-def _leave_out(scratch: Any, index: int, ring: _Ring, sizes: Sizes) -> None:
-    """Zeros in place of a row that no gradient comes from."""
-    at = (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
-    for c in range(sizes.ins):
-        _clear(scratch, c * ring.plane + at, sizes.width)
-
-
-@compiled
 def _flipped(kernels: Any, ins: int, k: int) -> Any:
     """The kernels the other way round, by which gradients go back."""
     flipped = np.zeros(ins * k * k, kernels.dtype)
@@ -397,11 +246,11 @@ def _flipped(kernels: Any, ins: int, k: int) -> Any:
 @compiled
 def _spread(
     d: Any, y: Any, group: int, index: int, coefficients: Any, mask: Any, weights: Any,
-    scratch: Any, d_row: int, ring: _Ring, sizes: Sizes,
+    scratch: Any, d_row: int, ring: Ring, sizes: Sizes,
 ) -> None:  # fmt: skip
     """A row of the gradient of what the pointwise convolution reads, into the ring."""
     outs = sizes.outs
-    out_height, out_width = _out_size(sizes)
+    out_height, out_width = out_size(sizes)
     for c in range(outs):
         row = (group * outs + c) * out_height + index // sizes.stride
         _through_norm(
@@ -418,14 +267,14 @@ def _spread(
 @compiled
 def _add_weights(
     scratch: Any, index: int, d_row: int, inputs: int, seen: int, of_kernels: Any,
-    of_weights: Any, ring: _Ring, rows: Any, sizes: Sizes,
+    of_weights: Any, ring: Ring, rows: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """Adds what a row says of the gradients of kernels and weights."""
-    _, out_width = _out_size(sizes)
+    _, out_width = out_size(sizes)
     at = (index & (ring.slots - 1)) * ring.row + ring.reach * LANES
     if sizes.k:
         for c in range(sizes.ins):
-            _locate(rows, inputs + c * ring.plane, index - ring.reach, ring, sizes)
+            locate(rows, inputs + c * ring.plane, index - ring.reach, ring, sizes)
             correlate(
                 sizes.k, scratch, c * ring.plane + at, scratch, rows, sizes.dilation * LANES,
                 sizes.stride * LANES, of_kernels, c * sizes.k * sizes.k * LANES, out_width,
@@ -439,7 +288,7 @@ def _add_weights(
 @compiled
 def _gather(
     scratch: Any, group: int, in_row: int, flipped: Any, x: Any, mode: int, folded: Any,
-    means: Any, d_x: Any, sums: Any, d_line: int, ring: _Ring, rows: Any, sizes: Sizes,
+    means: Any, d_x: Any, sums: Any, d_line: int, ring: Ring, rows: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """A row of the input's gradient, from the ring to where it belongs."""
     ins, k = sizes.ins, sizes.k
@@ -447,7 +296,7 @@ def _gather(
         found = c * ring.plane
         if k:
             found = d_line
-            _locate(rows, c * ring.plane, in_row - ring.reach, ring, sizes)
+            locate(rows, c * ring.plane, in_row - ring.reach, ring, sizes)
             convolve(
                 k, scratch, rows, sizes.dilation * LANES, LANES, flipped, c * k * k, scratch,
                 d_line, sizes.width,
