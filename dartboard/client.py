@@ -16,6 +16,7 @@ from dartboard.errors import (
     UnexpectedAnswerError,
     WaitTimeoutError,
 )
+from dartboard.keys import KeyCalls, Me, OwnerCalls
 from dartboard.models import (
     AlphaSeries,
     Architecture,
@@ -87,15 +88,22 @@ class Client:
     Args:
         url: The server's address. None: `DARTBOARD_URL`, else the server that `dartboard up` runs
             on this machine, else http://127.0.0.1:8000.
+        key: The key that lets you in. None: `DARTBOARD_API_KEY`, else, for a server on this
+            machine, the key that it keeps for the machine's user under `DARTBOARD_HOME`.
         timeout: Seconds to wait for an answer.
 
     Raises:
-        DartboardError: The address is not one.
+        DartboardError: The address is not one, or the key cannot be one.
     """
 
-    def __init__(self, url: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str | None = None, *, key: str | None = None, timeout: float = 30.0
+    ) -> None:
         """Connects when first asked for something."""
-        self._transport = Transport(url or Settings.read().server_url(), timeout=timeout)
+        settings = Settings.read()
+        url = url or settings.server_url()
+        key = key or settings.key_for(url)
+        self._transport = Transport(url, key=key, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +115,24 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def keys(self) -> KeyCalls:
+        """Calls about keys: `create`, `list`, `revoke`."""
+        return KeyCalls(self._transport)
+
+    @property
+    def owners(self) -> OwnerCalls:
+        """Calls about owners: `list`, `get`, `change`."""
+        return OwnerCalls(self._transport)
+
+    def me(self) -> Me:
+        """Who the client's key lets in, and what it lets them do.
+
+        Raises:
+            KeyRefusedError: There is no key, or it lets nobody in.
+        """
+        return parse_answer(self._transport.get("/v1/me"), Me)
 
     @property
     def url(self) -> str:
@@ -169,6 +195,7 @@ class Client:
         status: str | Sequence[str] = (),
         space: str | None = None,
         name: str | None = None,
+        owner: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
@@ -181,6 +208,7 @@ class Client:
             status: One status or any of several.
             space: The space's kind.
             name: Exactly this name.
+            owner: Only this owner's.
             labels: All of these labels.
             created_after: Created at or after this time.
             created_before: Created before this time.
@@ -190,6 +218,7 @@ class Client:
         params = _filters(
             status, name, labels, created_after, created_before, oldest_first, page_size
         )
+        params["owner"] = owner
         params["space"] = space
         while True:
             page = parse_answer(self._transport.get("/v1/searches", params=params), _Page)
@@ -251,6 +280,7 @@ class Client:
         *,
         status: str | Sequence[str] = (),
         name: str | None = None,
+        owner: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
@@ -262,6 +292,7 @@ class Client:
         Args:
             status: One status or any of several.
             name: Exactly this name.
+            owner: Only this owner's.
             labels: All of these labels.
             created_after: Created at or after this time.
             created_before: Created before this time.
@@ -271,6 +302,7 @@ class Client:
         params = _filters(
             status, name, labels, created_after, created_before, oldest_first, page_size
         )
+        params["owner"] = owner
         while True:
             response = self._transport.get("/v1/trainings", params=params)
             page = parse_answer(response, _TrainingPage)

@@ -122,6 +122,8 @@ class Job(Result):
     """What a search and a training have in common."""
 
     id: UUID
+    owner: str = "local"
+    """Whose it is."""
     name: str
     status: str
     """queued, running, succeeded, failed or cancelled."""
@@ -389,6 +391,7 @@ class WaitingSearch(Result):
     search_id: UUID
     kind: str = "search"
     """Or a training."""
+    owner: str = "local"
     name: str
     priority: int
     position: int
@@ -411,6 +414,7 @@ class RunningSearch(Result):
     search_id: UUID
     kind: str = "search"
     """Or a training."""
+    owner: str = "local"
     name: str
     attempt: int
     started_at: Time | None = None

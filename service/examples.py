@@ -189,6 +189,7 @@ SERIES_CSV: Final = "name,step,value\nvalidation_accuracy,8,0.9263\nvalidation_a
 
 SEARCH: Final[dict[str, Any]] = {
     "id": SEARCH_ID,
+    "owner": "ana",
     "name": "three seeds",
     "status": "queued",
     "reason": None,
@@ -313,6 +314,7 @@ QUEUE: Final = {
         {
             "search_id": TRAINING_ID,
             "kind": "training",
+            "owner": "ana",
             "name": "wide",
             "priority": 0,
             "position": 1,
@@ -324,6 +326,7 @@ QUEUE: Final = {
         {
             "search_id": SEARCH_ID,
             "kind": "search",
+            "owner": "ana",
             "name": "three seeds",
             "attempt": 1,
             "started_at": "2026-01-31T12:00:02.744Z",
@@ -383,6 +386,7 @@ TRAINING_DRY_RUN: Final = TrainingDryRun.of(_TRAINING_SPEC).model_dump(mode="jso
 TRAINING: Final[dict[str, Any]] = {
     **{key: value for key, value in SEARCH.items() if key != "recommended"},
     "id": TRAINING_ID,
+    "owner": "ana",
     "name": "is it any good",
     "spec": _TRAINING_SPEC.model_dump(mode="json"),
     "trials": [{**trial, "search_id": TRAINING_ID} for trial in SEARCH["trials"]],
@@ -486,6 +490,19 @@ def _problem(slug: str, detail: str, *errors: FieldProblem) -> dict[str, Any]:
 
 
 PROBLEMS: Final = {
+    "unauthorized": _problem(
+        "unauthorized",
+        "This takes a key. Send a key as `Authorization: Bearer dbk_...`. `dartboard up` keeps one "
+        "in .dartboard/api-key; an admin makes others with `dartboard keys create`.",
+    ),
+    "forbidden": _problem(
+        "forbidden", "This takes a key with the role member, and yours is viewer."
+    ),
+    "invalid-body": _problem(
+        "invalid-body",
+        "/role: Input should be 'viewer', 'member' or 'admin'",
+        FieldProblem(pointer="/role", message="Input should be 'viewer', 'member' or 'admin'"),
+    ),
     "malformed-json": _problem(
         "malformed-json", "Expecting ',' delimiter: line 1 column 24 (char 23)."
     ),
@@ -495,7 +512,7 @@ PROBLEMS: Final = {
     "conflict": _problem(
         "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled."
     ),
-    "body-too-large": _problem("body-too-large", "A spec has at most 1,048,576 bytes."),
+    "body-too-large": _problem("body-too-large", "A body has at most 1,048,576 bytes."),
     "unsupported-media-type": _problem(
         "unsupported-media-type",
         "The header Content-Type was 'application/x-www-form-urlencoded'; send "

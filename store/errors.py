@@ -53,6 +53,14 @@ class NotRetryableError(StoreError):
     """A trial that cannot be run again; the message says why and what to do instead."""
 
 
+class InvalidKeyError(StoreError):
+    """A key that lets nobody in: unknown, expired or revoked."""
+
+
+class ForbiddenError(StoreError):
+    """The key lets its holder in, but not do this; the message says which role would."""
+
+
 class LeaseLostError(StoreError):
     """The search is no longer leased under this token: its runner must stop without writing."""
 

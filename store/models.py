@@ -19,17 +19,17 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from search_core.spec.algorithm import RelaxationForm
-from store.states import ENDED, TRIAL_COMPLETED, JobKind, SearchStatus, TrialStatus
+from store.states import ENDED, TRIAL_COMPLETED, JobKind, Role, SearchStatus, TrialStatus
 
 SCHEMA_REVISION: Final = "0001"
 """The migration that these models match; a test holds it equal to Alembic's head."""
 
 
-def _one_of(column: str, values: type[JobKind] | type[SearchStatus] | type[TrialStatus]) -> str:
+def _one_of(column: str, values: type[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
@@ -56,8 +56,52 @@ class Base(DeclarativeBase):
         str: Text,
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
         list[dict[str, float | None]]: JSONB,
     }
+
+
+class Owner(Base):
+    """Who searches belong to, and how much of the cluster they may hold.
+
+    `weight` is the owner's part of the cluster where several owners wait. `teams` are the values of
+    the label `team` whose searches the owner sees. A quota that is null does not limit.
+    """
+
+    __tablename__ = "owners"
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight_positive"),
+        CheckConstraint("max_running >= 0 AND max_gpus >= 0", name="quotas_sane"),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    weight: Mapped[float] = mapped_column(Float, server_default="1")
+    max_running: Mapped[int | None]
+    max_gpus: Mapped[float | None] = mapped_column(Float)
+    teams: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Key(Base):
+    """What lets a program in as an owner: the SHA-256 digest of a secret that is shown once."""
+
+    __tablename__ = "keys"
+    __table_args__ = (
+        CheckConstraint(_one_of("role", Role), name="role_known"),
+        UniqueConstraint("digest"),
+        Index("ix_keys_owner", "owner"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    owner: Mapped[str] = mapped_column(ForeignKey("owners.name"))
+    role: Mapped[str]
+    name: Mapped[str] = mapped_column(server_default="")
+    digest: Mapped[bytes]
+    prefix: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class Search(Base):
@@ -93,11 +137,13 @@ class Search(Base):
             postgresql_where=text("status = 'running'"),
         ),
         Index("ix_searches_status_id", "status", "id"),
+        Index("ix_searches_owner_id", "owner", "id"),
         Index("ix_searches_labels", "labels", postgresql_using="gin"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     kind: Mapped[str] = mapped_column(server_default=JobKind.SEARCH)
+    owner: Mapped[str] = mapped_column(ForeignKey("owners.name"))
     name: Mapped[str]
     status: Mapped[str] = mapped_column(server_default=SearchStatus.QUEUED)
     reason: Mapped[str | None]

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store import leases
+from store import access, leases
+from store.access import Principal
 from store.leases import Capacity, Node
 from store.models import Dispatcher, Search
 from store.states import SearchStatus
@@ -93,35 +94,38 @@ def largest_memory(session: Session) -> float | None:
     return max(known) if known and len(known) == len(memories) else None
 
 
-def overview(session: Session, *, limit: int = 100) -> Overview:
-    """The queue now, with at most `limit` waiting and `limit` running searches."""
+def overview(session: Session, *, seen_by: Principal | None = None, limit: int = 100) -> Overview:
+    """The queue now.
+
+    Args:
+        session: The caller's session.
+        seen_by: Only searches that they see are listed; None lists all. Counts, places and the
+            cluster are everybody's.
+        limit: Most waiting and most running searches to list.
+    """
     counts = dict.fromkeys(SearchStatus, 0)
     for status, count in session.execute(
         select(Search.status, func.count()).group_by(Search.status)
     ):
         counts[SearchStatus(status)] = count
+    seen = true() if seen_by is None else access.sees(seen_by)
     queued = session.scalars(
         select(Search)
-        .where(Search.status == SearchStatus.QUEUED)
+        .where(Search.status == SearchStatus.QUEUED, seen)
         .order_by(Search.priority.desc(), Search.queued_at, Search.id)
         .limit(limit)
     ).all()
     running = session.scalars(
         select(Search)
-        .where(Search.status == SearchStatus.RUNNING)
+        .where(Search.status == SearchStatus.RUNNING, seen)
         .order_by(Search.started_at)
         .limit(limit)
     ).all()
     cluster = _see(session)
-    waiting = []
-    num_ahead = 0
-    for position, search in enumerate(queued, start=1):
-        waiting.append(Waiting(search, position, cluster.why(search, position, num_ahead)))
-        # A search that no node can hold keeps nobody waiting.
-        num_ahead += cluster.could_hold(search)
+    places = waiting_of(session, queued)
     return Overview(
         counts,
-        waiting,
+        [places[search.id] for search in queued],
         running,
         cluster.dispatchers,
         cluster.capacity,

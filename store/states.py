@@ -1,7 +1,18 @@
-"""The kinds and states of searches and trials, why they change, and which changes are legal."""
+"""Roles of keys; kinds and states of searches and trials, and which changes are legal, and why."""
 
 from enum import StrEnum
 from typing import Final
+
+
+class Role(StrEnum):
+    """What a key lets its holder do."""
+
+    VIEWER = "viewer"
+    """Look at what its owner sees."""
+    MEMBER = "member"
+    """Submit as its owner, and steer what its owner sees."""
+    ADMIN = "admin"
+    """See and steer everything; make keys for anybody; set weights and quotas."""
 
 
 class JobKind(StrEnum):

@@ -67,6 +67,7 @@ def list_searches(
     ] = None,
     space: Annotated[str | None, typer.Option(help="Only of this kind of space.")] = None,
     name: Annotated[str | None, typer.Option(help="Only with exactly this name.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Only with this label. Repeatable: all of them."),
@@ -99,6 +100,7 @@ def list_searches(
             status=status or (),
             space=space,
             name=name,
+            owner=owner,
             labels=parse_labels(label or ()),
             created_after=created_after,
             created_before=created_before,

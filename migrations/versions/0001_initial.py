@@ -1,4 +1,4 @@
-"""Create searches, trials, metrics, alphas, events, architectures and dispatchers."""
+"""Create owners, keys, searches, trials, metrics, alphas, events, architectures and dispatchers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -43,10 +43,61 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dispatchers")),
     )
+    owners = op.create_table(
+        "owners",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("weight", sa.Float(), server_default="1", nullable=False),
+        sa.Column("max_running", sa.Integer(), nullable=True),
+        sa.Column("max_gpus", sa.Float(), nullable=True),
+        sa.Column(
+            "teams",
+            postgresql.ARRAY(sa.Text()),
+            server_default=sa.text("'{}'::text[]"),
+            nullable=False,
+        ),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("weight > 0", name=op.f("ck_owners_weight_positive")),
+        sa.CheckConstraint(
+            "max_running >= 0 AND max_gpus >= 0", name=op.f("ck_owners_quotas_sane")
+        ),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_owners")),
+    )
+    op.bulk_insert(owners, [{"name": "local"}])
+    op.create_table(
+        "keys",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), server_default="", nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "role IN ('viewer', 'member', 'admin')", name=op.f("ck_keys_role_known")
+        ),
+        sa.ForeignKeyConstraint(["owner"], ["owners.name"], name=op.f("fk_keys_owner")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_keys")),
+        sa.UniqueConstraint("digest", name=op.f("uq_keys_digest")),
+    )
+    op.create_index("ix_keys_owner", "keys", ["owner"], unique=False)
     op.create_table(
         "searches",
         sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
         sa.Column("kind", sa.Text(), server_default="search", nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), server_default="queued", nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -101,6 +152,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["recommended_hash"], ["architectures.hash"], name=op.f("fk_searches_recommended_hash")
         ),
+        sa.ForeignKeyConstraint(["owner"], ["owners.name"], name=op.f("fk_searches_owner")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_searches")),
     )
     op.create_index(
@@ -120,6 +172,7 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("status = 'queued'"),
     )
+    op.create_index("ix_searches_owner_id", "searches", ["owner", "id"], unique=False)
     op.create_index("ix_searches_status_id", "searches", ["status", "id"], unique=False)
     op.create_table(
         "events",
@@ -233,6 +286,7 @@ def downgrade() -> None:
     op.drop_table("trials")
     op.drop_table("events")
     op.drop_index("ix_searches_status_id", table_name="searches")
+    op.drop_index("ix_searches_owner_id", table_name="searches")
     op.drop_index(
         "ix_searches_queue", table_name="searches", postgresql_where=sa.text("status = 'queued'")
     )
@@ -241,5 +295,8 @@ def downgrade() -> None:
     )
     op.drop_index("ix_searches_labels", table_name="searches", postgresql_using="gin")
     op.drop_table("searches")
+    op.drop_index("ix_keys_owner", table_name="keys")
+    op.drop_table("keys")
+    op.drop_table("owners")
     op.drop_table("dispatchers")
     op.drop_table("architectures")

@@ -29,6 +29,8 @@ class JobAnswer(Answer):
 
     id: UUID
     """Its id, a UUIDv7: ids sort by age."""
+    owner: str
+    """Whose it is."""
     name: str
     """For people; need not be unique."""
     status: SearchStatus
@@ -72,6 +74,7 @@ class JobAnswer(Answer):
         """The fields of an answer; a kind that has more of them adds its own."""
         return {
             "id": search.id,
+            "owner": search.owner,
             "name": search.name,
             "status": SearchStatus(search.status),
             "reason": None if search.reason is None else Reason(search.reason),

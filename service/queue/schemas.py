@@ -17,6 +17,8 @@ class QueuedSearch(Answer):
     """The search, or the training."""
     kind: JobKind
     """Which of the two it is."""
+    owner: str
+    """Whose it is."""
     name: str
     """Its name."""
     priority: int
@@ -35,6 +37,7 @@ class QueuedSearch(Answer):
         return cls(
             search_id=search.id,
             kind=JobKind(search.kind),
+            owner=search.owner,
             name=search.name,
             priority=search.priority,
             position=waiting.position,
@@ -63,6 +66,8 @@ class RunningSearch(Answer):
     """The search, or the training."""
     kind: JobKind
     """Which of the two it is."""
+    owner: str
+    """Whose it is."""
     name: str
     """Its name."""
     attempt: int
@@ -85,6 +90,7 @@ class RunningSearch(Answer):
         return cls(
             search_id=search.id,
             kind=JobKind(search.kind),
+            owner=search.owner,
             name=search.name,
             attempt=search.attempt,
             started_at=search.started_at,

@@ -23,6 +23,7 @@ from store.leases import Capacity, Lease, Node
 from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
 from store.states import Reason
+from tests.conftest import KEY
 
 CAPACITY = Capacity((Node(cpus=2),))
 
@@ -169,9 +170,10 @@ def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """The API; `DARTBOARD_URL` names it."""
+    """The API; `DARTBOARD_URL` names it, and `DARTBOARD_API_KEY` lets in."""
     served = Served(database_url)
     monkeypatch.setenv("DARTBOARD_URL", served.url)
+    monkeypatch.setenv("DARTBOARD_API_KEY", KEY)
     yield served
     served.stop()
 
