@@ -126,7 +126,7 @@ class Job(Result):
     """Whose it is."""
     name: str
     status: str
-    """queued, running, succeeded, failed or cancelled."""
+    """queued, running, paused, succeeded, failed or cancelled."""
     reason: str | None = None
     """Why it ended, or why it went back to the queue."""
     message: str = ""
@@ -140,6 +140,12 @@ class Job(Result):
     started_at: Time | None = None
     ended_at: Time | None = None
     cancel_requested_at: Time | None = None
+    pause_requested_at: Time | None = None
+    """Only until it is paused."""
+    preempt_requested_at: Time | None = None
+    """Only until it has made room for another."""
+    ran_seconds: float = 0.0
+    """How long its attempts ran, without the one that runs now."""
     waiting: Waiting | None = None
     """Only while it is queued."""
     counts: TrialCounts | None = None

@@ -98,6 +98,14 @@ class Transport:
         """
         return self._send("PATCH", path, json, None)
 
+    def delete(self, path: str) -> httpx2.Response:
+        """DELETEs a resource, once.
+
+        Raises:
+            DartboardError: The server refused, or there is none.
+        """
+        return self._send("DELETE", path, None, None)
+
     def _send(
         self, method: str, path: str, json: object | None, params: Params | None
     ) -> httpx2.Response:

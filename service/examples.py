@@ -202,6 +202,9 @@ SEARCH: Final[dict[str, Any]] = {
     "started_at": None,
     "ended_at": None,
     "cancel_requested_at": None,
+    "pause_requested_at": None,
+    "preempt_requested_at": None,
+    "ran_seconds": 0.0,
     "waiting": {"position": 2, "why": "1 is ahead of it"},
     "counts": {"total": 1, "completed": 0, "failed": 0, "pending": 1},
     "trials": [
@@ -218,25 +221,6 @@ SEARCH: Final[dict[str, Any]] = {
     "recommended": None,
 }
 SEARCH_PAGE: Final = {"items": [SEARCH], "next_cursor": "AZedPG9eejGcU18vDB2OSw"}
-CANCELLED: Final = {
-    **SEARCH,
-    "status": "cancelled",
-    "reason": "cancelled_by_user",
-    "message": "Cancelled before it started.",
-    "ended_at": "2026-01-31T12:00:09.007Z",
-    "cancel_requested_at": "2026-01-31T12:00:09.005Z",
-    "waiting": None,
-    "counts": {"total": 1, "completed": 0, "failed": 1, "pending": 0},
-    "trials": [
-        {
-            **SEARCH["trials"][0],
-            "status": "cancelled",
-            "reason": "cancelled_by_user",
-            "message": "Cancelled before it started.",
-            "ended_at": "2026-01-31T12:00:09.007Z",
-        }
-    ],
-}
 _VALID: Final = SearchSpec.model_validate(_SPEC)
 DRY_RUN: Final = DryRun.of(_VALID, SpaceSize.of(_VALID)).model_dump(mode="json")
 
@@ -432,22 +416,6 @@ TRAINED: Final[dict[str, Any]] = {
     ],
 }
 TRAINING_PAGE: Final = {"items": [TRAINED], "next_cursor": None}
-TRAINING_CANCELLED: Final = {
-    **TRAINING,
-    **{
-        key: CANCELLED[key]
-        for key in (
-            "status",
-            "reason",
-            "message",
-            "ended_at",
-            "cancel_requested_at",
-            "waiting",
-            "counts",
-        )
-    },
-    "trials": [{**trial, "search_id": TRAINING_ID} for trial in CANCELLED["trials"]],
-}
 
 PRESET_LIST: Final = PresetList.complete().model_dump(mode="json")
 

@@ -106,6 +106,7 @@ def claim(
     search.lease_token = token
     search.lease_expires_at = now + duration
     search.leased_by = holder
+    search.claimed_at = now
     search.started_at = search.started_at or now
     search.attempt += 1
     search.not_before = None
@@ -161,11 +162,27 @@ def has_room(capacity: Capacity, held: Sequence[Node], wanted: Node) -> bool:
     return any(wanted.cpus <= cpus and wanted.gpus <= gpus for cpus, gpus in free)
 
 
-def renew(session: Session, lease: Lease, *, duration: timedelta) -> bool:
+@dataclass(frozen=True)
+class Orders:
+    """What the holder of a lease is to do.
+
+    Attributes:
+        cancel: End the search at once: its user asked for it.
+        halt: Complete the epochs that run, then let go: its user, or a search of a higher
+            priority, asked for that.
+        seconds_left: Until the time limit is reached; None without one.
+    """
+
+    cancel: bool
+    halt: bool
+    seconds_left: float | None
+
+
+def renew(session: Session, lease: Lease, *, duration: timedelta) -> Orders:
     """Keeps a lease for another `duration` from now.
 
     Returns:
-        Whether its user has asked to cancel the search.
+        What its holder is to do now.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -174,12 +191,19 @@ def renew(session: Session, lease: Lease, *, duration: timedelta) -> bool:
         update(Search)
         .where(Search.id == lease.search_id, Search.lease_token == lease.token)
         .values(lease_expires_at=func.clock_timestamp() + duration)
-        .returning(Search.cancel_requested_at)
+        .returning(
+            Search.cancel_requested_at.is_not(None),
+            or_(Search.pause_requested_at.is_not(None), Search.preempt_requested_at.is_not(None)),
+            Search.time_limit
+            - Search.ran_seconds
+            - func.extract("epoch", func.clock_timestamp() - Search.claimed_at),
+        )
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         raise LeaseLostError(f"search {lease.search_id} is no longer leased to this runner")
-    return row[0] is not None
+    cancel, halt, left = row
+    return Orders(cancel, halt, None if left is None else float(left))
 
 
 def guard(session: Session, lease: Lease) -> Search:
@@ -266,6 +290,15 @@ def _take_back(
             message="Cancelled while it ran.",
         )
         return SearchStatus.CANCELLED
+    if search.pause_requested_at is not None:
+        lifecycle.transition(
+            session,
+            search,
+            SearchStatus.PAUSED,
+            reason=Reason.PAUSED_BY_USER,
+            message=f"Paused while it ran. {message}",
+        )
+        return SearchStatus.PAUSED
     if reason not in UNCOUNTED:
         search.failures += 1
     if search.failures > max_failures:

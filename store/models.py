@@ -105,7 +105,11 @@ class Key(Base):
 
 
 class Search(Base):
-    """A submitted search or training: its spec, where it is in its life, and who leases it."""
+    """A submitted search or training: its spec, where it is in its life, and who leases it.
+
+    `claimed_at` is when its present attempt began, `ran_seconds` how long those before it ran, and
+    `time_limit` the most seconds for all.
+    """
 
     __tablename__ = "searches"
     __table_args__ = (
@@ -116,9 +120,15 @@ class Search(Base):
         CheckConstraint(_one_of("status", SearchStatus), name="status_known"),
         CheckConstraint(
             "(status = 'running') = (lease_token IS NOT NULL)"
-            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)"
+            " AND (lease_token IS NULL) = (claimed_at IS NULL)",
             name="leased_while_running",
         ),
+        CheckConstraint(
+            "status = 'running' OR pause_requested_at IS NULL AND preempt_requested_at IS NULL",
+            name="asked_to_stop_while_running",
+        ),
+        CheckConstraint("time_limit > 0", name="time_limit_positive"),
         CheckConstraint(
             f"({_ENDED_SQL}) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name="ended_with_reason",
@@ -160,6 +170,12 @@ class Search(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    pause_requested_at: Mapped[datetime | None]
+    preempt_requested_at: Mapped[datetime | None]
+    preemptible: Mapped[bool] = mapped_column(server_default=text("false"))
+    time_limit: Mapped[float | None] = mapped_column(Float)
+    claimed_at: Mapped[datetime | None]
+    ran_seconds: Mapped[float] = mapped_column(Float, server_default="0")
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
     lease_token: Mapped[UUID | None]
@@ -168,6 +184,28 @@ class Search(Base):
     last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
     recommended_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
     recommendation: Mapped[str] = mapped_column(server_default="")
+
+
+class DeletedSearch(Base):
+    """A search or training that its user deleted, until its files are gone and for a while after.
+
+    A repeated request sees that it was done, and a dispatcher that there are files to remove.
+    """
+
+    __tablename__ = "deleted_searches"
+    __table_args__ = (
+        Index(
+            "ix_deleted_searches_files",
+            "deleted_at",
+            postgresql_where=text("files_removed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    owner: Mapped[str]
+    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    files_removed_at: Mapped[datetime | None]
 
 
 class Trial(Base):

@@ -410,6 +410,51 @@ def finish(session: Session, lease: Lease) -> SearchStatus | None:
     return status
 
 
+def halted(session: Session, lease: Lease) -> SearchStatus | None:
+    """Lets go of a search whose trials have stopped between two epochs, because that was asked.
+
+    Returns:
+        `paused`, or `queued` when it makes room for another; `cancelled` when that was asked
+        meanwhile; None when nothing of that kind is asked any more, and it goes on.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    search = leases.guard(session, lease)
+    if search.cancel_requested_at is not None:
+        cancelled(session, lease)
+        return SearchStatus.CANCELLED
+    if search.pause_requested_at is not None:
+        status, reason = SearchStatus.PAUSED, Reason.PAUSED_BY_USER
+        message = "Paused after the epochs that ran; resume it to go on from there."
+    elif search.preempt_requested_at is not None:
+        status, reason = SearchStatus.QUEUED, Reason.PREEMPTED
+        message = "Made room for one of a higher priority; it goes on from its last checkpoints."
+    else:
+        return None
+    lifecycle.transition(session, search, status, reason=reason, message=message)
+    return status
+
+
+def time_is_up(session: Session, lease: Lease) -> SearchStatus:
+    """Ends a search that ran for as long as its spec lets it: what has not finished fails.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    search = leases.guard(session, lease)
+    message = (
+        f"It had not finished when the {search.kind} had run for its time limit of "
+        f"{search.time_limit:g} s. Retry it, and it goes on from its last checkpoint with the "
+        "limit anew; or submit it with a larger time_limit."
+    )
+    for trial in open_trials(session, lease):
+        trial_failed(session, lease, trial.id, reason=Reason.TIME_LIMIT, message=message)
+    status = finish(session, lease)
+    assert status is not None
+    return status
+
+
 def cancelled(session: Session, lease: Lease) -> None:
     """Ends a running search whose user asked for it.
 

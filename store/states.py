@@ -31,6 +31,8 @@ class SearchStatus(StrEnum):
     """Waits for a dispatcher's claim."""
     RUNNING = "running"
     """Leased by one runner."""
+    PAUSED = "paused"
+    """Holds nothing until its user resumes it; goes on from its checkpoints then."""
     SUCCEEDED = "succeeded"
     """At least one trial came to its result and none is left to run."""
     FAILED = "failed"
@@ -65,6 +67,14 @@ class Reason(StrEnum):
     """Of a trial: weaker than others were after as many epochs."""
     CANCELLED_BY_USER = "cancelled_by_user"
     """A cancel request."""
+    PAUSED_BY_USER = "paused_by_user"
+    """A pause request."""
+    RESUMED = "resumed"
+    """Its user asked to go on."""
+    PREEMPTED = "preempted"
+    """Made room for a search of a higher priority."""
+    TIME_LIMIT = "time_limit"
+    """Ran for as long as its spec lets it."""
     INVALID_INPUT = "invalid_input"
     """The spec passed validation but cannot run; not retried."""
     DATA_NOT_FOUND = "data_not_found"
@@ -80,7 +90,7 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "lease_expired"
     """The runner was not heard of for a whole lease."""
     RETRIED = "retried"
-    """Its user asked to run a failed trial again."""
+    """Its user asked to run what did not finish again."""
     SHUTDOWN = "shutdown"
     """The dispatcher was asked to stop; the search goes on with the next one."""
     NO_CLUSTER = "no_cluster"
@@ -94,26 +104,32 @@ class Reason(StrEnum):
 
 
 SEARCH_TRANSITIONS: Final[dict[SearchStatus, frozenset[SearchStatus]]] = {
-    SearchStatus.QUEUED: frozenset({SearchStatus.RUNNING, SearchStatus.CANCELLED}),
+    SearchStatus.QUEUED: frozenset(
+        {SearchStatus.RUNNING, SearchStatus.PAUSED, SearchStatus.CANCELLED}
+    ),
     SearchStatus.RUNNING: frozenset(
         {
             SearchStatus.QUEUED,
+            SearchStatus.PAUSED,
             SearchStatus.SUCCEEDED,
             SearchStatus.FAILED,
             SearchStatus.CANCELLED,
         }
     ),
-    # By running a failed trial again.
+    SearchStatus.PAUSED: frozenset({SearchStatus.QUEUED, SearchStatus.CANCELLED}),
+    # By running what did not finish again.
     SearchStatus.SUCCEEDED: frozenset({SearchStatus.QUEUED}),
     SearchStatus.FAILED: frozenset({SearchStatus.QUEUED}),
-    SearchStatus.CANCELLED: frozenset(),
+    SearchStatus.CANCELLED: frozenset({SearchStatus.QUEUED}),
 }
 """From each status, the ones that may follow."""
 
 ENDED: Final = frozenset({SearchStatus.SUCCEEDED, SearchStatus.FAILED, SearchStatus.CANCELLED})
 """The statuses that a search keeps by itself: nothing runs or waits to."""
 
-UNCOUNTED: Final = frozenset({Reason.SHUTDOWN, Reason.NO_CLUSTER, Reason.RUNNER_NOT_STARTED})
+UNCOUNTED: Final = frozenset(
+    {Reason.SHUTDOWN, Reason.NO_CLUSTER, Reason.RUNNER_NOT_STARTED, Reason.PREEMPTED}
+)
 """Returns to the queue that are not the search's doing, and never make it fail."""
 
 TRIAL_COMPLETED: Final = frozenset({TrialStatus.SUCCEEDED, TrialStatus.STOPPED})

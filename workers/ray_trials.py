@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,13 @@ class RayTrials:
         self._results = results
         self._max_failures = max_failures
 
-    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
+    def run(
+        self,
+        plans: TrialPlans,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        halt: threading.Event,
+    ) -> None:
         """Runs the trials side by side as the cluster has room; see `TrialExecutor.run`.
 
         Early stopping is a scheduler of Tune's, `workers.asha.Asha`.
@@ -61,19 +68,21 @@ class RayTrials:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(plans.num_open, _MOST_PENDING))
         self._connect()
         errors = _Errors()
+        halting = _Halting(halt)
         tuner = tune.Tuner(
             TrialTrainable,
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,
-                search_alg=_Planner(plans, errors),
+                search_alg=_Planner(plans, errors, halt),
                 num_samples=plans.num_open,
                 scheduler=stopping,
             ),
             run_config=tune.RunConfig(
                 storage_path=str(self._results.parent),
                 name=self._results.name,
-                callbacks=[_Recorder(sink, stopping, errors)],
+                callbacks=[_Recorder(sink, stopping, errors, halting)],
+                stop=halting,
                 # The trials keep their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=self._max_failures),
@@ -127,8 +136,9 @@ class _Planner(Searcher):
     can run at once: one that waits for room would be drawn too early.
     """
 
-    def __init__(self, plans: TrialPlans, errors: _Errors) -> None:
+    def __init__(self, plans: TrialPlans, errors: _Errors, halt: threading.Event) -> None:
         super().__init__()
+        self._halt = halt
         self._plans = plans
         self._errors = errors
         self._live: set[str] = set()
@@ -136,6 +146,8 @@ class _Planner(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What Tune's next trial runs; `FINISHED` after the last, None for not now."""
+        if self._halt.is_set():
+            return Searcher.FINISHED  # type: ignore[no-any-return]
         if len(self._live) >= self._most_live:
             return None
         with self._errors.kept():
@@ -162,6 +174,35 @@ class _Planner(Searcher):
         return (object, ())
 
 
+class _Halting(tune.Stopper):
+    """Stops Tune's trials between two epochs once it is asked to.
+
+    Attributes:
+        running: Tune's trials that train now.
+        stopped: Those that were stopped so, and have not ended by themselves.
+    """
+
+    def __init__(self, halt: threading.Event) -> None:
+        self._halt = halt
+        self.running: set[str] = set()
+        self.stopped: set[str] = set()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial goes no further than what it has just reported."""
+        if not self._halt.is_set() or result.get(DONE):
+            return False
+        self.stopped.add(trial_id)
+        return True
+
+    def stop_all(self) -> bool:
+        """Whether also those that wait for room are given up: once none is within an epoch."""
+        return self._halt.is_set() and not self.running
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        # As of the recorder.
+        return (object, ())
+
+
 class _Recorder(tune.Callback):
     """Hands on what the trials report: the single writer of a search.
 
@@ -169,7 +210,14 @@ class _Recorder(tune.Callback):
     and started again says once more how; that is no news.
     """
 
-    def __init__(self, sink: TrialSink, stopping: EarlyStopping | None, errors: _Errors) -> None:
+    def __init__(
+        self,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        errors: _Errors,
+        halting: _Halting,
+    ) -> None:
+        self._halting = halting
         self._sink = sink
         self._stopping = stopping
         self._errors = errors
@@ -183,6 +231,7 @@ class _Recorder(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
+        self._halting.running.add(trial.trial_id)
         with self._errors.kept():
             for trial_id in self._open(trial):
                 self._sink.starting(trial_id)
@@ -195,10 +244,13 @@ class _Recorder(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
+        is_halted = trial.trial_id in self._halting.stopped
         with self._errors.kept():
             for trial_id in self._open(trial):
                 if news := result["trials"].get(str(trial_id)):
-                    self._record(trial_id, news, done=result[DONE])
+                    self._record(trial_id, news, done=result[DONE] and not is_halted)
+        if result[DONE]:
+            self._halting.running.discard(trial.trial_id)
 
     def _record(self, trial_id: UUID, news: dict[str, Any], *, done: bool) -> None:
         if started := news.get("started"):
@@ -225,6 +277,7 @@ class _Recorder(tune.Callback):
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
+        self._halting.running.discard(trial.trial_id)
         failure = _explain_crash(trial)
         with self._errors.kept():
             for trial_id in self._open(trial):
@@ -235,6 +288,7 @@ class _Recorder(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
+        self._halting.running.discard(trial.trial_id)
         failure = _explain_crash(trial)
         with self._errors.kept():
             for trial_id in self._open(trial):

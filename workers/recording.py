@@ -127,6 +127,10 @@ class StoreSink:
         """All epochs that the store has, in the order in which they were recorded."""
         return self._write(lambda session: recording.recorded_epochs(session, self._lease))
 
+    def halted(self) -> SearchStatus | None:
+        """See `store.recording.halted`."""
+        return self._write(lambda session: recording.halted(session, self._lease))
+
     def finish(self) -> SearchStatus | None:
         """Ends the search if all of its trials have ended; None if one was queued again."""
         return self._write(lambda session: recording.finish(session, self._lease))

@@ -99,6 +99,12 @@ class RetrainingSpec(SpecModel):
     """What each occupies."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher goes first in the queue."""
+    preemptible: bool = False
+    """Whether others of a higher priority may take its place: it waits again then, with its
+    checkpoints."""
+    time_limit: float | None = Field(default=None, gt=0, le=31_536_000)
+    """Seconds that it may run, all attempts together; without a limit if null. Waiting does not
+    count. What has not finished by then fails."""
     labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=32)
     """For finding trainings again."""
 

@@ -157,6 +157,7 @@ def test_the_queue_shows_who_waits_and_who_runs(api: Api, worker: Worker) -> Non
     assert queue["counts"] == {
         "queued": 1,
         "running": 1,
+        "paused": 0,
         "succeeded": 0,
         "failed": 0,
         "cancelled": 0,

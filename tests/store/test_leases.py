@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from store import leases, lifecycle, searches
+from store import leases, searches, verbs
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
 from store.sessions import transaction
@@ -137,11 +137,12 @@ def test_renewing_says_whether_the_user_wants_it_cancelled(
     lease = claim()
     assert lease is not None
     with transaction(engine) as session:
-        assert leases.renew(session, lease, duration=MINUTE) is False
+        orders = leases.renew(session, lease, duration=MINUTE)
+        assert (orders.cancel, orders.halt, orders.seconds_left) == (False, False, None)
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     with transaction(engine) as session:
-        assert leases.renew(session, lease, duration=MINUTE) is True
+        assert leases.renew(session, lease, duration=MINUTE).cancel
 
 
 def test_a_stale_token_opens_nothing(engine: Engine, submit: Submit, claim: Claim) -> None:
@@ -221,7 +222,7 @@ def test_a_lost_search_that_was_to_be_cancelled_is_cancelled(
     lease = claim()
     assert lease is not None
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
         leases.renew(session, lease, duration=timedelta(0))
     with transaction(engine) as session:
         leases.expire(session, max_failures=3)
