@@ -85,7 +85,7 @@ def test_a_failed_point_is_shown_and_retried(
     shown = dartboard("show", search.id).out
     assert "2: 1 completed, 1 failed" in shown
     assert "learning_rate=0.25" in shown
-    assert f"dartboard retry {first.id}" in " ".join(shown.split())
+    assert f"dartboard retry --trial {first.id}" in " ".join(shown.split())
     assert "Trial 1 (seed 0, learning_rate=0.25): validation accuracy" in shown
 
     said = dartboard("retry", "--trial", first.id)
