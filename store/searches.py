@@ -70,6 +70,7 @@ def submit(session: Session, spec: JobSpec) -> Search:
         labels=dict(spec.labels),
         trial_cpus=spec.resources.cpus,
         trial_gpus=spec.resources.gpus,
+        trial_custom=dict(spec.resources.custom),
         status=SearchStatus.QUEUED,
     )
     session.add(search)

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import DONE
@@ -19,8 +20,11 @@ from ray.tune.search import Searcher
 
 from search_core.genotype import parse
 from store.jobs import JobSpec, kind_of
+from store.room import Node, num_places
 from store.states import Reason
+from workers.capacity import living_nodes, to_node
 from workers.failures import Failure, explain, out_of_memory
+from workers.ray_nodes import Patience, is_lost
 from workers.reports import from_report
 from workers.trainable import TrialTrainable, to_config
 from workers.trials import EarlyStopping, ExecutorError, TrialPlans, TrialSink
@@ -35,12 +39,24 @@ class RayTrials:
         address: The head's address.
         results: Folder for what Tune itself writes.
         max_failures: Crashes of one trial's process that are retried.
+        node_losses: Losses of a trial's node in a row that are no crashes.
+        patience: Seconds for which no node may be large enough for a trial.
     """
 
-    def __init__(self, address: str, results: Path, *, max_failures: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        results: Path,
+        *,
+        max_failures: int,
+        node_losses: int,
+        patience: float,
+    ) -> None:
         self._address = address
         self._results = results
         self._max_failures = max_failures
+        self._node_losses = node_losses
+        self._patience = patience
 
     def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
         """Runs the trials side by side as the cluster has room; see `TrialExecutor.run`.
@@ -73,7 +89,10 @@ class RayTrials:
             run_config=tune.RunConfig(
                 storage_path=str(self._results.parent),
                 name=self._results.name,
-                callbacks=[_Recorder(sink, stopping, errors)],
+                callbacks=[
+                    _Recorder(sink, stopping, errors, node_losses=self._node_losses),
+                    _NodeWatch(Patience(self._patience), errors),
+                ],
                 # The trials keep their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=self._max_failures),
@@ -167,13 +186,28 @@ class _Recorder(tune.Callback):
 
     One of Tune's trials may be a stack of ours. Of those that have ended, a process that is lost
     and started again says once more how; that is no news.
+
+    Tune counts the loss of a node as one of the failures that a trial may have. Here it counts only
+    where the trial has lost more nodes in a row than any cluster loses by itself.
     """
 
-    def __init__(self, sink: TrialSink, stopping: EarlyStopping | None, errors: _Errors) -> None:
+    def __init__(
+        self,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        errors: _Errors,
+        *,
+        node_losses: int,
+    ) -> None:
         self._sink = sink
         self._stopping = stopping
         self._errors = errors
+        self._node_losses = node_losses
         self._ended: set[UUID] = set()
+        self._nodes: dict[str, str] = {}
+        """Ray's id of the node of each of Tune's trials, once it has said where it is."""
+        self._lost: Counter[str] = Counter()
+        """Nodes that each of Tune's trials has lost since it last completed an epoch."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # Tune pickles its settings for a resuming of its own. A search is resumed by a new Tune run
@@ -183,6 +217,7 @@ class _Recorder(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
+        self._nodes.pop(trial.trial_id, None)
         with self._errors.kept():
             for trial_id in self._open(trial):
                 self._sink.starting(trial_id)
@@ -195,9 +230,13 @@ class _Recorder(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
+        if "ray_node" in result:
+            self._nodes[trial.trial_id] = result["ray_node"]
         with self._errors.kept():
             for trial_id in self._open(trial):
                 if news := result["trials"].get(str(trial_id)):
+                    if "started" not in news:
+                        self._lost[trial.trial_id] = 0
                     self._record(trial_id, news, done=result[DONE])
 
     def _record(self, trial_id: UUID, news: dict[str, Any], *, done: bool) -> None:
@@ -225,34 +264,73 @@ class _Recorder(tune.Callback):
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        failure = _explain_crash(trial)
+        failure = self._why(trial)
+        if self._is_forgiven(trial, failure):
+            trial.max_failures += 1
         with self._errors.kept():
             for trial_id in self._open(trial):
                 self._sink.interrupted(
-                    trial_id, f"It goes on from its checkpoint after: {failure.message}"
+                    trial_id,
+                    failure.reason,
+                    f"It goes on from its checkpoint after: {failure.message}",
                 )
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        failure = _explain_crash(trial)
+        failure = self._why(trial)
         with self._errors.kept():
+            if self._is_forgiven(trial, failure):
+                # Tune has given the trial up, since it had crashed as often as it may before.
+                raise ExecutorError(
+                    "The node of a trial was lost, which had crashed before", Reason.NODE_LOST
+                )
             for trial_id in self._open(trial):
                 self._sink.failed(trial_id, failure.reason, failure.message)
                 self._ended.add(trial_id)
 
+    def _why(self, trial: TuneTrial) -> Failure:
+        failure = _explain_crash(trial)
+        if failure.reason is not Reason.TRIAL_CRASHED or not failure.process_lost:
+            return failure
+        if not is_lost(self._nodes.get(trial.trial_id)):
+            return failure
+        self._lost[trial.trial_id] += 1
+        count = self._lost[trial.trial_id]
+        return Failure(
+            Reason.NODE_LOST,
+            "Its node was lost." if count == 1 else f"Its node was lost, {count} times in a row.",
+            retry=True,
+        )
+
+    def _is_forgiven(self, trial: TuneTrial, failure: Failure) -> bool:
+        lost = self._lost[trial.trial_id]
+        return failure.reason is Reason.NODE_LOST and lost <= self._node_losses
+
+
+class _NodeWatch(tune.Callback):
+    """Ends a run whose trials can be placed nowhere any more."""
+
+    def __init__(self, patience: Patience, errors: _Errors) -> None:
+        self._patience = patience
+        self._errors = errors
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        # As of the recorder.
+        return (object, ())
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Called several times a second, while trials wait too."""
+        with self._errors.kept():
+            for trial in trials[:1]:  # all need the same
+                self._patience.check(to_node(trial.placement_group_factory.required_resources))
+
 
 def _num_places(spec: JobSpec) -> int:
-    """Trials that the living nodes of the cluster can run at once, at least one."""
-    needs = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
-    return max(
-        1,
-        sum(
-            min(int(node["Resources"].get(name, 0) // need) for name, need in needs.items() if need)
-            for node in ray.nodes()
-            if node["Alive"]
-        ),
-    )
+    """Processes of the search that the living nodes can run at once, at least one."""
+    resources = spec.resources
+    need = Node(resources.cpus, resources.gpus, custom=resources.custom)
+    return max(1, sum(num_places(node, need) for node in living_nodes()))
 
 
 def _trial_ids(trial: TuneTrial) -> list[UUID]:
@@ -261,13 +339,29 @@ def _trial_ids(trial: TuneTrial) -> list[UUID]:
 
 def _explain_crash(trial: TuneTrial) -> Failure:
     """What ended a trial's process, or was raised in it."""
-    error = trial.get_pickled_error()
+    error = _error_of(trial)
     if isinstance(error, RayTaskError):
         return explain(error.cause)
     if isinstance(error, OutOfMemoryError):
         return out_of_memory("Its node ran out of memory and Ray stopped the trial.")
     return Failure(
         Reason.TRIAL_CRASHED,
-        "Its process or its node was lost. The log of the search's runner says more.",
+        "Its process was lost. The log of the search's runner says more.",
         retry=True,
+        process_lost=True,
     )
+
+
+def _error_of(trial: TuneTrial) -> Exception | None:
+    """What Tune wrote about a trial's latest failure; None where it has nothing but text.
+
+    Tune looks for it where a trial's folder goes when the trial has ended, which is too late.
+    """
+    if trial.pickled_error_file is None:
+        return None
+    file = Path(trial.pickled_error_file)
+    if not file.exists():
+        return None
+    error: Exception = cloudpickle.loads(file.read_bytes())
+    file.unlink()  # the next failure may leave none, and is not this one
+    return error
