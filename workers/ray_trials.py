@@ -26,7 +26,7 @@ from workers.capacity import living_nodes, to_node
 from workers.failures import Failure, explain, out_of_memory
 from workers.ray_nodes import Patience, is_lost
 from workers.reports import from_report
-from workers.trainable import TrialTrainable, to_config
+from workers.trainable import TrialTrainable, give_up, to_config
 from workers.trials import EarlyStopping, ExecutorError, TrialPlans, TrialSink
 
 _MOST_PENDING = 200
@@ -90,12 +90,19 @@ class RayTrials:
                 storage_path=str(self._results.parent),
                 name=self._results.name,
                 callbacks=[
-                    _Recorder(sink, stopping, errors, node_losses=self._node_losses),
+                    _Recorder(
+                        sink,
+                        stopping,
+                        errors,
+                        max_failures=self._max_failures,
+                        node_losses=self._node_losses,
+                    ),
                     _NodeWatch(Patience(self._patience), errors),
                 ],
                 # The trials keep their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=self._max_failures),
+                # The recorder counts failures.
+                failure_config=tune.FailureConfig(max_failures=-1),
                 verbose=0,
             ),
         )
@@ -187,8 +194,9 @@ class _Recorder(tune.Callback):
     One of Tune's trials may be a stack of ours. Of those that have ended, a process that is lost
     and started again says once more how; that is no news.
 
-    Tune counts the loss of a node as one of the failures that a trial may have. Here it counts only
-    where the trial has lost more nodes in a row than any cluster loses by itself.
+    Tune counts failures without asking why, so they are counted here, and Tune is told to go on
+    whatever happens: the loss of a node is no crash, unless the trial loses more of them in a row
+    than a cluster loses by itself.
     """
 
     def __init__(
@@ -197,17 +205,21 @@ class _Recorder(tune.Callback):
         stopping: EarlyStopping | None,
         errors: _Errors,
         *,
+        max_failures: int,
         node_losses: int,
     ) -> None:
         self._sink = sink
         self._stopping = stopping
         self._errors = errors
+        self._max_failures = max_failures
         self._node_losses = node_losses
         self._ended: set[UUID] = set()
+        # Of Tune's trials, by their ids:
         self._nodes: dict[str, str] = {}
-        """Ray's id of the node of each of Tune's trials, once it has said where it is."""
-        self._lost: Counter[str] = Counter()
-        """Nodes that each of Tune's trials has lost since it last completed an epoch."""
+        """Ray's id of the node, once the trial has said where it is."""
+        self._losses: Counter[str] = Counter()
+        """Nodes lost since the trial last completed an epoch."""
+        self._crashes: Counter[str] = Counter()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # Tune pickles its settings for a resuming of its own. A search is resumed by a new Tune run
@@ -236,7 +248,7 @@ class _Recorder(tune.Callback):
             for trial_id in self._open(trial):
                 if news := result["trials"].get(str(trial_id)):
                     if "started" not in news:
-                        self._lost[trial.trial_id] = 0
+                        self._losses[trial.trial_id] = 0
                     self._record(trial_id, news, done=result[DONE])
 
     def _record(self, trial_id: UUID, news: dict[str, Any], *, done: bool) -> None:
@@ -265,47 +277,47 @@ class _Recorder(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         failure = self._why(trial)
-        if self._is_forgiven(trial, failure):
-            trial.max_failures += 1
         with self._errors.kept():
-            for trial_id in self._open(trial):
-                self._sink.interrupted(
-                    trial_id,
-                    failure.reason,
-                    f"It goes on from its checkpoint after: {failure.message}",
-                )
+            if self._goes_on(trial, failure):
+                message = f"It goes on from its checkpoint after: {failure.message}"
+                for trial_id in self._open(trial):
+                    self._sink.interrupted(trial_id, failure.reason, message)
+            else:
+                self._fail(trial, failure)
+                give_up(trial.config)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
+        """Tune gives a trial up whose process is lost before it could start."""
         failure = self._why(trial)
         with self._errors.kept():
-            if self._is_forgiven(trial, failure):
-                # Tune has given the trial up, since it had crashed as often as it may before.
+            if failure.reason is Reason.NODE_LOST:
                 raise ExecutorError(
-                    "The node of a trial was lost, which had crashed before", Reason.NODE_LOST
+                    "The node of a trial was lost when it had hardly begun", Reason.NODE_LOST
                 )
-            for trial_id in self._open(trial):
-                self._sink.failed(trial_id, failure.reason, failure.message)
-                self._ended.add(trial_id)
+            self._fail(trial, failure)
+
+    def _fail(self, trial: TuneTrial, failure: Failure) -> None:
+        for trial_id in self._open(trial):
+            self._sink.failed(trial_id, failure.reason, failure.message)
+            self._ended.add(trial_id)
+
+    def _goes_on(self, trial: TuneTrial, failure: Failure) -> bool:
+        """Counts a failure; whether the trial may have one more."""
+        key = trial.trial_id
+        if failure.reason is Reason.NODE_LOST:
+            self._losses[key] += 1
+            if self._losses[key] <= self._node_losses:
+                return True
+        self._crashes[key] += 1
+        return self._crashes[key] <= self._max_failures
 
     def _why(self, trial: TuneTrial) -> Failure:
         failure = _explain_crash(trial)
-        if failure.reason is not Reason.TRIAL_CRASHED or not failure.process_lost:
-            return failure
-        if not is_lost(self._nodes.get(trial.trial_id)):
-            return failure
-        self._lost[trial.trial_id] += 1
-        count = self._lost[trial.trial_id]
-        return Failure(
-            Reason.NODE_LOST,
-            "Its node was lost." if count == 1 else f"Its node was lost, {count} times in a row.",
-            retry=True,
-        )
-
-    def _is_forgiven(self, trial: TuneTrial, failure: Failure) -> bool:
-        lost = self._lost[trial.trial_id]
-        return failure.reason is Reason.NODE_LOST and lost <= self._node_losses
+        if failure.process_lost and is_lost(self._nodes.get(trial.trial_id)):
+            return Failure(Reason.NODE_LOST, "Its node was lost.", retry=True)
+        return failure
 
 
 class _NodeWatch(tune.Callback):

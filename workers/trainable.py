@@ -58,6 +58,8 @@ class TrialTrainable(tune.Trainable):
             `ray_node`: Ray's id of the node.
             An error that another try may mend is raised, for Tune to try again.
         """
+        if self._plan.get("given_up"):
+            return {"trials": {}, DONE: True}
         try:
             news = self._start() if self._group is None else self._train(self._group)
         except Exception as error:
@@ -120,6 +122,11 @@ def to_config(plans: Sequence[TrialPlan], kind: JobKind) -> dict[str, Any]:
             for plan in plans
         ],
     }
+
+
+def give_up(config: dict[str, Any]) -> None:
+    """Makes a process that Tune starts from this configuration end at once."""
+    config["plan"]["given_up"] = True
 
 
 def _plans(plan: Mapping[str, Any]) -> list[TrialPlan]:

@@ -1,0 +1,117 @@
+"""A Ray cluster of several nodes, whose GPUs are logical: nodes leave, and others come."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+
+from search_core.search import SearchRun
+from search_core.spec import SearchSpec
+from store.models import Event
+from store.states import Reason
+from tests.workers.cluster_process import Cluster, cluster
+from tests.workers.conftest import Record, Start, tiny, wait_until
+from tests.workers.test_ray_trials import trial_processes
+
+pytestmark = pytest.mark.ray
+
+Submit = Callable[..., UUID]
+Recorder = Callable[[UUID], Record]
+
+EPOCHS = 25
+A100 = {"cpus": 1, "gpus": 0.5, "custom": {"a100": 1}}
+NODE = {"num_cpus": 1, "num_gpus": 1, "resources": {"a100": 1}}
+STANDS_FOR_GPU = {"DARTBOARD_CPU_STANDS_FOR_GPU": "1"}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    """A cluster whose nodes have CPUs that stand for GPUs."""
+    with (
+        tempfile.TemporaryDirectory(prefix="dartboard-nodes-") as name,
+        cluster(Path(name), **STANDS_FOR_GPU) as held,
+    ):
+        yield held
+
+
+@pytest.fixture
+def spare(nodes: Cluster) -> Iterator[Callable[..., int]]:
+    """Adds nodes that are gone after the test."""
+    added: list[int] = []
+
+    def add(**resources: object) -> int:
+        added.append(nodes.add(**resources))
+        return added[-1]
+
+    yield add
+    for raylet in added:
+        if psutil.pid_exists(raylet):
+            nodes.remove(raylet)
+
+
+def undisturbed(spec: SearchSpec) -> list[str]:
+    """What the trials of a search come to by themselves."""
+    hashes = []
+    for seed in spec.trials.seeds:
+        run = SearchRun(spec, seed)
+        while not run.finished:
+            run.run_epoch()
+        hashes.append(run.genotype().hash)
+    return hashes
+
+
+def of_kind(now: Record, kind: str) -> list[Event]:
+    return [event for event in now.events if event.kind == kind]
+
+
+def raylet_of(now: Record) -> int:
+    """The raylet whose child the search's one trial is."""
+    (trial,) = trial_processes(now)
+    raylet: int = trial.ppid()
+    return raylet
+
+
+def check_epochs(now: Record, epochs: int) -> None:
+    """Each epoch of each trial was recorded once, in order."""
+    for trial in now.trials:
+        recorded = [
+            event.data["epoch"]
+            for event in of_kind(now, "trial.epoch")
+            if event.trial_id == trial.id
+        ]
+        assert recorded == list(range(1, epochs + 1))
+
+
+@pytest.mark.parametrize("gracefully", [False, True])
+def test_a_trial_moves_to_another_node_and_ends_the_same(
+    nodes: Cluster,
+    spare: Callable[..., int],
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+    gracefully: bool,
+) -> None:
+    raylets = {spare(**NODE), spare(**NODE)}
+    # A crash would end it: the loss of a node is none.
+    start(**nodes.variables(), DARTBOARD_TRIAL_FAILURES="0")
+    search = submit(training={"epochs": EPOCHS}, resources=A100)
+    wait_until(lambda: "trial.epoch" in record(search).kinds)
+    first = raylet_of(record(search))
+    assert first in raylets
+    nodes.remove(first, gracefully=gracefully)
+    wait_until(lambda: record(search).kinds.count("trial.started") == 2)
+    assert raylet_of(record(search)) in raylets - {first}
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert after.search.status == "succeeded", after.search.message
+    assert (after.search.attempt, after.search.failures) == (1, 0)
+    assert [event.data["reason"] for event in of_kind(after, "trial.interrupted")] == [
+        Reason.NODE_LOST
+    ]
+    assert of_kind(after, "trial.started")[1].data["from_epoch"] >= 1
+    check_epochs(after, EPOCHS)
+    expected = undisturbed(tiny(training={"epochs": EPOCHS}))
+    assert [trial.architecture_hash for trial in after.trials] == expected
