@@ -138,6 +138,5 @@ def test_custom_resources_and_shares_are_seen_and_counted(
         overview = queue.overview(session)
         assert overview.capacity == Capacity(nodes)
         assert (overview.reserved_gpus, overview.reserved_custom) == (0.3, {"a100": 0.3})
-        assert all(
-            place.why == queue.waiting(session, place.search).why for place in overview.waiting
-        )
+        for place in overview.waiting:
+            assert queue.waiting(session, place.search) == place

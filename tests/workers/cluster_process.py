@@ -81,6 +81,8 @@ def cluster(home: Path, **variables: str) -> Iterator[Cluster]:
         "RAY_health_check_initial_delay_ms": "0",
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "3",
+        # No such device: GPUs are logical, also on a machine that has some.
+        "CUDA_VISIBLE_DEVICES": "99",
         "DARTBOARD_HOME": str(home),
         **variables,
     }

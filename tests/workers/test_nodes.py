@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes, whose GPUs are logical: nodes leave, and others come."""
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,10 +8,13 @@ from uuid import UUID
 
 import psutil
 import pytest
+from sqlalchemy import Engine
 
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
+from store import queue, searches
 from store.models import Event
+from store.sessions import transaction
 from store.states import Reason
 from tests.workers.cluster_process import Cluster, cluster
 from tests.workers.conftest import Record, Start, tiny, wait_until
@@ -115,3 +119,125 @@ def test_a_trial_moves_to_another_node_and_ends_the_same(
     check_epochs(after, EPOCHS)
     expected = undisturbed(tiny(training={"epochs": EPOCHS}))
     assert [trial.architecture_hash for trial in after.trials] == expected
+
+
+def test_a_search_whose_nodes_leave_for_good_waits_in_the_queue_until_one_comes(
+    nodes: Cluster,
+    spare: Callable[..., int],
+    engine: Engine,
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    a100 = spare(**NODE)
+    spare(num_cpus=1)
+    start(**nodes.variables(), DARTBOARD_NODE_PATIENCE_SECONDS="3")
+    search = submit(training={"epochs": EPOCHS}, resources=A100)
+    wait_until(lambda: "trial.epoch" in record(search).kinds)
+    nodes.remove(a100)
+    wait_until(lambda: "search.requeued" in record(search).kinds)
+    waiting = record(search)
+    assert (waiting.search.status, waiting.search.reason) == ("queued", Reason.NODE_LOST)
+    assert waiting.search.failures == 0
+    assert "no node has 0.5 GPUs and 1 a100" in waiting.search.message
+    with transaction(engine) as session:
+        place = queue.waiting(session, searches.get(session, search))
+    assert place is not None
+    assert place.why == "no node has 0.5 GPUs and 1 a100, which each of its trials needs"
+    # What is left of the cluster is not kept waiting.
+    other = submit()
+    wait_until(lambda: record(other).search.ended_at)
+    assert record(other).search.status == "succeeded"
+    assert record(search).search.status == "queued"
+    spare(**NODE)
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert after.search.status == "succeeded", after.search.message
+    assert after.search.attempt == 2
+    assert of_kind(after, "trial.started")[-1].data["from_epoch"] >= 1
+    check_epochs(after, EPOCHS)
+    expected = undisturbed(tiny(training={"epochs": EPOCHS}))
+    assert [trial.architecture_hash for trial in after.trials] == expected
+
+
+def test_a_crash_is_no_lost_node(
+    nodes: Cluster,
+    spare: Callable[..., int],
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    spare(**NODE)
+    start(**nodes.variables(), DARTBOARD_TRIAL_FAILURES="1")
+    search = submit(training={"epochs": 10_000}, resources=A100)
+    for count in (1, 2):
+        wait_until(lambda count=count: record(search).kinds.count("trial.started") == count)
+        (trial,) = trial_processes(record(search))
+        trial.kill()
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert (after.search.status, after.search.reason) == ("failed", Reason.TRIAL_CRASHED)
+    assert [event.data["reason"] for event in of_kind(after, "trial.interrupted")] == [
+        Reason.TRIAL_CRASHED
+    ]
+
+
+def test_nodes_that_a_trial_loses_one_after_the_other_count_in_the_end(
+    nodes: Cluster,
+    spare: Callable[..., int],
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    spare(**NODE)
+    spare(**NODE)
+    start(**nodes.variables(), DARTBOARD_TRIAL_FAILURES="0", DARTBOARD_NODE_LOSSES="0")
+    search = submit(training={"epochs": 10_000}, resources=A100)
+    wait_until(lambda: "trial.started" in record(search).kinds)
+    nodes.remove(raylet_of(record(search)))
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert (after.search.status, after.search.reason) == ("failed", Reason.NODE_LOST)
+
+
+def test_trials_share_a_gpu_side_by_side(
+    nodes: Cluster,
+    spare: Callable[..., int],
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    spare(num_cpus=4, num_gpus=1)
+    start(**nodes.variables())
+    search = submit(
+        training={"epochs": EPOCHS}, trials={"seeds": [0, 1, 2]}, resources={"gpus": 0.5}
+    )
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert after.search.status == "succeeded", after.search.message
+    order = [
+        event.kind for event in after.events if event.kind in ("trial.started", "trial.succeeded")
+    ]
+    # The third half waits for one of the others, though there are CPUs for it.
+    assert order[:3] == ["trial.started", "trial.started", "trial.succeeded"]
+    running = [*itertools.accumulate(1 if kind == "trial.started" else -1 for kind in order)]
+    assert max(running) == 2
+
+
+def test_a_trial_that_finds_no_gpu_says_what_to_do(
+    start: Start, submit: Submit, record: Recorder
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="dartboard-nodes-") as name,
+        cluster(Path(name)) as held,
+    ):
+        held.add(num_cpus=1, num_gpus=1)
+        dispatcher = start(**held.variables())
+        search = submit(resources={"gpus": 1})
+        wait_until(lambda: record(search).search.ended_at)
+        dispatcher.terminate()
+        dispatcher.wait(120)
+    after = record(search)
+    assert (after.search.status, after.search.reason) == ("failed", Reason.NO_GPU)
+    assert "nvidia-smi" in after.search.message
+    assert "DARTBOARD_CPU_STANDS_FOR_GPU=1" in after.search.message
