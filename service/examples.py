@@ -90,6 +90,14 @@ SPECS: Final[dict[str, Any]] = {
             "trials": {"seeds": [0, 1, 2, 3], "stack": 4},
         },
     },
+    "half a GPU": {
+        "summary": "Two trials share a GPU, on a node that was started with the resource a100",
+        "value": {
+            "preset": "digits-quick",
+            "trials": {"seeds": [0, 1]},
+            "resources": {"cpus": 1, "gpus": 0.5, "custom": {"a100": 1}},
+        },
+    },
     "TPE and ASHA": {
         "summary": "20 points, each drawn from what the ones before came to; the weak ones stop",
         "value": {
@@ -316,16 +324,19 @@ QUEUE: Final = {
             "started_at": "2026-01-31T12:00:02.744Z",
             "holder": "gpu-box:4711",
             "cpus": 2,
-            "gpus": 0,
+            "gpus": 0.5,
+            "custom": {"a100": 1},
             "trials": [{"number": 0, "status": "running", "epoch": 9, "epochs": 12}],
         }
     ],
     "cluster": {
-        "nodes": [{"cpus": 2.0, "gpus": 0.0, "memory": 16_541_319_168.0}],
+        "nodes": [{"cpus": 2.0, "gpus": 1.0, "memory": 16_541_319_168.0, "custom": {"a100": 2.0}}],
         "cpus": 2.0,
-        "gpus": 0.0,
+        "gpus": 1.0,
+        "custom": {"a100": 2.0},
         "reserved_cpus": 2.0,
-        "reserved_gpus": 0.0,
+        "reserved_gpus": 0.5,
+        "reserved_custom": {"a100": 1.0},
     },
     "dispatchers": [
         {

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     Float,
     ForeignKey,
     Index,
@@ -57,7 +58,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         list[str]: ARRAY(Text),
-        list[dict[str, float | None]]: JSONB,
+        list[dict[str, Any]]: JSONB,
     }
 
 
@@ -163,7 +164,8 @@ class Search(Base):
     priority: Mapped[int]
     labels: Mapped[dict[str, Any]]
     trial_cpus: Mapped[int]
-    trial_gpus: Mapped[int]
+    trial_gpus: Mapped[float] = mapped_column(Double)
+    trial_custom: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     not_before: Mapped[datetime | None]
@@ -324,6 +326,6 @@ class Dispatcher(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     pid: Mapped[int]
-    nodes: Mapped[list[dict[str, float | None]]]
+    nodes: Mapped[list[dict[str, Any]]]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -340,16 +340,24 @@ def trial_failed(
         events.append(session, lease.search_id, "trial.failed", data, trial_id=trial_id)
 
 
-def trial_interrupted(session: Session, lease: Lease, trial_id: UUID, *, message: str) -> None:
+def trial_interrupted(
+    session: Session, lease: Lease, trial_id: UUID, *, reason: Reason, message: str
+) -> None:
     """Records that a trial's process was lost and that it goes on from its checkpoint.
+
+    Args:
+        session: The caller's session.
+        lease: The lease that guards the write.
+        trial_id: The trial.
+        reason: `node_lost` where its node went with it, else what ended the process.
+        message: What is known about it, for people.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
     """
     leases.guard(session, lease)
-    events.append(
-        session, lease.search_id, "trial.interrupted", {"message": message}, trial_id=trial_id
-    )
+    data = {"reason": reason, "message": message}
+    events.append(session, lease.search_id, "trial.interrupted", data, trial_id=trial_id)
 
 
 def finish(session: Session, lease: Lease) -> SearchStatus | None:

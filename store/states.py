@@ -83,6 +83,8 @@ class Reason(StrEnum):
     """A loss was not finite; not retried, since the same seed would do the same."""
     OUT_OF_MEMORY = "out_of_memory"
     """A trial needed more memory than its node has."""
+    NO_GPU = "no_gpu"
+    """The trial was given a GPU by Ray, and PyTorch finds none on the node; not retried."""
     TRIAL_CRASHED = "trial_crashed"
     """A trial's process died or raised what nobody foresaw, more often than is retried."""
     RUNNER_CRASHED = "runner_crashed"
@@ -93,6 +95,8 @@ class Reason(StrEnum):
     """Its user asked to run what did not finish again."""
     SHUTDOWN = "shutdown"
     """The dispatcher was asked to stop; the search goes on with the next one."""
+    NODE_LOST = "node_lost"
+    """The trial's node left the cluster; or every node that could hold the search's trials did."""
     NO_CLUSTER = "no_cluster"
     """No Ray cluster answered its runner."""
     RUNNER_NOT_STARTED = "runner_not_started"
@@ -128,7 +132,13 @@ ENDED: Final = frozenset({SearchStatus.SUCCEEDED, SearchStatus.FAILED, SearchSta
 """The statuses that a search keeps by itself: nothing runs or waits to."""
 
 UNCOUNTED: Final = frozenset(
-    {Reason.SHUTDOWN, Reason.NO_CLUSTER, Reason.RUNNER_NOT_STARTED, Reason.PREEMPTED}
+    {
+        Reason.SHUTDOWN,
+        Reason.NO_CLUSTER,
+        Reason.NODE_LOST,
+        Reason.RUNNER_NOT_STARTED,
+        Reason.PREEMPTED,
+    }
 )
 """Returns to the queue that are not the search's doing, and never make it fail."""
 

@@ -83,11 +83,11 @@ class StoreSink:
         )
         self.num_ended += 1
 
-    def interrupted(self, trial_id: UUID, message: str) -> None:
+    def interrupted(self, trial_id: UUID, reason: Reason, message: str) -> None:
         """See `TrialSink`."""
         self._write(
             lambda session: recording.trial_interrupted(
-                session, self._lease, trial_id, message=message
+                session, self._lease, trial_id, reason=reason, message=message
             )
         )
 

@@ -200,6 +200,8 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
         settings.ray_address,
         settings.checkpoints / str(lease.search_id) / f"tune-{lease.attempt}",
         max_failures=settings.trial_failures,
+        node_losses=settings.node_losses,
+        patience=settings.node_patience_seconds,
     )
 
 

@@ -104,8 +104,8 @@ class TrialSink(Protocol):
     def stopped(self, trial_id: UUID, genotype: Genotype, message: str) -> None:
         """A trial was stopped early, with the architecture of the last epoch that it completed."""
 
-    def interrupted(self, trial_id: UUID, message: str) -> None:
-        """A trial's process was lost; it goes on from its checkpoint."""
+    def interrupted(self, trial_id: UUID, reason: Reason, message: str) -> None:
+        """A trial's process, or its node, was lost; it goes on from its checkpoint."""
 
     def failed(self, trial_id: UUID, reason: Reason, message: str) -> None:
         """A trial ended without a result."""

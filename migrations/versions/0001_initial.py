@@ -107,7 +107,13 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("trial_cpus", sa.Integer(), nullable=False),
-        sa.Column("trial_gpus", sa.Integer(), nullable=False),
+        sa.Column("trial_gpus", sa.Double(), nullable=False),
+        sa.Column(
+            "trial_custom",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),

@@ -19,8 +19,9 @@ from search_core.spec.datasets import DatasetSpec, DigitsDataset
 from search_core.spec.networks import CellNetworkSpec, NetworkSpec, PathNetworkSpec
 from search_core.spec.point_checks import check_points
 from search_core.spec.primitives import PRIMITIVES, Family
+from search_core.spec.resources import ResourcesSpec
 from search_core.spec.schedules import CosinePowerSchedule, Schedule
-from search_core.spec.search import LabelText, ResourcesSpec, TrainingSpec
+from search_core.spec.search import LabelText, TrainingSpec
 from search_core.spec.spaces import REDUCTIONS
 from search_core.spec.trials import TrialsSpec
 

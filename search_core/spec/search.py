@@ -12,6 +12,7 @@ from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_en
 from search_core.spec.finalists import check_finalists
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.point_checks import check_points
+from search_core.spec.resources import ResourcesSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
 from search_core.spec.spaces import REDUCTIONS, Space
 from search_core.spec.trials import TrialsSpec
@@ -58,15 +59,6 @@ class TrainingSpec(SpecModel):
                 "warmup_epochs",
             )
         return self
-
-
-class ResourcesSpec(SpecModel):
-    """What one trial occupies while it runs."""
-
-    cpus: int = Field(default=1, ge=1, le=1024)
-    """CPU cores, and threads that the trial uses."""
-    gpus: int = Field(default=0, ge=0, le=64)
-    """GPUs; 0 trains on the CPU."""
 
 
 LabelText = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[\w.\-/]+$")]

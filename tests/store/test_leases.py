@@ -227,3 +227,38 @@ def test_a_lost_search_that_was_to_be_cancelled_is_cancelled(
     with transaction(engine) as session:
         leases.expire(session, max_failures=3)
     assert status_of(engine, search_id) == SearchStatus.CANCELLED
+
+
+def test_a_custom_resource_is_had_or_the_search_is_passed_over(
+    submit: Submit, claim: Claim
+) -> None:
+    first = submit(resources={"custom": {"a100": 1}}, priority=10)
+    second = submit(resources={"custom": {"a100": 1, "scratch": 0.5}}, priority=5)
+    plain = submit()
+    nodes = Node(cpus=1), Node(cpus=1, custom={"a100": 2})
+    claimed = [claim(Capacity(nodes)) for _ in range(3)]
+    assert [lease and lease.search_id for lease in claimed] == [first, plain, None]
+    bigger = Node(cpus=1, custom={"a100": 1.0, "scratch": 0.5})
+    lease = claim(Capacity((*nodes, bigger)))
+    assert lease is not None
+    assert lease.search_id == second
+
+
+def test_ten_tenths_of_a_gpu_are_one_gpu(submit: Submit, claim: Claim) -> None:
+    for _ in range(11):
+        submit(resources={"gpus": 0.1})
+    one_gpu = Capacity((Node(cpus=100, gpus=1),))
+    claimed = [claim(one_gpu) for _ in range(11)]
+    assert [lease is not None for lease in claimed] == [True] * 10 + [False]
+
+
+def test_a_search_whose_nodes_are_gone_keeps_nobody_else_from_its_room(
+    submit: Submit, claim: Claim
+) -> None:
+    submit(resources={"cpus": 1, "gpus": 1}, priority=10)
+    submit()
+    submit()
+    assert claim(Capacity((Node(cpus=1, gpus=1),))) is not None
+    without = Capacity((Node(cpus=1),))
+    assert claim(without) is not None
+    assert claim(without) is None
