@@ -38,6 +38,8 @@ class Waiting(Result):
     """From 1."""
     why: str
     """What it waits for."""
+    estimated_start: Time | None = None
+    """At the pace of what runs; None where nothing lets it start, or tells when."""
 
 
 class Recommendation(Result):
@@ -404,6 +406,7 @@ class WaitingSearch(Result):
     priority: int
     position: int
     why: str
+    estimated_start: Time | None = None
     created_at: Time
 
 

@@ -213,7 +213,11 @@ SEARCH: Final[dict[str, Any]] = {
     "pause_requested_at": None,
     "preempt_requested_at": None,
     "ran_seconds": 0.0,
-    "waiting": {"position": 2, "why": "1 is ahead of it"},
+    "waiting": {
+        "position": 2,
+        "why": "1 is ahead of it",
+        "estimated_start": "2026-01-31T12:04:00.000Z",
+    },
     "counts": {"total": 1, "completed": 0, "failed": 0, "pending": 1},
     "trials": [
         {
@@ -311,6 +315,7 @@ QUEUE: Final = {
             "priority": 0,
             "position": 1,
             "why": "the cluster is full",
+            "estimated_start": "2026-01-31T12:04:00.000Z",
             "created_at": "2026-01-31T12:00:31.902Z",
         }
     ],

@@ -38,6 +38,8 @@ _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
+_CLAIMS_AT_ONCE = 4
+"""Few, so that several dispatchers share what starts at once."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Dispatcher:
             expired = leases.expire(session, max_failures=self._settings.max_failures)
         for search_id in expired:
             _LOG.warning("the lease of search %s ran out", search_id)
-        while capacity.nodes and self._may_claim() and self._claim_one(capacity):
+        while capacity.nodes and self._may_claim() and self._claim(capacity):
             pass
 
     def _may_claim(self) -> bool:
@@ -150,20 +152,26 @@ class Dispatcher:
             with transaction(self._engine) as session:
                 removals.done(session, search_id)
 
-    def _claim_one(self, capacity: Capacity) -> bool:
+    def _claim(self, capacity: Capacity) -> bool:
+        """Claims a few searches; whether there may be more to claim."""
         with transaction(self._engine) as session:
-            lease = leases.claim(session, capacity, holder=self._id, duration=self._settings.lease)
-        if lease is None:
-            return False
-        try:
-            self._start_runner(lease)
-        except OSError as error:
-            _LOG.exception("no runner could be started; claiming nothing for a while")
-            self._next_claim = time.monotonic() + _HEARTBEAT_SECONDS
-            self._give_back(
-                lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
+            claimed = leases.claim_all(
+                session,
+                capacity,
+                holder=self._id,
+                duration=self._settings.lease,
+                limit=_CLAIMS_AT_ONCE,
             )
-        return True
+        for lease in claimed:
+            try:
+                self._start_runner(lease)
+            except OSError as error:
+                _LOG.exception("no runner could be started; claiming nothing for a while")
+                self._next_claim = time.monotonic() + _HEARTBEAT_SECONDS
+                self._give_back(
+                    lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
+                )
+        return bool(claimed)
 
     def _start_runner(self, lease: Lease) -> None:
         folder = self._settings.runner_logs

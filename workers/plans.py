@@ -46,6 +46,7 @@ class StoredPlans:
         store: Told of what is drawn before it is handed out.
         folder: Where the checkpoints of the search are.
         data_root: Where the data sets are.
+        most_live: How many processes may run at once; None for as many as there is room for.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class StoredPlans:
         *,
         folder: Path,
         data_root: Path,
+        most_live: int | None = None,
     ) -> None:
+        self.most_live = most_live
         self._spec = spec
         self._points = trial_points(spec.trials)
         self._waiting = deque(trials)

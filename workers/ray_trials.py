@@ -169,7 +169,8 @@ class _Planner(Searcher):
         self._plans = plans
         self._errors = errors
         self._live: set[str] = set()
-        self._most_live = plans.num_open
+        self._allowed = plans.most_live or plans.num_open
+        self._most_live = self._allowed
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What Tune's next trial runs; `FINISHED` after the last, None for not now."""
@@ -183,7 +184,7 @@ class _Planner(Searcher):
             return Searcher.FINISHED  # type: ignore[no-any-return]
         spec = plans[0].spec
         if self._plans.are_drawn_late:
-            self._most_live = _num_places(spec)
+            self._most_live = min(self._allowed, _num_places(spec))
         self._live.add(trial_id)
         return {"plan": to_config(plans, kind_of(spec))}
 

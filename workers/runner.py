@@ -154,6 +154,7 @@ def run(
             sink,
             folder=settings.checkpoints / str(lease.search_id),
             data_root=settings.data_root,
+            most_live=search.max_live,
         )
         executor = executor or make_executor(settings, lease)
         num_ended = sink.num_ended

@@ -43,6 +43,10 @@ class TrialPlans(Protocol):
         """How many there were; fewer may come."""
 
     @property
+    def most_live(self) -> int | None:
+        """How many processes may run at once; None for as many as there is room for."""
+
+    @property
     def are_drawn_late(self) -> bool:
         """Whether a plan is better the later it is asked for, since others may end before."""
 

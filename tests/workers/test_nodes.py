@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
-from store import queue, searches
+from store import owners, queue, searches
 from store.models import Event
 from store.sessions import transaction
 from store.states import Reason
@@ -246,3 +246,26 @@ def test_a_trial_that_finds_no_gpu_says_what_to_do(
     assert (after.search.status, after.search.reason) == ("failed", Reason.NO_GPU)
     assert "nvidia-smi" in after.search.message
     assert "DARTBOARD_CPU_STANDS_FOR_GPU=1" in after.search.message
+
+
+def test_a_quota_of_gpus_lets_so_many_trials_run_at_once(
+    nodes: Cluster,
+    engine: Engine,
+    spare: Callable[..., int],
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    spare(num_cpus=3, num_gpus=3)
+    with transaction(engine) as session:
+        owners.change(session, owners.LOCAL, {"max_gpus": 1})
+    start(**nodes.variables())
+    search = submit(trials={"seeds": [0, 1, 2]}, resources={"cpus": 1, "gpus": 1})
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert after.search.status == "succeeded"
+    # One begins when the one before it has ended, though there is room for all three.
+    steps = [
+        event.kind for event in after.events if event.kind in ("trial.starting", "trial.succeeded")
+    ]
+    assert steps == ["trial.starting", "trial.succeeded"] * 3
