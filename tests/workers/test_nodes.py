@@ -256,7 +256,8 @@ def test_a_quota_of_gpus_lets_so_many_trials_run_at_once(
     submit: Submit,
     record: Recorder,
 ) -> None:
-    spare(num_cpus=3, num_gpus=3)
+    for _ in range(3):
+        spare(num_cpus=1, num_gpus=1)
     with transaction(engine) as session:
         owners.change(session, owners.LOCAL, {"max_gpus": 1})
     start(**nodes.variables())
