@@ -38,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
-_CLAIMS_AT_ONCE = 4
+CLAIMS_AT_ONCE = 4
 """Few, so that several dispatchers share what starts at once."""
 
 
@@ -160,7 +160,7 @@ class Dispatcher:
                 capacity,
                 holder=self._id,
                 duration=self._settings.lease,
-                limit=_CLAIMS_AT_ONCE,
+                limit=CLAIMS_AT_ONCE,
             )
         for lease in claimed:
             try:
