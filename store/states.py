@@ -64,6 +64,8 @@ class Reason(StrEnum):
     """A trial needed more memory than its node has."""
     TRIAL_CRASHED = "trial_crashed"
     """A trial's process died or raised what nobody foresaw, more often than is retried."""
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    """The storage of the checkpoints was full or gone, more often than is retried."""
     RUNNER_CRASHED = "runner_crashed"
     """The runner's process ended without saying why."""
     LEASE_EXPIRED = "lease_expired"

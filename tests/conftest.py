@@ -13,6 +13,9 @@ from migrations.upgrade import upgrade
 from store import embedded
 from store.notifications import plain_url
 from store.sessions import driver_url, make_engine
+from tests.s3 import s3_server
+
+__all__ = ["s3_server"]
 
 _numbers = itertools.count()
 

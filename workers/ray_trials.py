@@ -18,6 +18,7 @@ from ray.tune.result import DONE
 from ray.tune.search import Searcher
 
 from search_core.genotype import parse
+from store.artifacts import ArtifactFolder
 from store.jobs import JobSpec, kind_of
 from store.states import Reason
 from workers.failures import Failure, explain, out_of_memory
@@ -34,12 +35,24 @@ class RayTrials:
     Args:
         address: The head's address.
         results: Folder for what Tune itself writes.
+        logs: Where what the trials write goes.
+        attempt: Of the search.
         max_failures: Crashes of one trial's process that are retried.
     """
 
-    def __init__(self, address: str, results: Path, *, max_failures: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        results: Path,
+        *,
+        logs: ArtifactFolder,
+        attempt: int,
+        max_failures: int,
+    ) -> None:
         self._address = address
         self._results = results
+        self._logs = logs
+        self._attempt = attempt
         self._max_failures = max_failures
 
     def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
@@ -66,7 +79,7 @@ class RayTrials:
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,
-                search_alg=_Planner(plans, errors),
+                search_alg=_Planner(plans, errors, self._logs, self._attempt),
                 num_samples=plans.num_open,
                 scheduler=stopping,
             ),
@@ -127,8 +140,12 @@ class _Planner(Searcher):
     can run at once: one that waits for room would be drawn too early.
     """
 
-    def __init__(self, plans: TrialPlans, errors: _Errors) -> None:
+    def __init__(
+        self, plans: TrialPlans, errors: _Errors, logs: ArtifactFolder, attempt: int
+    ) -> None:
         super().__init__()
+        self._logs = logs
+        self._attempt = attempt
         self._plans = plans
         self._errors = errors
         self._live: set[str] = set()
@@ -146,7 +163,7 @@ class _Planner(Searcher):
         if self._plans.are_drawn_late:
             self._most_live = _num_places(spec)
         self._live.add(trial_id)
-        return {"plan": to_config(plans, kind_of(spec))}
+        return {"plan": to_config(plans, kind_of(spec), self._logs, self._attempt)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -11,28 +11,33 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Final
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from store import leases, recording, searches
+from store import artifacts, leases, logs, recording, searches
 from store.errors import LeaseLostError
 from store.jobs import JobSpec, parse_spec
 from store.leases import Lease
 from store.models import Trial
 from store.sessions import database_url, make_engine, transaction
 from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus
-from workers import ray_token
+from workers import ray_token, secrets
 from workers.exits import Exit
 from workers.failures import explain
 from workers.lease_keeper import LeaseKeeper, Verdict
+from workers.log_keeping import LogKeeper
 from workers.plans import StoredPlans
 from workers.recording import StoreSink
 from workers.settings import WorkerSettings
 from workers.trials import EarlyStopping, ExecutorError, TrialExecutor
 
 _LOG = logging.getLogger(__name__)
+
+_LOG_SECONDS: Final = 3.0
+"""How long a runner that has to end at once waits for a storage to take the end of its log."""
 
 
 def main() -> int:
@@ -50,14 +55,20 @@ def main() -> int:
     )
     url = database_url(settings)
     engine = make_engine(url)
+    if settings.executor == "ray":
+        ray_token.prepare(settings.home)
+    log = _keep_log(os.environ.pop("DARTBOARD_RUNNER_LOG", None), lease, settings, url)
+
+    def end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
+        _end_with(last_word, status, log)
 
     def stop(verdict: Verdict) -> None:
         # The main thread is inside Ray, which offers no safe way out from another thread; and
         # what is left to do is one statement.
         if verdict is Verdict.CANCELLED:
-            _end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
+            end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
         _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
-        _end_with(None, Exit.LEASE_LOST)
+        end_with(None, Exit.LEASE_LOST)
 
     def give_back(reason: Reason, message: str) -> None:
         with transaction(engine) as session:
@@ -72,7 +83,7 @@ def main() -> int:
     def requeue_and_end() -> None:
         _LOG.info("asked to stop; search %s goes back to the queue", lease.search_id)
         message = "Its dispatcher was asked to stop; it goes on from its last checkpoint."
-        _end_with(lambda: give_back(Reason.SHUTDOWN, message), Exit.REQUEUED)
+        end_with(lambda: give_back(Reason.SHUTDOWN, message), Exit.REQUEUED)
 
     def shut_down(signum: int, frame: FrameType | None) -> None:
         # Not here: the main thread may have been interrupted inside a statement of its own.
@@ -82,6 +93,20 @@ def main() -> int:
     keeper.start()
     signal.signal(signal.SIGTERM, shut_down)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return _run_to_exit(engine, lease, settings, give_back)
+    finally:
+        keeper.close()
+        if log is not None:
+            log.close()
+
+
+def _run_to_exit(
+    engine: Engine,
+    lease: Lease,
+    settings: WorkerSettings,
+    give_back: Callable[[Reason, str], None],
+) -> Exit:
     try:
         status = run(engine, lease, settings)
     except LeaseLostError as error:
@@ -95,8 +120,6 @@ def main() -> int:
         _LOG.exception("search %s cannot go on", lease.search_id)
         give_back(Reason.RUNNER_CRASHED, explain(error).message)
         return Exit.REQUEUED
-    finally:
-        keeper.close()
     _LOG.info("search %s %s", lease.search_id, status)
     return Exit.ENDED
 
@@ -140,7 +163,7 @@ def run(
             spec,
             trials,
             sink,
-            folder=settings.checkpoints / str(lease.search_id),
+            folder=artifacts.checkpoints_of(settings.storage_root, lease.search_id),
             data_root=settings.data_root,
         )
         executor = executor or make_executor(settings, lease)
@@ -174,7 +197,7 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
     if settings.executor == "inline":
         from workers.inline_trials import InlineTrials
 
-        return InlineTrials()
+        return InlineTrials(max_failures=settings.trial_failures)
     if not settings.ray_address:
         raise ExecutorError(
             "No Ray cluster: set DARTBOARD_RAY_ADDRESS to its head's address, "
@@ -186,9 +209,27 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
 
     return RayTrials(
         settings.ray_address,
-        settings.checkpoints / str(lease.search_id) / f"tune-{lease.attempt}",
+        settings.tune_results / f"{lease.search_id}-{lease.attempt}",
+        logs=artifacts.logs_of(settings.storage_root, lease.search_id),
+        attempt=lease.attempt,
         max_failures=settings.trial_failures,
     )
+
+
+def _keep_log(
+    file: str | None, lease: Lease, settings: WorkerSettings, url: str
+) -> LogKeeper | None:
+    """Copies this process's log into the storage while it runs; None where nobody says which."""
+    if file is None:
+        return None
+    keeper = LogKeeper(
+        os.open(file, os.O_RDONLY),
+        artifacts.logs_of(settings.storage_root, lease.search_id),
+        [logs.runner_log(lease.attempt)],
+        secrets={*secrets.known(url, settings.storage), str(lease.token)},
+    )
+    keeper.start()
+    return keeper
 
 
 def _cancel(engine: Engine, lease: Lease) -> None:
@@ -196,7 +237,7 @@ def _cancel(engine: Engine, lease: Lease) -> None:
         recording.cancelled(session, lease)
 
 
-def _end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
+def _end_with(last_word: Callable[[], None] | None, status: Exit, log: LogKeeper | None) -> None:
     """Ends the process from any thread, after one last write."""
     if last_word is not None:
         try:
@@ -205,6 +246,8 @@ def _end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
             # The lease runs out by itself and brings the search back.
             _LOG.exception("the last word could not be written")
     logging.shutdown()
+    if log is not None:
+        log.close(_LOG_SECONDS)
     os._exit(status)
 
 
