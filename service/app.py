@@ -15,6 +15,7 @@ from service.events import endpoints as events
 from service.events.feed import EventFeed
 from service.head import HeadMiddleware
 from service.health import endpoints as health
+from service.logs import endpoints as logs
 from service.newline import NewlineMiddleware
 from service.parameters import refuse_unknown_query_parameters
 from service.paths import endpoints as paths
@@ -72,6 +73,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         trials,
         alphas,
         paths,
+        logs,
         architectures,
         queue,
         presets,
