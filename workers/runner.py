@@ -62,11 +62,16 @@ def main() -> int:
     def end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
         _end_with(last_word, status, log)
 
+    finishing = threading.Event()
+
     def stop(verdict: Verdict) -> None:
         # The main thread is inside Ray, which offers no safe way out from another thread; and
         # what is left to do is one statement.
         if verdict is Verdict.CANCELLED:
             end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
+        if finishing.is_set():
+            # The lease goes with the search's end, or its return to the queue, which is under way.
+            return
         _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
         end_with(None, Exit.LEASE_LOST)
 
@@ -81,6 +86,7 @@ def main() -> int:
             )
 
     def requeue_and_end() -> None:
+        finishing.set()
         _LOG.info("asked to stop; search %s goes back to the queue", lease.search_id)
         message = "Its dispatcher was asked to stop; it goes on from its last checkpoint."
         end_with(lambda: give_back(Reason.SHUTDOWN, message), Exit.REQUEUED)
@@ -94,7 +100,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, shut_down)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return _run_to_exit(engine, lease, settings, give_back)
+        return _run_to_exit(engine, lease, settings, give_back, finishing)
     finally:
         keeper.close()
         if log is not None:
@@ -106,9 +112,10 @@ def _run_to_exit(
     lease: Lease,
     settings: WorkerSettings,
     give_back: Callable[[Reason, str], None],
+    finishing: threading.Event,
 ) -> Exit:
     try:
-        status = run(engine, lease, settings)
+        status = run(engine, lease, settings, finishing=finishing)
     except LeaseLostError as error:
         _LOG.error("%s; stopping without a word", error)
         return Exit.LEASE_LOST
@@ -129,6 +136,8 @@ def run(
     lease: Lease,
     settings: WorkerSettings,
     executor: TrialExecutor | None = None,
+    *,
+    finishing: threading.Event | None = None,
 ) -> SearchStatus:
     """Runs the open trials of a leased search and ends it.
 
@@ -137,6 +146,7 @@ def run(
         lease: The lease, kept by somebody else meanwhile.
         settings: Where checkpoints go, and how patient to be.
         executor: What runs the trials; the one that the settings name when None.
+        finishing: Set while no trial runs and the search is ended, with which its lease goes.
 
     Returns:
         How the search ended.
@@ -146,6 +156,7 @@ def run(
         ExecutorError: The trials cannot be run now; they may be later.
     """
     sink = StoreSink(engine, lease, patience=settings.lease_seconds)
+    finishing = finishing or threading.Event()
     with transaction(engine) as session:
         search = searches.get(session, lease.search_id)
     try:
@@ -157,7 +168,7 @@ def run(
                 sink.failed(trial.id, Reason.INVALID_INPUT, message)
         return status
     # A failed trial that its user retries while others run is open once these have ended.
-    while (status := sink.finish()) is None:
+    while (status := _finish(sink, finishing)) is None:
         trials = _open(sink)
         plans = StoredPlans(
             spec,
@@ -171,6 +182,14 @@ def run(
         executor.run(plans, sink, _stopping(spec, sink))
         if sink.num_ended < num_ended + len(trials):
             raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
+    return status
+
+
+def _finish(sink: StoreSink, finishing: threading.Event) -> SearchStatus | None:
+    finishing.set()
+    status = sink.finish()
+    if status is None:
+        finishing.clear()
     return status
 
 
