@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
@@ -36,6 +37,7 @@ from workers.trials import EarlyStopping, ExecutorError, TrialExecutor
 
 _LOG = logging.getLogger(__name__)
 
+_FINISHING_SECONDS: Final = 0.1
 _LOG_SECONDS: Final = 3.0
 """How long a runner that has to end at once waits for a storage to take the end of its log."""
 
@@ -69,9 +71,10 @@ def main() -> int:
         # what is left to do is one statement.
         if verdict is Verdict.CANCELLED:
             end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
-        if finishing.is_set():
-            # The lease goes with the search's end, or its return to the queue, which is under way.
-            return
+        while finishing.is_set():
+            # The lease goes with the search's end, or its return to the queue, which is under way;
+            # so does this process, unless there is more to run after all.
+            time.sleep(_FINISHING_SECONDS)
         _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
         end_with(None, Exit.LEASE_LOST)
 
