@@ -16,6 +16,7 @@ from dartboard.errors import (
     UnexpectedAnswerError,
     WaitTimeoutError,
 )
+from dartboard.keys import KeyCalls, Me, OwnerCalls
 from dartboard.models import (
     AlphaSeries,
     Architecture,
@@ -92,15 +93,22 @@ class Client:
     Args:
         url: The server's address. None: `DARTBOARD_URL`, else the server that `dartboard up` runs
             on this machine, else http://127.0.0.1:8000.
+        key: The key that lets you in. None: `DARTBOARD_API_KEY`, else, for a server on this
+            machine, the key that it keeps for the machine's user under `DARTBOARD_HOME`.
         timeout: Seconds to wait for an answer.
 
     Raises:
-        DartboardError: The address is not one.
+        DartboardError: The address is not one, or the key cannot be one.
     """
 
-    def __init__(self, url: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str | None = None, *, key: str | None = None, timeout: float = 30.0
+    ) -> None:
         """Connects when first asked for something."""
-        self._transport = Transport(url or Settings.read().server_url(), timeout=timeout)
+        settings = Settings.read()
+        url = url or settings.server_url()
+        key = key or settings.key_for(url)
+        self._transport = Transport(url, key=key, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +120,24 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def keys(self) -> KeyCalls:
+        """Calls about keys: `create`, `list`, `revoke`."""
+        return KeyCalls(self._transport)
+
+    @property
+    def owners(self) -> OwnerCalls:
+        """Calls about owners: `list`, `get`, `change`."""
+        return OwnerCalls(self._transport)
+
+    def me(self) -> Me:
+        """Who the client's key lets in, and what it lets them do.
+
+        Raises:
+            KeyRefusedError: There is no key, or it lets nobody in.
+        """
+        return parse_answer(self._transport.get("/v1/me"), Me)
 
     @property
     def url(self) -> str:
@@ -174,6 +200,7 @@ class Client:
         status: str | Sequence[str] = (),
         space: str | None = None,
         name: str | None = None,
+        owner: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
@@ -186,6 +213,7 @@ class Client:
             status: One status or any of several.
             space: The space's kind.
             name: Exactly this name.
+            owner: Only this owner's.
             labels: All of these labels.
             created_after: Created at or after this time.
             created_before: Created before this time.
@@ -195,6 +223,7 @@ class Client:
         params = _filters(
             status, name, labels, created_after, created_before, oldest_first, page_size
         )
+        params["owner"] = owner
         params["space"] = space
         while True:
             page = parse_answer(self._transport.get("/v1/searches", params=params), _Page)
@@ -256,6 +285,7 @@ class Client:
         *,
         status: str | Sequence[str] = (),
         name: str | None = None,
+        owner: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
@@ -267,6 +297,7 @@ class Client:
         Args:
             status: One status or any of several.
             name: Exactly this name.
+            owner: Only this owner's.
             labels: All of these labels.
             created_after: Created at or after this time.
             created_before: Created before this time.
@@ -276,6 +307,7 @@ class Client:
         params = _filters(
             status, name, labels, created_after, created_before, oldest_first, page_size
         )
+        params["owner"] = owner
         while True:
             response = self._transport.get("/v1/trainings", params=params)
             page = parse_answer(response, _TrainingPage)
@@ -300,7 +332,98 @@ class Client:
             NotFoundError: There is no such search.
             ConflictError: It has already succeeded or failed.
         """
-        return parse_answer(self._transport.post(f"{_path(search_id)}/cancel"), _model(search_id))
+        return self._steer(search_id, "cancel")
+
+    @overload
+    def pause(self, search_id: Training) -> Training: ...
+
+    @overload
+    def pause(self, search_id: SearchId | Search) -> Search: ...
+
+    def pause(self, search_id: JobRef) -> Search | Training:
+        """Frees what a search holds: at once while it waits, else after the epochs that run.
+
+        Returns:
+            The search as it is now. Pausing twice is no error.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: It has ended.
+        """
+        return self._steer(search_id, "pause")
+
+    @overload
+    def resume(self, search_id: Training) -> Training: ...
+
+    @overload
+    def resume(self, search_id: SearchId | Search) -> Search: ...
+
+    def resume(self, search_id: JobRef) -> Search | Training:
+        """Lets a paused search wait for its turn again; it goes on from its checkpoints.
+
+        Returns:
+            The search as it is now. One that waits or runs is left as it is.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: It has ended.
+        """
+        return self._steer(search_id, "resume")
+
+    @overload
+    def retry(self, search_id: Training) -> Training: ...
+
+    @overload
+    def retry(self, search_id: SearchId | Search) -> Search: ...
+
+    def retry(self, search_id: JobRef) -> Search | Training:
+        """Runs what failed or was cancelled of a search again, from its last checkpoints.
+
+        Returns:
+            The search as it is now. One that has not ended is left as it is.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: Everything of it finished, or it is about to be cancelled.
+        """
+        return self._steer(search_id, "retry")
+
+    @overload
+    def change(self, search_id: Training, **changes: Any) -> Training: ...
+
+    @overload
+    def change(self, search_id: SearchId | Search, **changes: Any) -> Search: ...
+
+    def change(self, search_id: JobRef, **changes: Any) -> Search | Training:
+        """Changes a search in any state.
+
+        Args:
+            search_id: The search.
+            **changes: `name`, `labels` (all of them) or `priority`.
+
+        Returns:
+            The search as it is now.
+
+        Raises:
+            NotFoundError: There is no such search.
+            InvalidRequestError: A value is wrong.
+        """
+        response = self._transport.patch(_path(search_id), json=changes)
+        return parse_answer(response, _model(search_id))
+
+    def delete(self, search_id: JobRef) -> None:
+        """Removes a search that has ended, with all that it measured. Architectures stay.
+
+        Deleting twice is no error.
+
+        Raises:
+            NotFoundError: There is no such search, nor was there lately.
+            ConflictError: It has not ended.
+        """
+        self._transport.delete(_path(search_id))
+
+    def _steer(self, job: JobRef, verb: str) -> Search | Training:
+        return parse_answer(self._transport.post(f"{_path(job)}/{verb}"), _model(job))
 
     def trials(self, search_id: JobRef) -> tuple[Trial, ...]:
         """The trials of a search, by number.

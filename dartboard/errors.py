@@ -95,6 +95,12 @@ class InvalidSpecError(InvalidRequestError):
     kind = "invalid_spec"
 
 
+class KeyRefusedError(ProblemError):
+    """No key was sent, or one that lets nobody in, or one that does not let its holder do this."""
+
+    kind = "key_refused"
+
+
 class NotFoundError(ProblemError):
     """There is nothing under this id."""
 

@@ -11,6 +11,7 @@ from dartboard.errors import (
     FieldError,
     InvalidRequestError,
     InvalidSpecError,
+    KeyRefusedError,
     NotFoundError,
     ProblemError,
     ServerFailedError,
@@ -19,7 +20,12 @@ from dartboard.errors import (
 
 SPEC_PROBLEM: Final = "urn:dartboard:problem:invalid-spec"
 
-_BY_STATUS: Final[dict[int, type[ProblemError]]] = {404: NotFoundError, 409: ConflictError}
+_BY_STATUS: Final[dict[int, type[ProblemError]]] = {
+    401: KeyRefusedError,
+    403: KeyRefusedError,
+    404: NotFoundError,
+    409: ConflictError,
+}
 _FIRST_SERVER_ERROR: Final = 500
 
 

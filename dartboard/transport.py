@@ -1,6 +1,5 @@
 """HTTP to one server: addresses, time-outs, the few retries that are safe, errors."""
 
-import ipaddress
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dartboard.errors import DartboardError, ServerUnreachableError, UnexpectedAnswerError
 from dartboard.problems import error_from
+from dartboard.settings import is_this_machine
 
 _RETRY_AFTER: Final = (0.1, 0.4)
 """Seconds before the second and the third try of a GET whose connection failed."""
@@ -28,19 +28,19 @@ class Transport:
     """A connection pool to one server.
 
     Raises:
-        DartboardError: The address is not one.
+        DartboardError: The address is not one, or the key cannot be one.
     """
 
-    def __init__(self, url: str, *, timeout: float) -> None:
-        """Checks the address; connects when first asked."""
+    def __init__(self, url: str, *, key: str | None, timeout: float) -> None:
+        """Checks the address and the key; connects when first asked."""
         parsed = _parse(url)
         self.url = str(parsed).rstrip("/")
         self._http = httpx2.Client(
             base_url=self.url,
             timeout=httpx2.Timeout(timeout, connect=min(timeout, 5.0)),
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json", **_authorization(key)},
             # A proxy for the world outside knows nothing of a server on this machine.
-            trust_env=not _is_this_machine(parsed.host),
+            trust_env=not is_this_machine(self.url),
         )
 
     def close(self) -> None:
@@ -88,8 +88,29 @@ class Transport:
         Raises:
             DartboardError: The server refused, or there is none.
         """
+        return self._send("POST", path, json, params)
+
+    def patch(self, path: str, *, json: object) -> httpx2.Response:
+        """PATCHes a resource with a JSON document, once.
+
+        Raises:
+            DartboardError: The server refused, or there is none.
+        """
+        return self._send("PATCH", path, json, None)
+
+    def delete(self, path: str) -> httpx2.Response:
+        """DELETEs a resource, once.
+
+        Raises:
+            DartboardError: The server refused, or there is none.
+        """
+        return self._send("DELETE", path, None, None)
+
+    def _send(
+        self, method: str, path: str, json: object | None, params: Params | None
+    ) -> httpx2.Response:
         try:
-            response = self._http.post(path, json=json, params=_present(params))
+            response = self._http.request(method, path, json=json, params=_present(params))
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
         return _checked(response, ())
@@ -167,11 +188,12 @@ def _parse(url: str) -> httpx2.URL:
     return parsed
 
 
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _authorization(key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise DartboardError("the key has characters that no key has: copy it again, as one word")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _present(params: Params | None) -> dict[str, Any]:

@@ -5,16 +5,20 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy import make_url, text
+from sqlalchemy.orm import Session
 from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
-from service.database import Database
+from service.database import Database, Result
+from service.first_key import NoKeyError, ensure
 from service.settings import ServiceSettings
 from store.errors import DatabaseUnavailableError
 from store.sessions import database_url, make_async_engine
@@ -79,6 +83,8 @@ def main() -> int:
         url = _find_database(settings)
         settings = settings.model_copy(update={"database_url": url})
         with _listen(settings) as listener:
+            # Only now: a key that nobody can use would be left where the port is taken.
+            _see_to_keys(url, settings)
             Server(create_app(settings), settings).run(sockets=[listener])
     except _StartError as error:
         sys.stderr.write(f"{error}\n")
@@ -103,16 +109,31 @@ def _find_database(settings: ServiceSettings) -> str:
     except DatabaseUnavailableError as error:
         raise _StartError(str(error)) from error
     try:
-        asyncio.run(_greet(url))
+        asyncio.run(_once(url, lambda session: session.execute(text("SELECT 1"))))
     except DatabaseUnavailableError as error:
         raise _StartError(f"{error}. It is {make_url(url)!r}") from error
     return url
 
 
-async def _greet(url: str) -> None:
+def _see_to_keys(url: str, settings: ServiceSettings) -> None:
+    see = partial(ensure, host=settings.host, home=settings.home)
+    try:
+        what = asyncio.run(_once(url, see))
+    except (DatabaseUnavailableError, NoKeyError) as error:
+        raise _StartError(str(error)) from error
+    except OSError as error:
+        raise _StartError(
+            f"the first key cannot be written under {settings.home} ({error}); set DARTBOARD_HOME "
+            "to a folder that can be written to"
+        ) from error
+    if what is not None:
+        sys.stderr.write(f"{what}\n")
+
+
+async def _once(url: str, operation: Callable[[Session], Result]) -> Result:
     engine = make_async_engine(url)
     try:
-        await Database(engine).run(lambda session: session.execute(text("SELECT 1")))
+        return await Database(engine).run(operation)
     finally:
         await engine.dispose()
 

@@ -15,8 +15,10 @@ from service.events import endpoints as events
 from service.events.feed import EventFeed
 from service.head import HeadMiddleware
 from service.health import endpoints as health
+from service.keys import endpoints as keys
 from service.logs import endpoints as logs
 from service.newline import NewlineMiddleware
+from service.owners import endpoints as owners
 from service.parameters import refuse_unknown_query_parameters
 from service.paths import endpoints as paths
 from service.presets import endpoints as presets
@@ -33,6 +35,10 @@ Differentiable architecture search as a service. Submit a search with `POST /v1/
 with `GET /v1/searches/{id}/events`, and fetch what it found as JSON, as text and as a picture under
 `/v1/architectures`. The rivals of what a hypercuboid came to are in `/v1/trials/{id}/paths`. What
 an architecture is worth, a training from scratch tells: `/v1/trainings`.
+
+Everything about searches takes a key: `Authorization: Bearer dbk_...`. A search is its key owner's;
+others see it if its label `team` names a team of theirs, or if they are admins. What somebody does
+not see is a 404 for them.
 
 Times are RFC 3339 in UTC. Lists page by an opaque cursor. Unknown fields and unknown query
 parameters are refused. Every error is `application/problem+json` (RFC 9457) with a stable `type`, a
@@ -76,6 +82,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         logs,
         architectures,
         queue,
+        keys,
+        owners,
         presets,
         health,
     ):

@@ -90,6 +90,14 @@ SPECS: Final[dict[str, Any]] = {
             "trials": {"seeds": [0, 1, 2, 3], "stack": 4},
         },
     },
+    "half a GPU": {
+        "summary": "Two trials share a GPU, on a node that was started with the resource a100",
+        "value": {
+            "preset": "digits-quick",
+            "trials": {"seeds": [0, 1]},
+            "resources": {"cpus": 1, "gpus": 0.5, "custom": {"a100": 1}},
+        },
+    },
     "TPE and ASHA": {
         "summary": "20 points, each drawn from what the ones before came to; the weak ones stop",
         "value": {
@@ -189,6 +197,7 @@ SERIES_CSV: Final = "name,step,value\nvalidation_accuracy,8,0.9263\nvalidation_a
 
 SEARCH: Final[dict[str, Any]] = {
     "id": SEARCH_ID,
+    "owner": "ana",
     "name": "three seeds",
     "status": "queued",
     "reason": None,
@@ -201,6 +210,9 @@ SEARCH: Final[dict[str, Any]] = {
     "started_at": None,
     "ended_at": None,
     "cancel_requested_at": None,
+    "pause_requested_at": None,
+    "preempt_requested_at": None,
+    "ran_seconds": 0.0,
     "waiting": {"position": 2, "why": "1 is ahead of it"},
     "counts": {"total": 1, "completed": 0, "failed": 0, "pending": 1},
     "trials": [
@@ -217,25 +229,6 @@ SEARCH: Final[dict[str, Any]] = {
     "recommended": None,
 }
 SEARCH_PAGE: Final = {"items": [SEARCH], "next_cursor": "AZedPG9eejGcU18vDB2OSw"}
-CANCELLED: Final = {
-    **SEARCH,
-    "status": "cancelled",
-    "reason": "cancelled_by_user",
-    "message": "Cancelled before it started.",
-    "ended_at": "2026-01-31T12:00:09.007Z",
-    "cancel_requested_at": "2026-01-31T12:00:09.005Z",
-    "waiting": None,
-    "counts": {"total": 1, "completed": 0, "failed": 1, "pending": 0},
-    "trials": [
-        {
-            **SEARCH["trials"][0],
-            "status": "cancelled",
-            "reason": "cancelled_by_user",
-            "message": "Cancelled before it started.",
-            "ended_at": "2026-01-31T12:00:09.007Z",
-        }
-    ],
-}
 _VALID: Final = SearchSpec.model_validate(_SPEC)
 DRY_RUN: Final = DryRun.of(_VALID, SpaceSize.of(_VALID)).model_dump(mode="json")
 
@@ -313,6 +306,7 @@ QUEUE: Final = {
         {
             "search_id": TRAINING_ID,
             "kind": "training",
+            "owner": "ana",
             "name": "wide",
             "priority": 0,
             "position": 1,
@@ -324,21 +318,25 @@ QUEUE: Final = {
         {
             "search_id": SEARCH_ID,
             "kind": "search",
+            "owner": "ana",
             "name": "three seeds",
             "attempt": 1,
             "started_at": "2026-01-31T12:00:02.744Z",
             "holder": "gpu-box:4711",
             "cpus": 2,
-            "gpus": 0,
+            "gpus": 0.5,
+            "custom": {"a100": 1},
             "trials": [{"number": 0, "status": "running", "epoch": 9, "epochs": 12}],
         }
     ],
     "cluster": {
-        "nodes": [{"cpus": 2.0, "gpus": 0.0, "memory": 16_541_319_168.0}],
+        "nodes": [{"cpus": 2.0, "gpus": 1.0, "memory": 16_541_319_168.0, "custom": {"a100": 2.0}}],
         "cpus": 2.0,
-        "gpus": 0.0,
+        "gpus": 1.0,
+        "custom": {"a100": 2.0},
         "reserved_cpus": 2.0,
-        "reserved_gpus": 0.0,
+        "reserved_gpus": 0.5,
+        "reserved_custom": {"a100": 1.0},
     },
     "dispatchers": [
         {
@@ -383,6 +381,7 @@ TRAINING_DRY_RUN: Final = TrainingDryRun.of(_TRAINING_SPEC).model_dump(mode="jso
 TRAINING: Final[dict[str, Any]] = {
     **{key: value for key, value in SEARCH.items() if key != "recommended"},
     "id": TRAINING_ID,
+    "owner": "ana",
     "name": "is it any good",
     "spec": _TRAINING_SPEC.model_dump(mode="json"),
     "trials": [{**trial, "search_id": TRAINING_ID} for trial in SEARCH["trials"]],
@@ -428,22 +427,6 @@ TRAINED: Final[dict[str, Any]] = {
     ],
 }
 TRAINING_PAGE: Final = {"items": [TRAINED], "next_cursor": None}
-TRAINING_CANCELLED: Final = {
-    **TRAINING,
-    **{
-        key: CANCELLED[key]
-        for key in (
-            "status",
-            "reason",
-            "message",
-            "ended_at",
-            "cancel_requested_at",
-            "waiting",
-            "counts",
-        )
-    },
-    "trials": [{**trial, "search_id": TRAINING_ID} for trial in CANCELLED["trials"]],
-}
 
 LOG_LIST: Final = {
     "items": [
@@ -509,6 +492,19 @@ def _problem(slug: str, detail: str, *errors: FieldProblem) -> dict[str, Any]:
 
 
 PROBLEMS: Final = {
+    "unauthorized": _problem(
+        "unauthorized",
+        "This takes a key. Send a key as `Authorization: Bearer dbk_...`. `dartboard up` keeps one "
+        "in .dartboard/api-key; an admin makes others with `dartboard keys create`.",
+    ),
+    "forbidden": _problem(
+        "forbidden", "This takes a key with the role member, and yours is viewer."
+    ),
+    "invalid-body": _problem(
+        "invalid-body",
+        "/role: Input should be 'viewer', 'member' or 'admin'",
+        FieldProblem(pointer="/role", message="Input should be 'viewer', 'member' or 'admin'"),
+    ),
     "malformed-json": _problem(
         "malformed-json", "Expecting ',' delimiter: line 1 column 24 (char 23)."
     ),
@@ -518,7 +514,7 @@ PROBLEMS: Final = {
     "conflict": _problem(
         "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled."
     ),
-    "body-too-large": _problem("body-too-large", "A spec has at most 1,048,576 bytes."),
+    "body-too-large": _problem("body-too-large", "A body has at most 1,048,576 bytes."),
     "unsupported-media-type": _problem(
         "unsupported-media-type",
         "The header Content-Type was 'application/x-www-form-urlencoded'; send "

@@ -13,6 +13,9 @@ from search_core.genotype import CellGenotype, PathGenotype
 from search_core.spec import SearchSpec
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
+from service.jobs.changes import JobChanges
+from service.keys.schemas import KeyRequest
+from service.owners.schemas import OwnerChanges
 from service.problems import MEDIA_TYPE, TITLES, Problem
 from service.schema_base import STANDS_FOR
 
@@ -24,17 +27,45 @@ TAGS: Final = [
     {"name": "logs", "description": "What runners and trials wrote."},
     {"name": "architectures", "description": "What searches found: JSON, text and pictures."},
     {"name": "queue", "description": "Who waits and why, who runs, and on what."},
+    {"name": "keys", "description": "Who may ask for what: keys, owners, quotas."},
     {"name": "presets", "description": "Specs to start from."},
     {"name": "service", "description": "The API about itself."},
 ]
 
-LOOKUP: Final = ("not-found", "invalid-parameter", "unavailable")
+READING: Final = ("unauthorized", "invalid-parameter", "unavailable")
+"""The problems of an operation that looks at what its caller sees."""
+
+LOOKUP: Final = ("unauthorized", "not-found", "invalid-parameter", "unavailable")
 """The problems of an operation that looks up one thing."""
+
+VERB: Final = (
+    "unauthorized",
+    "forbidden",
+    "not-found",
+    "conflict",
+    "invalid-parameter",
+    "unavailable",
+)
+"""The problems of an operation that changes one thing."""
+
+BODY: Final = (
+    "malformed-json",
+    "body-too-large",
+    "unsupported-media-type",
+    "unauthorized",
+    "forbidden",
+    "invalid-body",
+    "invalid-parameter",
+    "unavailable",
+)
+"""The problems of an operation that takes a body which is no spec."""
 
 SUBMISSION: Final = (
     "malformed-json",
     "body-too-large",
     "unsupported-media-type",
+    "unauthorized",
+    "forbidden",
     "invalid-spec",
     "invalid-parameter",
     "unavailable",
@@ -104,7 +135,7 @@ def problems(*slugs: str) -> dict[int | str, dict[str, Any]]:
 
 
 def spec_body(specs: Mapping[str, Any], model: str = "SearchSpec") -> dict[str, Any]:
-    """The request body of an operation that takes a spec.
+    """The request body of an operation, in JSON.
 
     Args:
         specs: Examples by name, each with `summary` and `value`.
@@ -149,6 +180,9 @@ def _build(app: FastAPI) -> dict[str, Any]:
             (RetrainingSpec, "validation"),
             (CellGenotype, "validation"),
             (PathGenotype, "validation"),
+            (KeyRequest, "validation"),
+            (OwnerChanges, "validation"),
+            (JobChanges, "validation"),
             (Problem, "serialization"),
         ],
         ref_template=_COMPONENT,

@@ -14,8 +14,10 @@ from starlette.routing import compile_path
 from service.sentences import sentence
 from store.errors import (
     DatabaseUnavailableError,
+    ForbiddenError,
     IllegalTransitionError,
     InvalidCursorError,
+    InvalidKeyError,
     NotFoundError,
     NotRetryableError,
 )
@@ -25,12 +27,15 @@ MEDIA_TYPE: Final = "application/problem+json"
 TITLES: Final[dict[str, tuple[HTTPStatus, str]]] = {
     "malformed-json": (HTTPStatus.BAD_REQUEST, "The body is not JSON"),
     "bad-request": (HTTPStatus.BAD_REQUEST, "The request cannot be understood"),
+    "unauthorized": (HTTPStatus.UNAUTHORIZED, "This takes a key"),
+    "forbidden": (HTTPStatus.FORBIDDEN, "The key does not let you do that"),
     "not-found": (HTTPStatus.NOT_FOUND, "There is no such thing"),
     "method-not-allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "This path has other methods"),
     "conflict": (HTTPStatus.CONFLICT, "Its state does not allow that"),
     "body-too-large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported-media-type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON"),
     "invalid-spec": (HTTPStatus.UNPROCESSABLE_ENTITY, "The spec is not valid"),
+    "invalid-body": (HTTPStatus.UNPROCESSABLE_ENTITY, "The body is not valid"),
     "invalid-parameter": (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not valid"),
     "internal-error": (HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong in Dartboard"),
     "unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The database is away"),
@@ -119,6 +124,8 @@ def install(app: FastAPI) -> None:
         RequestValidationError: _invalid_parameter,
         HTTPException: _http_exception,
         NotFoundError: _not_found,
+        InvalidKeyError: _invalid_key,
+        ForbiddenError: _forbidden,
         IllegalTransitionError: _conflict,
         NotRetryableError: _conflict,
         InvalidCursorError: _invalid_cursor,
@@ -187,8 +194,23 @@ def _not_found(_: Request, error: NotFoundError) -> ProblemError:
         "trial": "GET /v1/searches/{id}/trials lists a search's trials.",
         "architecture": "GET /v1/searches/{id}/architectures lists what a search found.",
         "log": "GET /v1/searches/{id}/logs lists the logs of a search.",
+        "key": "GET /v1/keys lists the keys.",
+        "owner": "GET /v1/owners lists the owners; the first key of one makes it.",
     }
     return ProblemError("not-found", f"There is {error}. {lists.get(error.noun, '')}".rstrip())
+
+
+def _invalid_key(_: Request, error: InvalidKeyError) -> ProblemError:
+    return ProblemError(
+        "unauthorized",
+        f"{str(error)[0].upper()}{str(error)[1:]}; send one that is in use. An admin makes them "
+        "with `dartboard keys create`.",
+        headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+    )
+
+
+def _forbidden(_: Request, error: ForbiddenError) -> ProblemError:
+    return ProblemError("forbidden", f"{str(error)[0].upper()}{str(error)[1:]}.")
 
 
 def _conflict(_: Request, error: IllegalTransitionError | NotRetryableError) -> ProblemError:

@@ -1,4 +1,4 @@
-"""Reading a spec out of a request's body: what the body must be before the spec judges it."""
+"""Reading a request's body: what it must be before a spec, or another model, judges it."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from search_core.spec import SearchSpec
 from search_core.spec.base import SpecModel
@@ -15,6 +15,7 @@ from service.pointers import MOST_ERRORS, field_problems
 from service.problems import FieldProblem, ProblemError
 
 SpecT = TypeVar("SpecT", bound=SpecModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 LARGEST_BODY: Final = 1_048_576
 """Bytes; a spec with everything in it has a few thousand."""
@@ -35,6 +36,24 @@ async def read_spec(request: Request) -> SearchSpec:
     """
     body = await read_json(request, smallest='{"preset": "digits-quick"}')
     return await parse_spec_aside(SearchSpec, body)
+
+
+async def read_model(request: Request, model: type[ModelT], *, smallest: str) -> ModelT:
+    """A request's body that is no spec.
+
+    Args:
+        request: The request.
+        model: What it holds.
+        smallest: The smallest one, for who sends none.
+
+    Raises:
+        ProblemError: The body is not JSON, too large, or not valid; says where.
+    """
+    body = await read_json(request, smallest=smallest)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid("invalid-body", field_problems(model, error)) from None
 
 
 async def read_json(request: Request, *, smallest: str) -> bytes:
@@ -79,11 +98,15 @@ async def parse_spec_aside(model: type[SpecT], body: bytes) -> SpecT:
 
 def invalid_spec(problems: Sequence[FieldProblem]) -> ProblemError:
     """The refusal of a spec for what is wrong with its fields."""
+    return _invalid("invalid-spec", problems)
+
+
+def _invalid(slug: str, problems: Sequence[FieldProblem]) -> ProblemError:
     first = problems[0]
     where = f"{first.pointer}: " if first.pointer else ""
     count = len(problems)
     others = {1: "", MOST_ERRORS: " (and many more)"}.get(count, f" (and {count - 1} more)")
-    return ProblemError("invalid-spec", f"{where}{first.message}{others}", errors=problems)
+    return ProblemError(slug, f"{where}{first.message}{others}", errors=problems)
 
 
 def _check_media_type(request: Request) -> None:
@@ -134,7 +157,7 @@ async def _read_off(chunks: AsyncIterator[bytes]) -> None:
 def _too_large() -> ProblemError:
     return ProblemError(
         "body-too-large",
-        f"A spec has at most {LARGEST_BODY:,} bytes.",
+        f"A body has at most {LARGEST_BODY:,} bytes.",
         # There may be more of the body than was read off: the connection cannot be used again.
         headers={"Connection": "close"},
     )
@@ -143,7 +166,7 @@ def _too_large() -> ProblemError:
 def _check_json(body: bytes, smallest: str) -> None:
     """Refuses what is no JSON, and JSON that two readers would read differently."""
     if not body.strip():
-        raise ProblemError("malformed-json", f"The body is empty; the smallest spec is {smallest}.")
+        raise ProblemError("malformed-json", f"The body is empty; the smallest one is {smallest}.")
     try:
         value = json.loads(
             body.decode(),

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import Text, cast, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
 from search_core.spec import point_spec
+from store import access
+from store.access import Principal
 from store.errors import NotFoundError
 from store.jobs import parse_spec
 from store.models import Architecture, Event, Search, Trial
@@ -50,13 +52,19 @@ def get(session: Session, architecture_hash: str) -> Architecture:
     return architecture
 
 
-def findings(session: Session, architecture_hash: str, *, limit: int = 50) -> Sequence[Finding]:
-    """The trials that derived it, the newest first, at most `limit`."""
+def findings(
+    session: Session, architecture_hash: str, *, seen_by: Principal | None = None, limit: int = 50
+) -> Sequence[Finding]:
+    """The trials that derived it, the newest first; only of searches that `seen_by` sees."""
     rows = session.execute(
         select(Search, Trial)
         .join(Trial, Trial.search_id == Search.id)
         # The trials of a training have the architecture that they were given.
-        .where(Trial.architecture_hash == architecture_hash, Search.kind == JobKind.SEARCH)
+        .where(
+            Trial.architecture_hash == architecture_hash,
+            Search.kind == JobKind.SEARCH,
+            true() if seen_by is None else access.sees(seen_by),
+        )
         .order_by(Trial.id.desc())
         .limit(limit)
     )

@@ -6,6 +6,7 @@ process whose storage is a folder needs none.
 """
 
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -55,6 +56,28 @@ class ArtifactFolder:
         from store.object_storage import open_url
 
         return open_url(self.root, self.path)
+
+
+def remove(folder: ArtifactFolder) -> None:
+    """Removes a folder with all that is below it; one that is gone already is no error.
+
+    Raises:
+        StorageError: The storage does not answer, or something is left.
+    """
+    assert folder.path, "the root holds what is everybody's"
+    storage = folder.open()
+    if not isinstance(storage, Folder):
+        from store.object_storage import ObjectStorage
+
+        assert isinstance(storage, ObjectStorage)
+        storage.remove()
+        return
+    try:
+        shutil.rmtree(storage.path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot remove {storage.path}: {error}") from error
 
 
 def is_url(root: str) -> bool:

@@ -31,7 +31,7 @@ class IllegalTransitionError(StoreError):
         self,
         search_id: UUID,
         status: SearchStatus,
-        to: SearchStatus,
+        to: str,
         *,
         kind: JobKind = JobKind.SEARCH,
     ) -> None:
@@ -51,6 +51,14 @@ class IllegalTransitionError(StoreError):
 
 class NotRetryableError(StoreError):
     """A trial that cannot be run again; the message says why and what to do instead."""
+
+
+class InvalidKeyError(StoreError):
+    """A key that lets nobody in: unknown, expired or revoked."""
+
+
+class ForbiddenError(StoreError):
+    """The key lets its holder in, but not do this; the message says which role would."""
 
 
 class LeaseLostError(StoreError):

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     Float,
     ForeignKey,
     Index,
@@ -19,17 +20,17 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from search_core.spec.algorithm import RelaxationForm
-from store.states import ENDED, TRIAL_COMPLETED, JobKind, SearchStatus, TrialStatus
+from store.states import ENDED, TRIAL_COMPLETED, JobKind, Role, SearchStatus, TrialStatus
 
 SCHEMA_REVISION: Final = "0001"
 """The migration that these models match; a test holds it equal to Alembic's head."""
 
 
-def _one_of(column: str, values: type[JobKind] | type[SearchStatus] | type[TrialStatus]) -> str:
+def _one_of(column: str, values: type[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
@@ -56,12 +57,60 @@ class Base(DeclarativeBase):
         str: Text,
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
-        list[dict[str, float | None]]: JSONB,
+        list[str]: ARRAY(Text),
+        list[dict[str, Any]]: JSONB,
     }
 
 
+class Owner(Base):
+    """Who searches belong to, and how much of the cluster they may hold.
+
+    `weight` is the owner's part of the cluster where several owners wait. `teams` are the values of
+    the label `team` whose searches the owner sees. A quota that is null does not limit.
+    """
+
+    __tablename__ = "owners"
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight_positive"),
+        CheckConstraint("max_running >= 0 AND max_gpus >= 0", name="quotas_sane"),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    weight: Mapped[float] = mapped_column(Float, server_default="1")
+    max_running: Mapped[int | None]
+    max_gpus: Mapped[float | None] = mapped_column(Float)
+    teams: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Key(Base):
+    """What lets a program in as an owner: the SHA-256 digest of a secret that is shown once."""
+
+    __tablename__ = "keys"
+    __table_args__ = (
+        CheckConstraint(_one_of("role", Role), name="role_known"),
+        UniqueConstraint("digest"),
+        Index("ix_keys_owner", "owner"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    owner: Mapped[str] = mapped_column(ForeignKey("owners.name"))
+    role: Mapped[str]
+    name: Mapped[str] = mapped_column(server_default="")
+    digest: Mapped[bytes]
+    prefix: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
 class Search(Base):
-    """A submitted search or training: its spec, where it is in its life, and who leases it."""
+    """A submitted search or training: its spec, where it is in its life, and who leases it.
+
+    `claimed_at` is when its present attempt began, `ran_seconds` how long those before it ran, and
+    `time_limit` the most seconds for all.
+    """
 
     __tablename__ = "searches"
     __table_args__ = (
@@ -72,9 +121,15 @@ class Search(Base):
         CheckConstraint(_one_of("status", SearchStatus), name="status_known"),
         CheckConstraint(
             "(status = 'running') = (lease_token IS NOT NULL)"
-            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)"
+            " AND (lease_token IS NULL) = (claimed_at IS NULL)",
             name="leased_while_running",
         ),
+        CheckConstraint(
+            "status = 'running' OR pause_requested_at IS NULL AND preempt_requested_at IS NULL",
+            name="asked_to_stop_while_running",
+        ),
+        CheckConstraint("time_limit > 0", name="time_limit_positive"),
         CheckConstraint(
             f"({_ENDED_SQL}) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name="ended_with_reason",
@@ -93,11 +148,13 @@ class Search(Base):
             postgresql_where=text("status = 'running'"),
         ),
         Index("ix_searches_status_id", "status", "id"),
+        Index("ix_searches_owner_id", "owner", "id"),
         Index("ix_searches_labels", "labels", postgresql_using="gin"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     kind: Mapped[str] = mapped_column(server_default=JobKind.SEARCH)
+    owner: Mapped[str] = mapped_column(ForeignKey("owners.name"))
     name: Mapped[str]
     status: Mapped[str] = mapped_column(server_default=SearchStatus.QUEUED)
     reason: Mapped[str | None]
@@ -107,13 +164,20 @@ class Search(Base):
     priority: Mapped[int]
     labels: Mapped[dict[str, Any]]
     trial_cpus: Mapped[int]
-    trial_gpus: Mapped[int]
+    trial_gpus: Mapped[float] = mapped_column(Double)
+    trial_custom: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     not_before: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    pause_requested_at: Mapped[datetime | None]
+    preempt_requested_at: Mapped[datetime | None]
+    preemptible: Mapped[bool] = mapped_column(server_default=text("false"))
+    time_limit: Mapped[float | None] = mapped_column(Float)
+    claimed_at: Mapped[datetime | None]
+    ran_seconds: Mapped[float] = mapped_column(Float, server_default="0")
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
     lease_token: Mapped[UUID | None]
@@ -122,6 +186,28 @@ class Search(Base):
     last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
     recommended_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
     recommendation: Mapped[str] = mapped_column(server_default="")
+
+
+class DeletedSearch(Base):
+    """A search or training that its user deleted, until its files are gone and for a while after.
+
+    A repeated request sees that it was done, and a dispatcher that there are files to remove.
+    """
+
+    __tablename__ = "deleted_searches"
+    __table_args__ = (
+        Index(
+            "ix_deleted_searches_files",
+            "deleted_at",
+            postgresql_where=text("files_removed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    owner: Mapped[str]
+    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    files_removed_at: Mapped[datetime | None]
 
 
 class Trial(Base):
@@ -240,6 +326,6 @@ class Dispatcher(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     pid: Mapped[int]
-    nodes: Mapped[list[dict[str, float | None]]]
+    nodes: Mapped[list[dict[str, Any]]]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

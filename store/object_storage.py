@@ -82,6 +82,19 @@ class ObjectStorage:
         except _ERRORS as error:
             raise StorageError(f"cannot remove {self._where}/{name}: {error}") from error
 
+    def remove(self) -> None:
+        """Removes the folder with all that is below it.
+
+        Raises:
+            StorageError: The storage does not answer.
+        """
+        try:
+            self._fs.delete_dir(self._path)
+        except FileNotFoundError:
+            return
+        except _ERRORS as error:
+            raise StorageError(f"cannot remove {self._where}: {error}") from error
+
 
 def open_url(url: str, path: str) -> ObjectStorage:
     """The storage of a folder below a URL.

@@ -5,13 +5,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store import leases
+from search_core.spec.resources import total
+from store import access, leases
+from store.access import Principal
 from store.leases import Capacity, Node
 from store.models import Dispatcher, Search
+from store.room import missing, total_custom
 from store.states import SearchStatus
 
 SEEN_LATELY = timedelta(seconds=15)
@@ -41,6 +44,7 @@ class Overview:
         capacity: What the clusters of those dispatchers hold.
         reserved_cpus: CPUs that the running searches' open trials need.
         reserved_gpus: GPUs that the running searches' open trials need.
+        reserved_custom: Custom resources that the running searches' open trials need, by name.
     """
 
     counts: dict[SearchStatus, int]
@@ -49,7 +53,8 @@ class Overview:
     dispatchers: Sequence[Dispatcher]
     capacity: Capacity
     reserved_cpus: int
-    reserved_gpus: int
+    reserved_gpus: float
+    reserved_custom: dict[str, float]
 
 
 def heartbeat(
@@ -93,40 +98,44 @@ def largest_memory(session: Session) -> float | None:
     return max(known) if known and len(known) == len(memories) else None
 
 
-def overview(session: Session, *, limit: int = 100) -> Overview:
-    """The queue now, with at most `limit` waiting and `limit` running searches."""
+def overview(session: Session, *, seen_by: Principal | None = None, limit: int = 100) -> Overview:
+    """The queue now.
+
+    Args:
+        session: The caller's session.
+        seen_by: Only searches that they see are listed; None lists all. Counts, places and the
+            cluster are everybody's.
+        limit: Most waiting and most running searches to list.
+    """
     counts = dict.fromkeys(SearchStatus, 0)
     for status, count in session.execute(
         select(Search.status, func.count()).group_by(Search.status)
     ):
         counts[SearchStatus(status)] = count
+    seen = true() if seen_by is None else access.sees(seen_by)
     queued = session.scalars(
         select(Search)
-        .where(Search.status == SearchStatus.QUEUED)
+        .where(Search.status == SearchStatus.QUEUED, seen)
         .order_by(Search.priority.desc(), Search.queued_at, Search.id)
         .limit(limit)
     ).all()
     running = session.scalars(
         select(Search)
-        .where(Search.status == SearchStatus.RUNNING)
+        .where(Search.status == SearchStatus.RUNNING, seen)
         .order_by(Search.started_at)
         .limit(limit)
     ).all()
     cluster = _see(session)
-    waiting = []
-    num_ahead = 0
-    for position, search in enumerate(queued, start=1):
-        waiting.append(Waiting(search, position, cluster.why(search, position, num_ahead)))
-        # A search that no node can hold keeps nobody waiting.
-        num_ahead += cluster.could_hold(search)
+    places = waiting_of(session, queued)
     return Overview(
         counts,
-        waiting,
+        [places[search.id] for search in queued],
         running,
         cluster.dispatchers,
         cluster.capacity,
         int(sum(trial.cpus for trial in cluster.open_trials)),
-        int(sum(trial.gpus for trial in cluster.open_trials)),
+        total(trial.gpus for trial in cluster.open_trials),
+        total_custom(cluster.open_trials),
     )
 
 
@@ -174,10 +183,7 @@ class _Cluster:
 
     def could_hold(self, search: Search) -> bool:
         """Whether some node is large enough for one of the search's trials."""
-        return any(
-            search.trial_cpus <= node.cpus and search.trial_gpus <= node.gpus
-            for node in self.capacity.nodes
-        )
+        return self.capacity.holds(leases.need_of(search))
 
     def why(self, search: Search, position: int, num_ahead: int) -> str:
         """Why a search in this place, with so many before it that fit, has not started."""
@@ -186,7 +192,8 @@ class _Cluster:
         if not self.capacity.nodes:
             return "the cluster has no node yet"
         if not self.could_hold(search):
-            return f"no node has {_wanted(search)}, which each of its trials needs"
+            needed = missing(self.capacity, leases.need_of(search))
+            return f"{needed}, which each of its trials needs"
         num_too_large = position - 1 - num_ahead
         if num_ahead:
             fitting = " that some node can hold" if num_too_large else ""
@@ -198,20 +205,11 @@ class _Cluster:
         if search.not_before is not None and search.not_before > self.now:
             moment = search.not_before.astimezone(UTC).strftime("%H:%M:%S")
             return f"it crashed and is tried again after {moment} UTC"
-        wanted = Node(search.trial_cpus, search.trial_gpus)
-        if not leases.has_room(self.capacity, self.open_trials, wanted):
+        if not leases.has_room(self.capacity, self.open_trials, leases.need_of(search)):
             return "the cluster is full"
         if num_too_large:
             return "no node can hold what is ahead of it, so it is about to start"
         return "it is about to start"
-
-
-def _wanted(search: Search) -> str:
-    cpus, gpus = search.trial_cpus, search.trial_gpus
-    wanted = "1 CPU" if cpus == 1 else f"{cpus} CPUs"
-    if gpus:
-        wanted += " and 1 GPU" if gpus == 1 else f" and {gpus} GPUs"
-    return wanted
 
 
 def _see(session: Session) -> _Cluster:
@@ -228,6 +226,7 @@ def _capacity(dispatchers: Sequence[Dispatcher]) -> Capacity:
     latest = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at)
     return Capacity(
         tuple(
-            Node(node["cpus"] or 0.0, node["gpus"] or 0.0, node["memory"]) for node in latest.nodes
+            Node(node["cpus"], node["gpus"], node["memory"], node["custom"])
+            for node in latest.nodes
         )
     )

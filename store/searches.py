@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec, trial_points
 from search_core.spec.points import point_epochs
-from store import events
+from store import access, events, owners
+from store.access import Principal
 from store.errors import InvalidCursorError, NotFoundError
 from store.jobs import JobSpec, kind_of
 from store.models import Alphas, Metric, Search, Trial
@@ -29,6 +30,7 @@ class SearchFilter:
         space: The space's kind.
         name: Exactly this name.
         labels: All of these labels.
+        owner: Of this owner.
         created_after: Created at or after this time.
         created_before: Created before this time.
     """
@@ -38,6 +40,7 @@ class SearchFilter:
     space: str | None = None
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    owner: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -50,12 +53,13 @@ class SearchPage:
     next_cursor: str | None
 
 
-def submit(session: Session, spec: JobSpec) -> Search:
+def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Search:
     """Stores a search or a training and its trials as queued, and wakes the dispatchers.
 
     Args:
         session: The caller's session.
         spec: The validated spec.
+        owner: Whose it is.
 
     Returns:
         The new row, flushed, with its id and times.
@@ -63,6 +67,7 @@ def submit(session: Session, spec: JobSpec) -> Search:
     kind = kind_of(spec)
     search = Search(
         kind=kind,
+        owner=owner,
         name=spec.name,
         spec=spec.model_dump(mode="json"),
         space_kind=spec.space.kind if isinstance(spec, SearchSpec) else None,
@@ -70,6 +75,9 @@ def submit(session: Session, spec: JobSpec) -> Search:
         labels=dict(spec.labels),
         trial_cpus=spec.resources.cpus,
         trial_gpus=spec.resources.gpus,
+        trial_custom=dict(spec.resources.custom),
+        preemptible=spec.preemptible,
+        time_limit=spec.time_limit,
         status=SearchStatus.QUEUED,
     )
     session.add(search)
@@ -113,6 +121,7 @@ def list_page(
     where: SearchFilter,
     *,
     limit: int,
+    who: Principal | None = None,
     cursor: str | None = None,
     oldest_first: bool = False,
 ) -> SearchPage:
@@ -122,6 +131,7 @@ def list_page(
         session: The caller's session.
         where: Which ones.
         limit: Most rows to return.
+        who: Only those that they see; None for all.
         cursor: `next_cursor` of the page before.
         oldest_first: The order; newest first otherwise.
 
@@ -131,21 +141,9 @@ def list_page(
     Raises:
         InvalidCursorError: The cursor is not one of this store's.
     """
-    statement = select(Search)
-    if where.kind is not None:
-        statement = statement.where(Search.kind == where.kind)
-    if where.statuses:
-        statement = statement.where(Search.status.in_(where.statuses))
-    if where.space is not None:
-        statement = statement.where(Search.space_kind == where.space)
-    if where.name is not None:
-        statement = statement.where(Search.name == where.name)
-    if where.labels:
-        statement = statement.where(Search.labels.contains(dict(where.labels)))
-    if where.created_after is not None:
-        statement = statement.where(Search.created_at >= where.created_after)
-    if where.created_before is not None:
-        statement = statement.where(Search.created_at < where.created_before)
+    statement = select(Search).where(*_conditions(where))
+    if who is not None:
+        statement = statement.where(access.sees(who))
     if cursor is not None:
         last_seen = _decode_cursor(cursor)
         statement = statement.where(
@@ -257,6 +255,25 @@ def last_alphas(session: Session, trial_id: UUID) -> Alphas | None:
     return session.scalars(
         select(Alphas).where(Alphas.trial_id == trial_id).order_by(Alphas.step.desc()).limit(1)
     ).one_or_none()
+
+
+def _conditions(where: SearchFilter) -> list[ColumnElement[bool]]:
+    equal = {
+        Search.kind: where.kind,
+        Search.space_kind: where.space,
+        Search.name: where.name,
+        Search.owner: where.owner,
+    }
+    conditions = [column == value for column, value in equal.items() if value is not None]
+    if where.statuses:
+        conditions.append(Search.status.in_(where.statuses))
+    if where.labels:
+        conditions.append(Search.labels.contains(dict(where.labels)))
+    if where.created_after is not None:
+        conditions.append(Search.created_at >= where.created_after)
+    if where.created_before is not None:
+        conditions.append(Search.created_at < where.created_before)
+    return conditions
 
 
 def _encode_cursor(search_id: UUID) -> str:

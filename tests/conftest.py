@@ -10,14 +10,18 @@ import pytest
 from sqlalchemy import Engine
 
 from migrations.upgrade import upgrade
-from store import embedded
+from store import embedded, keys, owners
 from store.notifications import plain_url
-from store.sessions import driver_url, make_engine
+from store.sessions import driver_url, make_engine, transaction
+from store.states import Role
 from tests.s3 import s3_server
 
 __all__ = ["s3_server"]
 
 _numbers = itertools.count()
+
+KEY = "dbk_the-key-that-every-test-database-has-for-its-admin"
+BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +35,7 @@ def postgres_url() -> Iterator[str]:
             url = embedded.start(home)
             _execute(url, "CREATE DATABASE template_dartboard")
             upgrade(_database(url, "template_dartboard"))
+            _put_key(_database(url, "template_dartboard"))
             yield url
         finally:
             embedded.stop(home)
@@ -50,6 +55,13 @@ def engine(database_url: str) -> Iterator[Engine]:
     """An engine on this test's database."""
     engine = make_engine(database_url)
     yield engine
+    engine.dispose()
+
+
+def _put_key(url: str) -> None:
+    engine = make_engine(url)
+    with transaction(engine) as session:
+        keys.create(session, owners.LOCAL, Role.ADMIN, secret=KEY)
     engine.dispose()
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyarrow import fs
 
 ACCESS_KEY = "dartboard-test-key"
 SECRET_KEY = "dartboard-test-secret-5f0e1d"  # of a server on this machine's loopback
@@ -41,6 +40,9 @@ class S3Server:
 
     def make_bucket(self) -> None:
         """Makes the bucket, as an operator would."""
+        # Here and not above: a test takes pyarrow away from its process.
+        from pyarrow import fs
+
         file_system, path = fs.FileSystem.from_uri(self.url("") + "&allow_bucket_creation=true")
         file_system.create_dir(path.strip("/"))
 

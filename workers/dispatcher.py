@@ -9,6 +9,7 @@ dispatcher that is killed leaves its runners at work; the next one finds what th
 import logging
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from store import artifacts, leases, logs, queue
+from search_core.storage import StorageError
+from store import artifacts, leases, logs, queue, removals
 from store.errors import DatabaseUnavailableError, LeaseLostError
 from store.events import QUEUE_CHANNEL
 from store.leases import Capacity, Lease
@@ -73,6 +75,7 @@ class Dispatcher:
         self._id = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._runners: dict[UUID, _Runner] = {}
         self._keeping: list[threading.Thread] = []
+        self._removing: threading.Thread | None = None
         self._stopping = False
         self._next_heartbeat = 0.0
         self._next_claim = 0.0
@@ -126,6 +129,7 @@ class Dispatcher:
             self._beat(capacity)
             self._shown = capacity
             self._next_heartbeat = time.monotonic() + _HEARTBEAT_SECONDS
+            self._remove_files()
         with transaction(self._engine) as session:
             expired = leases.expire(session, max_failures=self._settings.max_failures)
         for search_id in expired:
@@ -145,6 +149,27 @@ class Dispatcher:
                 pid=os.getpid(),
                 capacity=capacity,
             )
+
+    def _remove_files(self) -> None:
+        """Removes what deleted searches left in the storage, beside the other work."""
+        if self._removing is None or not self._removing.is_alive():
+            self._removing = threading.Thread(target=self._remove_due, name="removals", daemon=True)
+            self._removing.start()
+
+    def _remove_due(self) -> None:
+        try:
+            with transaction(self._engine) as session:
+                search_ids = removals.due(session)
+            for search_id in search_ids:
+                # Another dispatcher may be at it too: then there is nothing left to remove.
+                folder = artifacts.checkpoints_of(self._settings.storage_root, search_id)
+                artifacts.remove(folder)
+                for results in self._settings.tune_results.glob(f"{search_id}-*"):
+                    shutil.rmtree(results, ignore_errors=True)
+                with transaction(self._engine) as session:
+                    removals.done(session, search_id)
+        except (StorageError, DBAPIError) as error:
+            _LOG.warning("files of deleted searches are left; trying again: %s", error)
 
     def _claim_one(self, capacity: Capacity) -> bool:
         with transaction(self._engine) as session:
@@ -226,7 +251,7 @@ class Dispatcher:
         _LOG.info(
             "runner %d of search %s ended: %d", runner.process.pid, runner.lease.search_id, status
         )
-        if status in (Exit.ENDED, Exit.CANCELLED, Exit.REQUEUED, Exit.LEASE_LOST):
+        if status in tuple(Exit):
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
         # One that is stopped before it listens for signals is none the worse.

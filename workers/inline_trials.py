@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
@@ -26,20 +27,30 @@ class InlineTrials:
     def __init__(self, *, max_failures: int = 0) -> None:
         self._max_failures = max_failures
 
-    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
+    def run(
+        self,
+        plans: TrialPlans,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        halt: threading.Event,
+    ) -> None:
         """Runs the trials in order; see `TrialExecutor.run`."""
-        while (stacked := plans.next()) is not None:
+        while not halt.is_set() and (stacked := plans.next()) is not None:
             ended: set[UUID] = set()
             num_failures = 0
-            while (failure := _run(stacked, ended, sink, stopping)) is not None:
+            while (failure := _run(stacked, ended, sink, stopping, halt)) is not None:
                 num_failures += 1
+                if failure.retry and halt.is_set():
+                    return
                 left = [plan.trial_id for plan in stacked if plan.trial_id not in ended]
                 if not failure.retry or num_failures > self._max_failures:
                     _fail(left, failure, sink)
                     break
                 for trial_id in left:
                     sink.interrupted(
-                        trial_id, f"It goes on from its checkpoint after: {failure.message}"
+                        trial_id,
+                        failure.reason,
+                        f"It goes on from its checkpoint after: {failure.message}",
                     )
 
 
@@ -48,6 +59,7 @@ def _run(
     ended: set[UUID],
     sink: TrialSink,
     stopping: EarlyStopping | None,
+    halt: threading.Event,
 ) -> Failure | None:
     """Runs the trials of one process, until all of them have ended or none can go on.
 
@@ -56,9 +68,10 @@ def _run(
         ended: Those that have; more are added.
         sink: Where the reports go.
         stopping: Ends trials early.
+        halt: Ends all of them after an epoch.
 
     Returns:
-        Why the trials that have not ended cannot go on; None when all have.
+        Why the trials that have not ended cannot go on; None when all have, or were halted.
     """
     for plan in stacked:
         if plan.trial_id not in ended:
@@ -71,7 +84,7 @@ def _run(
                 if trial_id not in ended and _record(trial_id, result, group, sink, stopping):
                     ended.add(trial_id)
             # A scheduler stops trials that are not stacked: such a group is of one.
-            if not group.open.keys() - ended:
+            if not group.open.keys() - ended or halt.is_set():
                 return None
             results = _train(group)
     except _CannotGoOnError as error:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from store import artifacts, leases, logs, recording, searches
 from store.errors import LeaseLostError
@@ -24,7 +25,7 @@ from store.jobs import JobSpec, parse_spec
 from store.leases import Lease
 from store.models import Trial
 from store.sessions import database_url, make_engine, transaction
-from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus
+from store.states import ENDED, TRIAL_ENDED, JobKind, Reason, SearchStatus
 from workers import ray_token, secrets
 from workers.exits import Exit
 from workers.failures import explain
@@ -57,8 +58,6 @@ def main() -> int:
     )
     url = database_url(settings)
     engine = make_engine(url)
-    if settings.executor == "ray":
-        ray_token.prepare(settings.home)
     log = _keep_log(os.environ.pop("DARTBOARD_RUNNER_LOG", None), lease, settings, url)
 
     def end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
@@ -70,7 +69,9 @@ def main() -> int:
         # The main thread is inside Ray, which offers no safe way out from another thread; and
         # what is left to do is one statement.
         if verdict is Verdict.CANCELLED:
-            end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
+            end_with(lambda: _last(engine, lease, recording.cancelled), Exit.CANCELLED)
+        if verdict is Verdict.TIME_IS_UP:
+            end_with(lambda: _last(engine, lease, recording.time_is_up), Exit.ENDED)
         while finishing.is_set():
             # The lease goes with the search's end, or its return to the queue, which is under way;
             # so does this process, unless there is more to run after all.
@@ -98,12 +99,13 @@ def main() -> int:
         # Not here: the main thread may have been interrupted inside a statement of its own.
         threading.Thread(target=requeue_and_end, name="shut-down").start()
 
-    keeper = LeaseKeeper(engine, url, lease, settings.lease, stop)
+    halt = threading.Event()
+    keeper = LeaseKeeper(engine, url, lease, settings.lease, stop, halt)
     keeper.start()
     signal.signal(signal.SIGTERM, shut_down)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return _run_to_exit(engine, lease, settings, give_back, finishing)
+        return _run_to_exit(engine, lease, settings, give_back, halt, finishing)
     finally:
         keeper.close()
         if log is not None:
@@ -115,10 +117,11 @@ def _run_to_exit(
     lease: Lease,
     settings: WorkerSettings,
     give_back: Callable[[Reason, str], None],
+    halt: threading.Event,
     finishing: threading.Event,
 ) -> Exit:
     try:
-        status = run(engine, lease, settings, finishing=finishing)
+        status = run(engine, lease, settings, halt=halt, finishing=finishing)
     except LeaseLostError as error:
         _LOG.error("%s; stopping without a word", error)
         return Exit.LEASE_LOST
@@ -131,7 +134,7 @@ def _run_to_exit(
         give_back(Reason.RUNNER_CRASHED, explain(error).message)
         return Exit.REQUEUED
     _LOG.info("search %s %s", lease.search_id, status)
-    return Exit.ENDED
+    return Exit.ENDED if status in ENDED else Exit.LET_GO
 
 
 def run(
@@ -140,19 +143,21 @@ def run(
     settings: WorkerSettings,
     executor: TrialExecutor | None = None,
     *,
+    halt: threading.Event | None = None,
     finishing: threading.Event | None = None,
 ) -> SearchStatus:
-    """Runs the open trials of a leased search and ends it.
+    """Runs the open trials of a leased search and ends it, or lets go of it when asked to.
 
     Args:
         engine: The database.
         lease: The lease, kept by somebody else meanwhile.
         settings: Where checkpoints go, and how patient to be.
         executor: What runs the trials; the one that the settings name when None.
-        finishing: Set while no trial runs and the search is ended, with which its lease goes.
+        halt: Set while the search is to be let go after the epochs that run.
+        finishing: Set while no trial runs and the search is let go, with which its lease goes.
 
     Returns:
-        How the search ended.
+        How the search ended, or where it waits.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -170,8 +175,14 @@ def run(
             for trial in _open(sink):
                 sink.failed(trial.id, Reason.INVALID_INPUT, message)
         return status
+    halt = halt or threading.Event()
     # A failed trial that its user retries while others run is open once these have ended.
-    while (status := _finish(sink, finishing)) is None:
+    while (status := _let_go(sink.finish, finishing)) is None:
+        if halt.is_set():
+            if (status := _let_go(sink.halted, finishing)) is not None:
+                return status
+            # Its user has thought better of it.
+            halt.clear()
         trials = _open(sink)
         plans = StoredPlans(
             spec,
@@ -182,15 +193,17 @@ def run(
         )
         executor = executor or make_executor(settings, lease)
         num_ended = sink.num_ended
-        executor.run(plans, sink, _stopping(spec, sink))
-        if sink.num_ended < num_ended + len(trials):
+        executor.run(plans, sink, _stopping(spec, sink), halt)
+        if sink.num_ended < num_ended + len(trials) and not halt.is_set():
             raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
     return status
 
 
-def _finish(sink: StoreSink, finishing: threading.Event) -> SearchStatus | None:
+def _let_go(
+    write: Callable[[], SearchStatus | None], finishing: threading.Event
+) -> SearchStatus | None:
     finishing.set()
-    status = sink.finish()
+    status = write()
     if status is None:
         finishing.clear()
     return status
@@ -235,6 +248,8 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
         logs=artifacts.logs_of(settings.storage_root, lease.search_id),
         attempt=lease.attempt,
         max_failures=settings.trial_failures,
+        node_losses=settings.node_losses,
+        patience=settings.node_patience_seconds,
     )
 
 
@@ -244,6 +259,8 @@ def _keep_log(
     """Copies this process's log into the storage while it runs; None where nobody says which."""
     if file is None:
         return None
+    if settings.executor == "ray":
+        ray_token.prepare(settings.home)  # a secret, too
     keeper = LogKeeper(
         os.open(file, os.O_RDONLY),
         artifacts.logs_of(settings.storage_root, lease.search_id),
@@ -254,9 +271,9 @@ def _keep_log(
     return keeper
 
 
-def _cancel(engine: Engine, lease: Lease) -> None:
+def _last(engine: Engine, lease: Lease, write: Callable[[Session, Lease], object]) -> None:
     with transaction(engine) as session:
-        recording.cancelled(session, lease)
+        write(session, lease)
 
 
 def _end_with(last_word: Callable[[], None] | None, status: Exit, log: LogKeeper | None) -> None:

@@ -12,14 +12,15 @@ from typer.main import get_command
 from dartboard.cli import (
     architectures,
     demo,
+    keys,
     local,
     logs,
     output,
     paths,
     profile,
     queue,
-    retrying,
     searches,
+    steering,
     submitting,
     trainings,
 )
@@ -62,7 +63,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _command = partial(app.command, cls=_Command)
-_HERE, _SEARCHES, _FOUND = "On this machine", "Searches", "Architectures"
+_HERE, _SEARCHES, _FOUND, _WHO = "On this machine", "Searches", "Architectures", "Who may ask"
 _command(rich_help_panel=_HERE)(local.up)
 _command(rich_help_panel=_HERE)(local.down)
 _command(rich_help_panel=_HERE)(local.status)
@@ -72,8 +73,12 @@ _command(rich_help_panel=_SEARCHES)(submitting.submit)
 _command(rich_help_panel=_SEARCHES)(searches.follow)
 _command(rich_help_panel=_SEARCHES)(searches.show)
 _command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
-_command(rich_help_panel=_SEARCHES)(searches.cancel)
-_command(rich_help_panel=_SEARCHES)(retrying.retry)
+_command(rich_help_panel=_SEARCHES)(steering.cancel)
+_command(rich_help_panel=_SEARCHES)(steering.pause)
+_command(rich_help_panel=_SEARCHES)(steering.resume)
+_command(rich_help_panel=_SEARCHES)(steering.retry)
+_command(rich_help_panel=_SEARCHES)(steering.change)
+_command(rich_help_panel=_SEARCHES)(steering.delete)
 _command(rich_help_panel=_SEARCHES)(trainings.train)
 _command("trainings", rich_help_panel=_SEARCHES)(trainings.list_trainings)
 _command(rich_help_panel=_SEARCHES)(queue.queue)
@@ -82,6 +87,22 @@ _command(rich_help_panel=_FOUND)(architectures.genotype)
 _command(rich_help_panel=_FOUND)(architectures.draw)
 _command(rich_help_panel=_FOUND)(paths.paths)
 _command(rich_help_panel=_FOUND)(profile.profile)
+_command(rich_help_panel=_WHO)(keys.whoami)
+
+
+def _group(name: str, summary: str) -> typer.Typer:
+    made = typer.Typer(name=name, cls=_Group, help=summary, no_args_is_help=True)
+    app.add_typer(made, rich_help_panel=_WHO)
+    return made
+
+
+_keys = _group("keys", "Make, list and revoke keys.")
+_keys.command(cls=_Command)(keys.create)
+_keys.command("list", cls=_Command)(keys.list_keys)
+_keys.command(cls=_Command)(keys.revoke)
+_owners = _group("owners", "Weights, quotas and teams of those whom searches belong to.")
+_owners.command("list", cls=_Command)(keys.list_owners)
+_owners.command("set", cls=_Command)(keys.set_owner)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -81,7 +81,8 @@ def _deployment(console: "Console", *, as_json: bool) -> Iterator["Client"]:
     succeeded = False
     with termination_raises():
         try:
-            with Client(stack.up().url) as client:
+            up = stack.up()
+            with Client(up.url, key=up.key) as client:
                 yield client
             succeeded = True
         finally:

@@ -53,6 +53,13 @@ class Layout:
         """Where a client finds the address of the API."""
         return self.home / "server.json"
 
+    def read_key(self) -> str | None:
+        """The key that the API keeps for this machine's user; None where it keeps none."""
+        try:
+            return (self.home / "api-key").read_text().strip()
+        except OSError:
+            return None
+
     @property
     def postmaster(self) -> Path:
         """PostgreSQL's own pid file."""

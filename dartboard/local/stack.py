@@ -33,11 +33,13 @@ class Up:
 
     Attributes:
         url: The API's address.
+        key: The key of this machine's user; None where the API keeps none for them.
         started: The parts that were started now; the others ran already.
         seconds: How long it took.
     """
 
     url: str
+    key: str | None
     started: tuple[PartName, ...]
     seconds: float
 
@@ -78,7 +80,7 @@ class Stack:
                 with undisturbed():
                     self._stop_all(begun)
                 raise
-        return Up(url, tuple(begun), time.monotonic() - self._began)
+        return Up(url, self._layout.read_key(), tuple(begun), time.monotonic() - self._began)
 
     def down(self) -> tuple[PartName, ...]:
         """Stops everything of this home, crashed or not.
@@ -203,6 +205,9 @@ class Stack:
                 timeout=_API_TIMEOUT,
             )
             self._say("api", begun, f"the API listens at {api.address}")
+        # By now it has made the key, if it is the first time.
+        key = self._layout.read_key()
+        with Client(api.address, key=key, timeout=_ASK_TIMEOUT) as client:
             wait_for(
                 lambda: readiness.is_served_by(
                     client,

@@ -1,4 +1,4 @@
-"""Create searches, trials, metrics, alphas, events, architectures and dispatchers."""
+"""Create owners, keys, searches, trials, metrics, alphas, events, architectures and dispatchers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -43,10 +43,61 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dispatchers")),
     )
+    owners = op.create_table(
+        "owners",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("weight", sa.Float(), server_default="1", nullable=False),
+        sa.Column("max_running", sa.Integer(), nullable=True),
+        sa.Column("max_gpus", sa.Float(), nullable=True),
+        sa.Column(
+            "teams",
+            postgresql.ARRAY(sa.Text()),
+            server_default=sa.text("'{}'::text[]"),
+            nullable=False,
+        ),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("weight > 0", name=op.f("ck_owners_weight_positive")),
+        sa.CheckConstraint(
+            "max_running >= 0 AND max_gpus >= 0", name=op.f("ck_owners_quotas_sane")
+        ),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_owners")),
+    )
+    op.bulk_insert(owners, [{"name": "local"}])
+    op.create_table(
+        "keys",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), server_default="", nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "role IN ('viewer', 'member', 'admin')", name=op.f("ck_keys_role_known")
+        ),
+        sa.ForeignKeyConstraint(["owner"], ["owners.name"], name=op.f("fk_keys_owner")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_keys")),
+        sa.UniqueConstraint("digest", name=op.f("uq_keys_digest")),
+    )
+    op.create_index("ix_keys_owner", "keys", ["owner"], unique=False)
     op.create_table(
         "searches",
         sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
         sa.Column("kind", sa.Text(), server_default="search", nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), server_default="queued", nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -56,7 +107,13 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("trial_cpus", sa.Integer(), nullable=False),
-        sa.Column("trial_gpus", sa.Integer(), nullable=False),
+        sa.Column("trial_gpus", sa.Double(), nullable=False),
+        sa.Column(
+            "trial_custom",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -70,6 +127,12 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("pause_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("preempt_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("preemptible", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("time_limit", sa.Float(), nullable=True),
+        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ran_seconds", sa.Float(), server_default="0", nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lease_token", sa.Uuid(), nullable=True),
@@ -84,15 +147,20 @@ def upgrade() -> None:
             name=op.f("ck_searches_space_of_searches_only"),
         ),
         sa.CheckConstraint(
-            "(status = 'running') = (lease_token IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            "(status = 'running') = (lease_token IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL) AND (lease_token IS NULL) = (claimed_at IS NULL)",
             name=op.f("ck_searches_leased_while_running"),
         ),
+        sa.CheckConstraint(
+            "status = 'running' OR pause_requested_at IS NULL AND preempt_requested_at IS NULL",
+            name=op.f("ck_searches_asked_to_stop_while_running"),
+        ),
+        sa.CheckConstraint("time_limit > 0", name=op.f("ck_searches_time_limit_positive")),
         sa.CheckConstraint(
             "(status IN ('cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name=op.f("ck_searches_ended_with_reason"),
         ),
         sa.CheckConstraint(
-            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
+            "status IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')",
             name=op.f("ck_searches_status_known"),
         ),
         sa.CheckConstraint(
@@ -101,6 +169,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["recommended_hash"], ["architectures.hash"], name=op.f("fk_searches_recommended_hash")
         ),
+        sa.ForeignKeyConstraint(["owner"], ["owners.name"], name=op.f("fk_searches_owner")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_searches")),
     )
     op.create_index(
@@ -120,7 +189,29 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("status = 'queued'"),
     )
+    op.create_index("ix_searches_owner_id", "searches", ["owner", "id"], unique=False)
     op.create_index("ix_searches_status_id", "searches", ["status", "id"], unique=False)
+    op.create_table(
+        "deleted_searches",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column(
+            "deleted_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("files_removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deleted_searches")),
+    )
+    op.create_index(
+        "ix_deleted_searches_files",
+        "deleted_searches",
+        ["deleted_at"],
+        unique=False,
+        postgresql_where=sa.text("files_removed_at IS NULL"),
+    )
     op.create_table(
         "events",
         sa.Column("search_id", sa.Uuid(), nullable=False),
@@ -233,6 +324,7 @@ def downgrade() -> None:
     op.drop_table("trials")
     op.drop_table("events")
     op.drop_index("ix_searches_status_id", table_name="searches")
+    op.drop_index("ix_searches_owner_id", table_name="searches")
     op.drop_index(
         "ix_searches_queue", table_name="searches", postgresql_where=sa.text("status = 'queued'")
     )
@@ -241,5 +333,14 @@ def downgrade() -> None:
     )
     op.drop_index("ix_searches_labels", table_name="searches", postgresql_using="gin")
     op.drop_table("searches")
+    op.drop_index(
+        "ix_deleted_searches_files",
+        table_name="deleted_searches",
+        postgresql_where=sa.text("files_removed_at IS NULL"),
+    )
+    op.drop_table("deleted_searches")
+    op.drop_index("ix_keys_owner", table_name="keys")
+    op.drop_table("keys")
+    op.drop_table("owners")
     op.drop_table("dispatchers")
     op.drop_table("architectures")

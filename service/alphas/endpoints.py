@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session
 from search_core.spec import SearchSpec
 from service import examples
 from service.alphas.schemas import AlphaSeries
-from service.openapi import ok, problems
+from service.caller import CallerOf
+from service.openapi import LOOKUP, ok, problems
 from service.parameters import Limit, TrialId
 from service.problems import ProblemError
-from service.wiring import DatabaseOf
-from store import searches
+from store import access, searches
+from store.access import Principal
 from store.jobs import parse_spec
 from store.states import JobKind
 
@@ -36,13 +37,13 @@ _LARGEST_STEP = 2**31 - 1
                 _CSV: {"schema": {"type": "string"}, "example": examples.ALPHAS_CSV},
             },
         },
-        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
+        **problems("conflict", *LOOKUP),
     },
 )
 async def read_alphas(
     request: Request,
     trial_id: TrialId,
-    database: DatabaseOf,
+    caller: CallerOf,
     after_step: Annotated[
         int, Query(ge=-1, le=_LARGEST_STEP, description="Only epochs with a larger step.")
     ] = -1,
@@ -53,7 +54,7 @@ async def read_alphas(
     A row is a choice to make, an edge of a cell or a position of a hypercuboid, and its weights add
     up to 1. A trial of a training has none: that is a conflict.
     """
-    series = await database.run(
+    series = await caller.run(
         partial(_series, trial_id=trial_id, after_step=after_step, limit=limit)
     )
     if _CSV in request.headers.get("accept", ""):
@@ -65,7 +66,10 @@ async def read_alphas(
     return series
 
 
-def _series(session: Session, trial_id: UUID, after_step: int, limit: int) -> AlphaSeries:
+def _series(
+    session: Session, who: Principal, trial_id: UUID, after_step: int, limit: int
+) -> AlphaSeries:
+    access.require_trial(session, who, trial_id)
     trial = searches.get_trial(session, trial_id)
     search = searches.get(session, trial.search_id)
     spec = parse_spec(JobKind(search.kind), search.spec)

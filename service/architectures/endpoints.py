@@ -15,12 +15,13 @@ from service.architectures.schemas import (
     RankedArchitecture,
     genotype_of,
 )
+from service.caller import CallerOf
 from service.drawing import CellName, architecture_dot, to_svg
 from service.openapi import LOOKUP, media, ok, problems
 from service.parameters import ArchitectureHash, SearchId
 from service.problems import ProblemError
-from service.wiring import DatabaseOf
-from store import architectures, searches
+from store import access, architectures, searches
+from store.access import Principal
 from store.states import JobKind, TrialStatus
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
@@ -39,12 +40,12 @@ WhichCell = Annotated[
         **problems(*LOOKUP),
     },
 )
-async def list_architectures(search_id: SearchId, database: DatabaseOf) -> ArchitectureList:
+async def list_architectures(search_id: SearchId, caller: CallerOf) -> ArchitectureList:
     """What each completed trial derived: the recommended one first, then by validation accuracy.
 
     Those of trials that were stopped early come last.
     """
-    return await database.run(partial(_list, search_id=search_id))
+    return await caller.run(partial(_list, search_id=search_id))
 
 
 # Of the paths below, the ones with a suffix come first: {hash} alone matches them too.
@@ -68,10 +69,10 @@ async def list_architectures(search_id: SearchId, database: DatabaseOf) -> Archi
     },
 )
 async def read_json(
-    request: Request, architecture_hash: ArchitectureHash, database: DatabaseOf
+    request: Request, architecture_hash: ArchitectureHash, caller: CallerOf
 ) -> Response:
     """The genotype, as `search_core.genotype.parse` and every POST of a genotype read it."""
-    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    genotype = await caller.run(partial(_genotype, architecture_hash=architecture_hash))
     return etags.tagged(
         request, genotype.to_json().encode(), "application/json", cache=etags.IMMUTABLE
     )
@@ -87,10 +88,10 @@ async def read_json(
     },
 )
 async def read_text(
-    request: Request, architecture_hash: ArchitectureHash, database: DatabaseOf
+    request: Request, architecture_hash: ArchitectureHash, caller: CallerOf
 ) -> Response:
     """`Genotype(normal=[...], ...)` as the DARTS papers' code prints it, or `Path(steps=[...])`."""
-    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    genotype = await caller.run(partial(_genotype, architecture_hash=architecture_hash))
     return etags.tagged(
         request, genotype.to_text().encode() + b"\n", "text/plain", cache=etags.IMMUTABLE
     )
@@ -108,14 +109,14 @@ async def read_text(
 async def read_svg(
     request: Request,
     architecture_hash: ArchitectureHash,
-    database: DatabaseOf,
+    caller: CallerOf,
     cell: WhichCell = None,
 ) -> Response:
     """Operations coloured by sort, left to right.
 
     Of cells: inputs, nodes and output. Of a path: the grid of its levels and channels, and its way.
     """
-    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    genotype = await caller.run(partial(_genotype, architecture_hash=architecture_hash))
     picture = await to_svg(_dot(genotype, cell))
     return etags.tagged(request, picture, "image/svg+xml", cache=etags.IMMUTABLE)
 
@@ -132,11 +133,11 @@ async def read_svg(
 async def read_dot(
     request: Request,
     architecture_hash: ArchitectureHash,
-    database: DatabaseOf,
+    caller: CallerOf,
     cell: WhichCell = None,
 ) -> Response:
     """The same picture in the DOT language, to restyle or to render in another format."""
-    genotype = await database.run(partial(_genotype, architecture_hash=architecture_hash))
+    genotype = await caller.run(partial(_genotype, architecture_hash=architecture_hash))
     return etags.tagged(
         request, _dot(genotype, cell).encode(), "text/vnd.graphviz", cache=etags.IMMUTABLE
     )
@@ -161,13 +162,17 @@ async def refuse_ending(architecture_hash: str, ending: str) -> Response:
     },
 )
 async def get_architecture(
-    architecture_hash: ArchitectureHash, database: DatabaseOf
+    architecture_hash: ArchitectureHash, caller: CallerOf
 ) -> ArchitectureAnswer:
-    """The genotype in both forms, and the trials that derived it."""
-    return await database.run(partial(_get, architecture_hash=architecture_hash))
+    """The genotype in both forms, and the trials that derived it, of searches that you see.
+
+    Whoever knows its hash may look at an architecture, whoever found it.
+    """
+    return await caller.run(partial(_get, architecture_hash=architecture_hash))
 
 
-def _list(session: Session, search_id: UUID) -> ArchitectureList:
+def _list(session: Session, who: Principal, search_id: UUID) -> ArchitectureList:
+    access.require_search(session, who, search_id, JobKind.SEARCH)
     search = searches.get(session, search_id, JobKind.SEARCH)
     items = [
         RankedArchitecture.of(search, trial, architecture)
@@ -184,12 +189,13 @@ def _list(session: Session, search_id: UUID) -> ArchitectureList:
     return ArchitectureList(items=items)
 
 
-def _get(session: Session, architecture_hash: str) -> ArchitectureAnswer:
+def _get(session: Session, who: Principal, architecture_hash: str) -> ArchitectureAnswer:
     architecture = architectures.get(session, architecture_hash)
-    return ArchitectureAnswer.of(architecture, architectures.findings(session, architecture_hash))
+    findings = architectures.findings(session, architecture_hash, seen_by=who)
+    return ArchitectureAnswer.of(architecture, findings)
 
 
-def _genotype(session: Session, architecture_hash: str) -> Genotype:
+def _genotype(session: Session, _: Principal, architecture_hash: str) -> Genotype:
     return genotype_of(architectures.get(session, architecture_hash))
 
 

@@ -10,13 +10,15 @@ from fastapi.sse import EventSourceResponse
 from sqlalchemy.orm import Session
 
 from service import examples
+from service.caller import Caller, CallerOf
 from service.events.schemas import EventAnswer, EventPage
 from service.events.stream import read_batch, stream
 from service.openapi import LOOKUP, ok, problems
 from service.parameters import Limit, SearchId, TrainingId
 from service.problems import ProblemError
 from service.wiring import Wiring, WiringOf
-from store import events, searches
+from store import access, events, searches
+from store.access import Principal
 from store.states import JobKind
 
 router = APIRouter(prefix="/v1", tags=["events"])
@@ -57,6 +59,7 @@ async def read_events(
     request: Request,
     search_id: SearchId,
     wiring: WiringOf,
+    caller: CallerOf,
     after: After = 0,
     limit: Limit = 50,
     last_event_id: LastEventId = None,
@@ -69,7 +72,7 @@ async def read_events(
     `limit` is for pages only.
     """
     log = _Log(search_id, JobKind.SEARCH)
-    return await _answer(request, wiring, log, after, limit, last_event_id)
+    return await _answer(request, wiring, caller, log, after, limit, last_event_id)
 
 
 @router.get(
@@ -82,6 +85,7 @@ async def read_events_of_training(
     request: Request,
     training_id: TrainingId,
     wiring: WiringOf,
+    caller: CallerOf,
     after: After = 0,
     limit: Limit = 50,
     last_event_id: LastEventId = None,
@@ -92,7 +96,7 @@ async def read_events_of_training(
     are the same as a search's, and `trial.succeeded` has the result.
     """
     log = _Log(training_id, JobKind.TRAINING)
-    return await _answer(request, wiring, log, after, limit, last_event_id)
+    return await _answer(request, wiring, caller, log, after, limit, last_event_id)
 
 
 @dataclass(frozen=True)
@@ -104,25 +108,30 @@ class _Log:
 
 
 async def _answer(
-    request: Request, wiring: Wiring, log: _Log, after: int, limit: int, last_event_id: str | None
+    request: Request,
+    wiring: Wiring,
+    caller: Caller,
+    log: _Log,
+    after: int,
+    limit: int,
+    last_event_id: str | None,
 ) -> EventPage | Response:
     if _STREAM not in request.headers.get("accept", ""):
-        return await wiring.database.run(partial(_page, log=log, after=after, limit=limit))
+        return await caller.run(partial(_page, log=log, after=after, limit=limit))
     if last_event_id:
         after = _number(last_event_id)
-    first = await wiring.database.run(
-        partial(read_batch, search_id=log.job_id, after=after, kind=log.kind)
-    )
+    first = await caller.run(partial(read_batch, search_id=log.job_id, after=after, kind=log.kind))
     if last_event_id and first.is_last and not first.events:
         # A browser comes back after every end of a stream; this answer tells it to stop.
         return Response(status_code=204)
     return EventSourceResponse(
-        stream(wiring, log.job_id, after, first),
+        stream(wiring, caller, log.job_id, after, first),
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-def _page(session: Session, log: _Log, after: int, limit: int) -> EventPage:
+def _page(session: Session, who: Principal, log: _Log, after: int, limit: int) -> EventPage:
+    access.require_search(session, who, log.job_id, log.kind)
     # The last number first: it may grow until the page is read, but not past what the page has.
     last = searches.get(session, log.job_id, log.kind).last_event
     page = events.page(session, log.job_id, after=after, limit=limit)

@@ -10,10 +10,12 @@ from uuid import UUID
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.orm import Session
 
+from service.caller import Caller
 from service.events.schemas import EventAnswer
 from service.wiring import Wiring
-from store import events, searches
-from store.errors import DatabaseUnavailableError
+from store import access, events, searches
+from store.access import Principal
+from store.errors import DatabaseUnavailableError, InvalidKeyError, NotFoundError
 from store.states import ENDED, JobKind
 
 _BATCH: Final = 200
@@ -32,11 +34,14 @@ class Batch:
     is_last: bool
 
 
-def read_batch(session: Session, search_id: UUID, after: int, kind: JobKind | None = None) -> Batch:
+def read_batch(
+    session: Session, who: Principal, search_id: UUID, after: int, kind: JobKind | None = None
+) -> Batch:
     """The events after a number.
 
     Args:
         session: The caller's session.
+        who: Who follows the search.
         search_id: The search.
         after: The number.
         kind: What it has to be; None takes either.
@@ -44,6 +49,7 @@ def read_batch(session: Session, search_id: UUID, after: int, kind: JobKind | No
     Raises:
         NotFoundError: There is no such search.
     """
+    access.require_search(session, who, search_id, kind)
     # The status first: events that a search appended until it ended are then all in the page.
     has_ended = searches.get(session, search_id, kind).status in ENDED
     page = events.page(session, search_id, after=after, limit=_BATCH)
@@ -51,7 +57,7 @@ def read_batch(session: Session, search_id: UUID, after: int, kind: JobKind | No
 
 
 async def stream(
-    wiring: Wiring, search_id: UUID, after: int, first: Batch
+    wiring: Wiring, caller: Caller, search_id: UUID, after: int, first: Batch
 ) -> AsyncGenerator[bytes]:
     """The lines of the stream.
 
@@ -60,6 +66,7 @@ async def stream(
 
     Args:
         wiring: The application's.
+        caller: Who follows the search; the stream ends when the key does.
         search_id: The search.
         after: Number of the last event that the client has.
         first: What follows it, read before the answer began.
@@ -90,9 +97,10 @@ async def stream(
                     until_ping = settings.stream_ping_seconds
                 await subscription.wait(min(settings.stream_poll_seconds, until_ping))
             try:
-                batch = await wiring.database.run(
-                    partial(read_batch, search_id=search_id, after=after)
-                )
+                batch = await caller.run(partial(read_batch, search_id=search_id, after=after))
+            except (InvalidKeyError, NotFoundError):
+                # Revoked, or no longer shared, meanwhile: whoever comes back is told so.
+                return
             except DatabaseUnavailableError:
                 # The stream outlives a restart of PostgreSQL; the feed rings when it is back.
                 batch = Batch((), is_last=False)

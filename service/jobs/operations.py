@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from service.jobs.schemas import JobAnswer
-from store import lifecycle, queue, searches
+from store import access, queue, searches
+from store.access import Principal
 from store.jobs import JobSpec
 from store.models import Search
 from store.searches import SearchFilter
@@ -23,32 +24,24 @@ class JobPage(Generic[AnswerT]):
     next_cursor: str | None
 
 
-def submit(session: Session, spec: JobSpec, answer: type[AnswerT]) -> AnswerT:
-    """Stores and queues what a spec describes."""
-    return _tell(session, searches.submit(session, spec), answer)
+def submit(session: Session, who: Principal, spec: JobSpec, answer: type[AnswerT]) -> AnswerT:
+    """Stores and queues what a spec describes, as its caller's."""
+    return _tell(session, searches.submit(session, spec, owner=who.owner), answer)
 
 
-def get(session: Session, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
+def get(session: Session, who: Principal, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
     """The job of the answer's kind with this id.
 
     Raises:
         NotFoundError: There is none of this kind.
     """
+    access.require_search(session, who, job_id, answer.kind)
     return _tell(session, searches.get(session, job_id, answer.kind), answer)
-
-
-def cancel(session: Session, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
-    """Cancels the job of the answer's kind with this id.
-
-    Raises:
-        NotFoundError: There is none of this kind.
-        IllegalTransitionError: It has already succeeded or failed.
-    """
-    return _tell(session, lifecycle.request_cancel(session, job_id, answer.kind), answer)
 
 
 def page(
     session: Session,
+    who: Principal,
     where: SearchFilter,
     answer: type[AnswerT],
     *,
@@ -63,7 +56,7 @@ def page(
     """
     assert where.kind is answer.kind
     found = searches.list_page(
-        session, where, limit=limit, cursor=cursor, oldest_first=oldest_first
+        session, where, who=who, limit=limit, cursor=cursor, oldest_first=oldest_first
     )
     trials = searches.trials_of(session, [search.id for search in found.searches])
     waiting = queue.waiting_of(session, found.searches)

@@ -22,6 +22,9 @@ Statuses = Annotated[
     Query(alias="status", description="Any of these statuses; repeat it for more than one."),
 ]
 Name = Annotated[PlainText | None, Query(description="Exactly this name.")]
+OwnerFilter = Annotated[
+    PlainText | None, Query(alias="owner", description="Only this owner's, of those that you see.")
+]
 Labels = Annotated[
     list[Annotated[PlainText, AfterValidator(_label)]],
     Query(description="A label as `key:value`; repeated, all of them."),

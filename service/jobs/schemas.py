@@ -29,6 +29,8 @@ class JobAnswer(Answer):
 
     id: UUID
     """Its id, a UUIDv7: ids sort by age."""
+    owner: str
+    """Whose it is."""
     name: str
     """For people; need not be unique."""
     status: SearchStatus
@@ -53,6 +55,12 @@ class JobAnswer(Answer):
     """When it ended."""
     cancel_requested_at: Time | None
     """When its user asked to cancel it."""
+    pause_requested_at: Time | None
+    """When its user asked to pause it; only until it is paused."""
+    preempt_requested_at: Time | None
+    """When it was asked to make room for another; only until it has."""
+    ran_seconds: float
+    """How long its attempts ran so far, without the one that runs now."""
     waiting: WaitingAnswer | None
     """Only while it is queued."""
     counts: TrialCounts
@@ -72,6 +80,7 @@ class JobAnswer(Answer):
         """The fields of an answer; a kind that has more of them adds its own."""
         return {
             "id": search.id,
+            "owner": search.owner,
             "name": search.name,
             "status": SearchStatus(search.status),
             "reason": None if search.reason is None else Reason(search.reason),
@@ -84,6 +93,9 @@ class JobAnswer(Answer):
             "started_at": search.started_at,
             "ended_at": search.ended_at,
             "cancel_requested_at": search.cancel_requested_at,
+            "pause_requested_at": search.pause_requested_at,
+            "preempt_requested_at": search.preempt_requested_at,
+            "ran_seconds": search.ran_seconds,
             "waiting": None
             if waiting is None
             else WaitingAnswer(position=waiting.position, why=waiting.why),

@@ -11,7 +11,8 @@ from search_core.spec import SearchSpec
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from service.architectures.schemas import genotype_of
 from service.problems import ProblemError
-from store import architectures, searches
+from store import access, architectures, searches
+from store.access import Principal
 from store.jobs import parse_spec
 from store.states import JobKind
 
@@ -39,13 +40,14 @@ class WeightedCuboid:
     num_classes: int
 
 
-def read_cuboid(session: Session, trial_id: UUID) -> WeightedCuboid:
+def read_cuboid(session: Session, who: Principal, trial_id: UUID) -> WeightedCuboid:
     """The cuboid of a trial.
 
     Raises:
         NotFoundError: There is no such trial.
         ProblemError: It has none, or not yet.
     """
+    access.require_trial(session, who, trial_id)
     trial = searches.get_trial(session, trial_id)
     search = searches.get(session, trial.search_id)
     spec = parse_spec(JobKind(search.kind), search.spec)

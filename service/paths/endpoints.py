@@ -7,19 +7,19 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from service import etags, examples
+from service.caller import CallerOf
 from service.drawing import cuboids, to_svg
-from service.openapi import media, ok, problems
+from service.openapi import LOOKUP, media, ok, problems
 from service.parameters import TrialId
 from service.paths.cuboid import WeightedCuboid, read_cuboid
 from service.paths.schemas import PathList
 from service.problems import ProblemError
-from service.wiring import DatabaseOf
 
 router = APIRouter(prefix="/v1", tags=["trials"])
 
 _MOST_PATHS = 100
 _LARGEST_BUDGET = 2**63 - 1
-_REFUSALS = ("not-found", "conflict", "invalid-parameter", "unavailable")
+_REFUSALS = ("conflict", *LOOKUP)
 
 Budget = Annotated[int | None, Query(ge=1, le=_LARGEST_BUDGET)]
 
@@ -31,7 +31,7 @@ Budget = Annotated[int | None, Query(ge=1, le=_LARGEST_BUDGET)]
 )
 async def list_paths(
     trial_id: TrialId,
-    database: DatabaseOf,
+    caller: CallerOf,
     k: Annotated[int, Query(ge=1, le=_MOST_PATHS, description="How many.")] = 10,
     within_parameters: Annotated[
         Budget, Query(description="Find the best path with at most so many weights, too.")
@@ -57,7 +57,7 @@ async def list_paths(
         budget = ("parameters", within_parameters)
     if within_multiply_adds is not None:
         budget = ("multiply_adds", within_multiply_adds)
-    cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
+    cuboid = await caller.run(partial(read_cuboid, trial_id=trial_id))
     try:
         return await asyncio.to_thread(PathList.of, trial_id, cuboid, k, budget)
     except ValueError as error:
@@ -76,13 +76,13 @@ async def list_paths(
         **problems(*_REFUSALS),
     },
 )
-async def read_cuboid_svg(request: Request, trial_id: TrialId, database: DatabaseOf) -> Response:
+async def read_cuboid_svg(request: Request, trial_id: TrialId, caller: CallerOf) -> Response:
     """The whole grid, every operation as wide as it weighs at the last epoch, and what is derived.
 
     Columns are the states before and after each position, rows are channels. Hovering over a line
     tells its operation and weight.
     """
-    cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
+    cuboid = await caller.run(partial(read_cuboid, trial_id=trial_id))
     picture = await to_svg(await asyncio.to_thread(_dot, cuboid))
     return etags.tagged(request, picture, "image/svg+xml", cache=etags.REVALIDATED)
 
@@ -96,9 +96,9 @@ async def read_cuboid_svg(request: Request, trial_id: TrialId, database: Databas
         **problems(*_REFUSALS),
     },
 )
-async def read_cuboid_dot(request: Request, trial_id: TrialId, database: DatabaseOf) -> Response:
+async def read_cuboid_dot(request: Request, trial_id: TrialId, caller: CallerOf) -> Response:
     """The same picture in the DOT language; every node and line has its place in it."""
-    cuboid = await database.run(partial(read_cuboid, trial_id=trial_id))
+    cuboid = await caller.run(partial(read_cuboid, trial_id=trial_id))
     source = await asyncio.to_thread(_dot, cuboid)
     return etags.tagged(request, source.encode(), "text/vnd.graphviz", cache=etags.REVALIDATED)
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec
 from service import examples
+from service.caller import CallerOf
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -18,19 +19,21 @@ from service.jobs.parameters import (
     Cursor,
     Labels,
     Name,
+    OwnerFilter,
     Sort,
     Statuses,
     labels_of,
 )
-from service.openapi import LOOKUP, SUBMISSION, ok, problems, spec_body
+from service.jobs.verbs import add_verbs
+from service.openapi import LOOKUP, READING, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, SearchId
 from service.searches.schemas import DryRun, SearchAnswer, SearchPageAnswer
 from service.searches.size import SpaceSize, refuse_too_large
 from service.spec_body import read_spec
-from service.wiring import DatabaseOf
 from store import queue
+from store.access import Principal
 from store.searches import SearchFilter
-from store.states import JobKind
+from store.states import JobKind, Role
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"])
 
@@ -62,7 +65,7 @@ def _known_space(value: str) -> str:
 async def submit_search(
     request: Request,
     response: Response,
-    database: DatabaseOf,
+    caller: CallerOf,
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
@@ -75,11 +78,14 @@ async def submit_search(
     """
     spec = await read_spec(request)
     size = await asyncio.to_thread(SpaceSize.of, spec)
-    if size.training_bytes is not None:
-        refuse_too_large(spec, size, await database.run(queue.largest_memory))
+    if dry_run or size.training_bytes is not None:
+        largest = await caller.run(lambda session, _: queue.largest_memory(session))
+        refuse_too_large(spec, size, largest)
     if dry_run:
         return JSONResponse(DryRun.of(spec, size).model_dump(mode="json"))
-    answer = await database.run(partial(operations.submit, spec=spec, answer=SearchAnswer))
+    answer = await caller.run(
+        partial(operations.submit, spec=spec, answer=SearchAnswer), needs=Role.MEMBER
+    )
     response.headers["Location"] = f"/v1/searches/{answer.id}"
     return answer
 
@@ -89,16 +95,17 @@ async def submit_search(
     summary="List searches",
     responses={
         200: ok("A page.", examples.SEARCH_PAGE),
-        **problems("invalid-parameter", "unavailable"),
+        **problems(*READING),
     },
 )
 async def list_searches(
-    database: DatabaseOf,
+    caller: CallerOf,
     statuses: Statuses = [],  # noqa: B006  (FastAPI copies it)
     space: Annotated[
         str | None, AfterValidator(_known_space), Query(description="The space's kind.")
     ] = None,
     name: Name = None,
+    owner: OwnerFilter = None,
     label: Labels = [],  # noqa: B006
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
@@ -112,14 +119,16 @@ async def list_searches(
         statuses=statuses,
         space=space,
         name=name,
+        owner=owner,
         labels=labels_of(label),
         created_after=created_after,
         created_before=created_before,
     )
 
-    def operation(session: Session) -> SearchPageAnswer:
+    def operation(session: Session, who: Principal) -> SearchPageAnswer:
         page = operations.page(
             session,
+            who,
             where,
             SearchAnswer,
             limit=limit,
@@ -128,7 +137,7 @@ async def list_searches(
         )
         return SearchPageAnswer(items=page.items, next_cursor=page.next_cursor)
 
-    return await database.run(operation)
+    return await caller.run(operation)
 
 
 @router.get(
@@ -139,22 +148,9 @@ async def list_searches(
         **problems(*LOOKUP),
     },
 )
-async def get_search(search_id: SearchId, database: DatabaseOf) -> SearchAnswer:
+async def get_search(search_id: SearchId, caller: CallerOf) -> SearchAnswer:
     """A search with its trials, its place in the queue while it waits, and what it recommends."""
-    return await database.run(partial(operations.get, job_id=search_id, answer=SearchAnswer))
+    return await caller.run(partial(operations.get, job_id=search_id, answer=SearchAnswer))
 
 
-@router.post(
-    "/{search_id}/cancel",
-    summary="Cancel a search",
-    responses={
-        200: ok("The search: cancelled, or still running but about to stop.", examples.CANCELLED),
-        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
-    },
-)
-async def cancel_search(search_id: SearchId, database: DatabaseOf) -> SearchAnswer:
-    """Cancels at once what waits, and within seconds what runs.
-
-    Cancelling again changes nothing. A search that already succeeded or failed is a conflict.
-    """
-    return await database.run(partial(operations.cancel, job_id=search_id, answer=SearchAnswer))
+add_verbs(router, SearchAnswer, lambda **fields: {**examples.SEARCH, **fields})

@@ -7,13 +7,12 @@ operations its names stand for (`docs/decisions/0006`); the searches that found 
 import json
 import re
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
-from service.database import Database
+from service.caller import Caller
 from service.parameters import HASH_PATTERN
 from service.problems import FieldProblem, ProblemError
 from service.spec_body import invalid_spec
@@ -27,7 +26,7 @@ class _Stored:
     families: tuple[str, ...]
 
 
-async def with_stored_architecture(body: bytes, database: Database) -> bytes:
+async def with_stored_architecture(body: bytes, caller: Caller) -> bytes:
     """A spec's JSON, with what the store knows of an architecture in the place of its hash.
 
     That is its genotype, and the operation family of the searches that found it, unless the spec
@@ -35,7 +34,7 @@ async def with_stored_architecture(body: bytes, database: Database) -> bytes:
 
     Args:
         body: JSON that need not be a valid spec.
-        database: Where architectures are stored.
+        caller: Who submits it.
 
     Returns:
         The same, if it names no architecture by a hash.
@@ -52,7 +51,7 @@ async def with_stored_architecture(body: bytes, database: Database) -> bytes:
     if not (isinstance(key, str) and re.fullmatch(HASH_PATTERN, key)):
         return body
     try:
-        stored = await database.run(partial(_stored, architecture_hash=key))
+        stored = await caller.run(lambda session, _: _stored(session, key))
     except NotFoundError as error:
         message = f"there is {error}; GET /v1/searches/{{id}}/architectures lists those of a search"
         raise _refusal("/architecture", message) from None

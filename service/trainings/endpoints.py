@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
+from service.caller import CallerOf
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -16,18 +17,20 @@ from service.jobs.parameters import (
     Cursor,
     Labels,
     Name,
+    OwnerFilter,
     Sort,
     Statuses,
     labels_of,
 )
-from service.openapi import LOOKUP, SUBMISSION, ok, problems, spec_body
+from service.jobs.verbs import add_verbs
+from service.openapi import LOOKUP, READING, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, TrainingId
 from service.spec_body import parse_spec_aside, read_json
 from service.trainings.by_hash import with_stored_architecture
 from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
-from service.wiring import DatabaseOf
+from store.access import Principal
 from store.searches import SearchFilter
-from store.states import JobKind
+from store.states import JobKind, Role
 
 router = APIRouter(prefix="/v1/trainings", tags=["trainings"])
 
@@ -50,7 +53,7 @@ _SMALLEST_SPEC = '{"architecture": "DARTS_V2"}'
 async def submit_training(
     request: Request,
     response: Response,
-    database: DatabaseOf,
+    caller: CallerOf,
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
@@ -64,11 +67,13 @@ async def submit_training(
     says all of its network itself: nothing in `network` is for it.
     """
     body = await read_json(request, smallest=_SMALLEST_SPEC)
-    body = await with_stored_architecture(body, database)
+    body = await with_stored_architecture(body, caller)
     spec = await parse_spec_aside(RetrainingSpec, body)
     if dry_run:
         return JSONResponse(TrainingDryRun.of(spec).model_dump(mode="json"))
-    answer = await database.run(partial(operations.submit, spec=spec, answer=TrainingAnswer))
+    answer = await caller.run(
+        partial(operations.submit, spec=spec, answer=TrainingAnswer), needs=Role.MEMBER
+    )
     response.headers["Location"] = f"/v1/trainings/{answer.id}"
     return answer
 
@@ -78,13 +83,14 @@ async def submit_training(
     summary="List trainings",
     responses={
         200: ok("A page.", examples.TRAINING_PAGE),
-        **problems("invalid-parameter", "unavailable"),
+        **problems(*READING),
     },
 )
 async def list_trainings(
-    database: DatabaseOf,
+    caller: CallerOf,
     statuses: Statuses = [],  # noqa: B006  (FastAPI copies it)
     name: Name = None,
+    owner: OwnerFilter = None,
     label: Labels = [],  # noqa: B006
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
@@ -97,14 +103,16 @@ async def list_trainings(
         kind=JobKind.TRAINING,
         statuses=statuses,
         name=name,
+        owner=owner,
         labels=labels_of(label),
         created_after=created_after,
         created_before=created_before,
     )
 
-    def operation(session: Session) -> TrainingPageAnswer:
+    def operation(session: Session, who: Principal) -> TrainingPageAnswer:
         page = operations.page(
             session,
+            who,
             where,
             TrainingAnswer,
             limit=limit,
@@ -113,7 +121,7 @@ async def list_trainings(
         )
         return TrainingPageAnswer(items=page.items, next_cursor=page.next_cursor)
 
-    return await database.run(operation)
+    return await caller.run(operation)
 
 
 @router.get(
@@ -124,25 +132,9 @@ async def list_trainings(
         **problems(*LOOKUP),
     },
 )
-async def get_training(training_id: TrainingId, database: DatabaseOf) -> TrainingAnswer:
+async def get_training(training_id: TrainingId, caller: CallerOf) -> TrainingAnswer:
     """A training with its trials and, as these end, what each is worth on the test images."""
-    return await database.run(partial(operations.get, job_id=training_id, answer=TrainingAnswer))
+    return await caller.run(partial(operations.get, job_id=training_id, answer=TrainingAnswer))
 
 
-@router.post(
-    "/{training_id}/cancel",
-    summary="Cancel a training",
-    responses={
-        200: ok(
-            "The training: cancelled, or still running but about to stop.",
-            examples.TRAINING_CANCELLED,
-        ),
-        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
-    },
-)
-async def cancel_training(training_id: TrainingId, database: DatabaseOf) -> TrainingAnswer:
-    """Cancels at once what waits, and within seconds what runs.
-
-    Cancelling again changes nothing. A training that already succeeded or failed is a conflict.
-    """
-    return await database.run(partial(operations.cancel, job_id=training_id, answer=TrainingAnswer))
+add_verbs(router, TrainingAnswer, lambda **fields: {**examples.TRAINING, **fields})

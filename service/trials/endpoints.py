@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service import examples
-from service.openapi import LOOKUP, ok, problems
+from service.caller import CallerOf
+from service.openapi import LOOKUP, VERB, ok, problems
 from service.parameters import PlainText, SearchId, TrainingId, TrialId
 from service.trials.schemas import MetricSeries, TrialAnswer, TrialList
-from service.wiring import DatabaseOf
-from store import lifecycle, searches
-from store.states import JobKind
+from store import access, searches, verbs
+from store.access import Principal
+from store.states import JobKind, Role
 
 router = APIRouter(prefix="/v1", tags=["trials"])
 
@@ -29,9 +30,9 @@ _LARGEST_STEP = 2**31 - 1
         **problems(*LOOKUP),
     },
 )
-async def list_trials(search_id: SearchId, database: DatabaseOf) -> TrialList:
+async def list_trials(search_id: SearchId, caller: CallerOf) -> TrialList:
     """Every trial of a search, by number, with the figures of its last epoch."""
-    return await database.run(partial(_list, job_id=search_id, kind=JobKind.SEARCH))
+    return await caller.run(partial(_list, job_id=search_id, kind=JobKind.SEARCH))
 
 
 @router.get(
@@ -42,9 +43,9 @@ async def list_trials(search_id: SearchId, database: DatabaseOf) -> TrialList:
         **problems(*LOOKUP),
     },
 )
-async def list_trials_of_training(training_id: TrainingId, database: DatabaseOf) -> TrialList:
+async def list_trials_of_training(training_id: TrainingId, caller: CallerOf) -> TrialList:
     """Every trial of a training, by number, with what it is worth once it succeeded."""
-    return await database.run(partial(_list, job_id=training_id, kind=JobKind.TRAINING))
+    return await caller.run(partial(_list, job_id=training_id, kind=JobKind.TRAINING))
 
 
 @router.get(
@@ -55,9 +56,9 @@ async def list_trials_of_training(training_id: TrainingId, database: DatabaseOf)
         **problems(*LOOKUP),
     },
 )
-async def get_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
+async def get_trial(trial_id: TrialId, caller: CallerOf) -> TrialAnswer:
     """A trial, with the figures of its last epoch."""
-    return await database.run(lambda session: TrialAnswer.of(searches.get_trial(session, trial_id)))
+    return await caller.run(partial(_get, trial_id=trial_id))
 
 
 @router.post(
@@ -65,19 +66,17 @@ async def get_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
     summary="Run a failed trial again",
     responses={
         200: ok("The trial: queued again, or running.", examples.RETRIED),
-        **problems("not-found", "conflict", "invalid-parameter", "unavailable"),
+        **problems(*VERB),
     },
 )
-async def retry_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
+async def retry_trial(trial_id: TrialId, caller: CallerOf) -> TrialAnswer:
     """Queues a failed trial again, with its parameters, from its last checkpoint.
 
     A search or training that has ended goes back to the queue and runs this trial only. Retrying a
     trial that waits or runs changes nothing. One that has its result, and one whose search was
     cancelled, is a conflict.
     """
-    return await database.run(
-        lambda session: TrialAnswer.of(lifecycle.retry_trial(session, trial_id))
-    )
+    return await caller.run(partial(_retry, trial_id=trial_id), needs=Role.MEMBER)
 
 
 @router.get(
@@ -98,7 +97,7 @@ async def retry_trial(trial_id: TrialId, database: DatabaseOf) -> TrialAnswer:
 async def read_metrics(
     request: Request,
     trial_id: TrialId,
-    database: DatabaseOf,
+    caller: CallerOf,
     names: Annotated[
         list[PlainText],
         Query(
@@ -122,7 +121,7 @@ async def read_metrics(
     A step is an epoch, from 1. A value that was not finite is null, and empty in CSV.
     """
     wanted = [name.strip() for text in names for name in text.split(",") if name.strip()]
-    series = await database.run(
+    series = await caller.run(
         partial(_series, trial_id=trial_id, names=wanted, after_step=after_step)
     )
     if _CSV in request.headers.get("accept", ""):
@@ -134,11 +133,25 @@ async def read_metrics(
     return series
 
 
-def _list(session: Session, job_id: UUID, kind: JobKind) -> TrialList:
+def _get(session: Session, who: Principal, trial_id: UUID) -> TrialAnswer:
+    access.require_trial(session, who, trial_id)
+    return TrialAnswer.of(searches.get_trial(session, trial_id))
+
+
+def _retry(session: Session, who: Principal, trial_id: UUID) -> TrialAnswer:
+    access.require_trial(session, who, trial_id)
+    return TrialAnswer.of(verbs.retry_trial(session, trial_id))
+
+
+def _list(session: Session, who: Principal, job_id: UUID, kind: JobKind) -> TrialList:
+    access.require_search(session, who, job_id, kind)
     trials = searches.trials(session, job_id, kind)
     return TrialList(items=[TrialAnswer.of(trial) for trial in trials])
 
 
-def _series(session: Session, trial_id: UUID, names: list[str], after_step: int) -> MetricSeries:
+def _series(
+    session: Session, who: Principal, trial_id: UUID, names: list[str], after_step: int
+) -> MetricSeries:
+    access.require_trial(session, who, trial_id)
     points = searches.metrics(session, trial_id, names=names, after_step=after_step)
     return MetricSeries.of(trial_id, points)

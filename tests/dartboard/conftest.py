@@ -25,6 +25,7 @@ from store.leases import Capacity, Lease, Node
 from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
 from store.states import Reason
+from tests.conftest import KEY
 
 CAPACITY = Capacity((Node(cpus=2),))
 
@@ -180,9 +181,10 @@ def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def server(
     database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """The API; `DARTBOARD_URL` names it."""
+    """The API; `DARTBOARD_URL` names it, and `DARTBOARD_API_KEY` lets in."""
     served = Served(database_url, tmp_path_factory.mktemp("storage"))
     monkeypatch.setenv("DARTBOARD_URL", served.url)
+    monkeypatch.setenv("DARTBOARD_API_KEY", KEY)
     yield served
     served.stop()
 

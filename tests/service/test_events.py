@@ -13,14 +13,17 @@ import httpx2
 import psycopg
 import pytest
 
+from service.caller import Caller
 from service.database import Database
 from service.events.feed import EventFeed
 from service.events.stream import Batch, stream
 from service.settings import ServiceSettings
 from service.wiring import Wiring
+from store import keys
 from store.leases import Lease
 from store.notifications import plain_url
 from store.sessions import make_async_engine
+from tests.conftest import KEY
 from tests.service.conftest import Api, Worker, client, serving
 
 LIVE = {"Accept": "text/event-stream"}
@@ -162,7 +165,8 @@ def test_what_happens_before_a_stream_subscribes_is_not_missed(
         engine = make_async_engine(database_url)
         # Nothing listens, and the first read came before the event: nobody will ever ring.
         wiring = Wiring(settings, Database(engine), EventFeed(database_url))
-        lines = stream(wiring, search_id, 0, Batch((), is_last=False))
+        caller = Caller(wiring.database, keys.digest(KEY))
+        lines = stream(wiring, caller, search_id, 0, Batch((), is_last=False))
         async with asyncio.timeout(10):
             assert (await anext(lines)).startswith(b":")
             assert b"event: search.queued" in await anext(lines)

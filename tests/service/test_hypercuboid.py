@@ -138,9 +138,9 @@ def test_a_dry_run_tells_the_size(api: Api) -> None:
     assert second["training_bytes"] > size["training_bytes"]
 
 
-def test_of_cells_only_what_is_known_is_told(offline: Api) -> None:
+def test_of_cells_only_what_is_known_is_told(api: Api) -> None:
     body = {"space": {"kind": "darts", "nodes": 1}}
-    size = offline.post("/v1/searches?dry_run=true", json=body).json()["size"]
+    size = api.post("/v1/searches?dry_run=true", json=body).json()["size"]
     assert (size["operations"], size["architectures"]) == (2 * 2 * 8, 7**4)
     unknown = ("positions", "parameters", "multiply_adds", "training_bytes")
     assert [size[name] for name in unknown] == [None] * 4

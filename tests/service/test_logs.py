@@ -7,9 +7,12 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import Engine
 
 from search_core.storage import Storage
-from store import artifacts, logs
+from store import artifacts, keys, logs
+from store.sessions import transaction
+from store.states import Role
 from tests.s3 import SECRET_KEY, S3Server
 from tests.service.conftest import Api, Worker
 from tests.service.test_trainings import SPEC as TRAINING
@@ -78,6 +81,22 @@ def test_a_trainings_logs_are_under_its_own_path(stored: Api, root: str) -> None
     assert stored.get(f"{path}/runner-attempt-1.log").text == "of a training\n"
     for wrong in ("", "/runner-attempt-1.log"):
         assert stored.get(f"/v1/searches/{training}/logs{wrong}").status_code == 404
+
+
+def test_logs_are_for_who_sees_the_search(
+    database_url: str, engine: Engine, worker: Worker, tmp_path: Path
+) -> None:
+    search = worker.submit()
+    logs_of(str(tmp_path), search).write(logs.runner_log(1), b"of somebody else")
+    with transaction(engine) as session:
+        secret = keys.create(session, "ben", Role.MEMBER).secret
+    ben = {"Authorization": f"Bearer {secret}"}
+    with Api(database_url, storage=str(tmp_path)) as api:
+        for path in ("logs", "logs/runner-attempt-1.log"):
+            url = f"/v1/searches/{search}/{path}"
+            assert api.get(url).status_code == 200
+            assert api.get(url, headers=ben).status_code == 404
+            assert api.get(url, headers={"Authorization": ""}).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from search_core.spec import AlgorithmSpec, SearchSpec
 from service.spec_body import LARGEST_BODY
 from store.models import Event, Search, Trial
+from tests.conftest import BEARER
 from tests.service.conftest import SPEC, Api, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -275,9 +276,9 @@ def test_another_media_type_is_told_which_header_to_send(
     assert "Content-Type: application/json" in answer.json()["detail"]
 
 
-def test_a_charset_in_the_media_type_is_fine(offline: Api) -> None:
+def test_a_charset_in_the_media_type_is_fine(api: Api) -> None:
     headers = {"Content-Type": "application/json; charset=utf-8"}
-    answer = offline.post("/v1/searches?dry_run=true", content=json.dumps(SPEC), headers=headers)
+    answer = api.post("/v1/searches?dry_run=true", content=json.dumps(SPEC), headers=headers)
     assert answer.status_code == 200
 
 
@@ -296,6 +297,9 @@ def test_a_body_over_one_mebibyte_is_refused(offline: Api, chunked: bool) -> Non
     assert answer.json()["type"] == "urn:dartboard:problem:body-too-large"
 
 
+_KEY = f"Authorization: {BEARER['Authorization']}\r\n"
+
+
 def _connected(address: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=4)
 
@@ -305,7 +309,8 @@ def test_who_sends_before_reading_still_gets_the_refusal(chunked: bool) -> None:
     piece = b"x" * 65_536
     body = b"%x\r\n%b\r\n" % (len(piece), piece) * 64 + b"0\r\n\r\n" if chunked else piece * 64
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
-    head = f"POST /v1/searches HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}"
+    head = f"POST /v1/searches HTTP/1.1\r\nHost: x\r\n{_KEY}Content-Type: application/json\r\n"
+    head += length
     with serving("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as address:
         for _ in range(3):
             with _connected(address) as peer:
@@ -317,7 +322,7 @@ def test_who_sends_before_reading_still_gets_the_refusal(chunked: bool) -> None:
 
 def test_who_asks_before_sending_is_refused_at_once() -> None:
     head = (
-        "POST /v1/searches HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST /v1/searches HTTP/1.1\r\nHost: x\r\n{_KEY}Content-Type: application/json\r\n"
         f"Content-Length: {LARGEST_BODY + 1}\r\nExpect: 100-continue\r\n\r\n"
     )
     with (
@@ -328,10 +333,10 @@ def test_who_asks_before_sending_is_refused_at_once() -> None:
         assert peer.makefile("rb").read().startswith(b"HTTP/1.1 413")
 
 
-def test_a_body_of_exactly_one_mebibyte_is_read(offline: Api) -> None:
+def test_a_body_of_exactly_one_mebibyte_is_read(api: Api) -> None:
     body = json.dumps(SPEC).encode()
     body += b" " * (LARGEST_BODY - len(body))
-    answer = offline.post("/v1/searches?dry_run=true", content=body, headers=JSON)
+    answer = api.post("/v1/searches?dry_run=true", content=body, headers=JSON)
     assert answer.status_code == 200
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from pyarrow import fs
 
 from search_core.checkpoints import Checkpoints
 from search_core.storage import Storage, StorageError
-from store.artifacts import ArtifactFolder, redacted
+from store.artifacts import ArtifactFolder, redacted, remove
 from store.object_storage import ObjectStorage
 from tests.contracts import (
     LARGE,
@@ -66,6 +67,27 @@ def test_folders_below_one_url_do_not_see_each_other(s3_server: S3Server) -> Non
     (root / "ab").open().write("z", b"3")
     assert names((root / "a").open()) == ["x"]
     assert names(root.open()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3", "fsspec"])
+def test_a_folder_is_removed_with_all_below_it_and_nothing_beside_it(
+    kind: str, tmp_path: Path, s3_server: S3Server
+) -> None:
+    roots = {
+        "folder": str(tmp_path),
+        "s3": s3_server.url(f"prefix-{next(_numbers)}"),
+        "fsspec": f"memory://{uuid4()}",
+    }
+    root = ArtifactFolder(roots[kind])
+    for place in (root / "a", root / "a" / "logs", root / "ab"):
+        place.open().write("x", b"1")
+    for _ in range(2):
+        remove(root / "a")
+        assert names((root / "a").open()) == names((root / "a" / "logs").open()) == []
+        assert names((root / "ab").open()) == ["x"]
+    if kind == "s3":
+        with s3_server.gone(), pytest.raises(StorageError, match="cannot remove s3://"):
+            remove(root / "ab")
 
 
 def test_a_server_that_is_gone_is_an_error_and_what_was_there_stays(

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, make_url
 
 from search_core.storage import Storage
-from store import lifecycle
+from store import verbs
 from store.artifacts import checkpoints_of, logs_of
 from store.recording import EpochResult
 from store.sessions import transaction
@@ -132,7 +132,7 @@ def test_a_storage_that_is_full_or_gone_fails_the_trial_and_loses_nothing(
     assert epochs(checkpoints) == [1]
 
     with transaction(engine) as session:
-        lifecycle.retry_trial(session, trial.id)
+        verbs.retry_trial(session, trial.id)
     assert run(engine, claim(engine), settings) == "succeeded"
     after = record(search_id)
     started = [event.data["from_epoch"] for event in after.events if event.kind == "trial.started"]

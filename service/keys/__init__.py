@@ -1,0 +1,1 @@
+"""Keys: what lets programs in."""

@@ -1,0 +1,131 @@
+"""`/v1/keys`: make, list and revoke; and `/v1/me`."""
+
+from functools import partial
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response, status
+from sqlalchemy.orm import Session
+
+from service.caller import CallerOf
+from service.keys import examples
+from service.keys.schemas import KeyAnswer, KeyList, KeyRequest, Me, NewKeyAnswer
+from service.openapi import BODY, LOOKUP, READING, VERB, ok, problems, spec_body
+from service.parameters import PlainText
+from service.spec_body import read_model
+from store import access, keys, owners
+from store.access import Principal
+from store.errors import ForbiddenError, NotFoundError
+from store.models import Key
+from store.states import Role
+
+router = APIRouter(prefix="/v1", tags=["keys"])
+
+KeyId = Annotated[UUID, Path(description="The key's id; not its secret.")]
+
+_NO_STORE: dict[str, Any] = {"Cache-Control": "no-store"}
+
+
+@router.get(
+    "/me",
+    summary="Who am I?",
+    responses={200: ok("You.", examples.ME), **problems(*READING)},
+)
+async def read_me(caller: CallerOf) -> Me:
+    """Whom your key lets in, and what it lets you do."""
+    return await caller.run(_me)
+
+
+@router.post(
+    "/keys",
+    status_code=status.HTTP_201_CREATED,
+    summary="Make a key",
+    response_model=NewKeyAnswer,
+    responses={
+        201: ok("The key, with its secret, this once.", examples.NEW_KEY, location=True),
+        **problems(*BODY),
+    },
+    openapi_extra=spec_body(examples.KEY_REQUESTS, "KeyRequest"),
+)
+async def create_key(request: Request, response: Response, caller: CallerOf) -> NewKeyAnswer:
+    """Makes a key. Its secret is in this answer and nowhere else.
+
+    The first key of an owner makes the owner. Members make keys for themselves, of at most their
+    own role; admins make any.
+    """
+    wanted = await read_model(request, KeyRequest, smallest='{"role": "member"}')
+    made = await caller.run(partial(_create, wanted=wanted), needs=Role.MEMBER)
+    response.headers.update({"Location": f"/v1/keys/{made.id}", **_NO_STORE})
+    return made
+
+
+@router.get(
+    "/keys",
+    summary="List keys",
+    responses={200: ok("Without their secrets.", examples.KEY_LIST), **problems(*READING)},
+)
+async def list_keys(
+    caller: CallerOf,
+    owner: Annotated[PlainText | None, Query(description="Only this owner's.")] = None,
+) -> KeyList:
+    """Your own keys; an admin sees everybody's. Also those that expired or were revoked."""
+    return await caller.run(partial(_list, owner=owner))
+
+
+@router.get(
+    "/keys/{key_id}",
+    summary="Look at a key",
+    responses={200: ok("Without its secret.", examples.KEY), **problems(*LOOKUP)},
+)
+async def get_key(key_id: KeyId, caller: CallerOf) -> KeyAnswer:
+    """When it was made and last used, and whether it still lets anybody in."""
+    return await caller.run(lambda session, who: KeyAnswer.of(_own(session, who, key_id)))
+
+
+@router.post(
+    "/keys/{key_id}/revoke",
+    summary="Revoke a key",
+    responses={200: ok("The key, of no more use.", examples.REVOKED_KEY), **problems(*VERB)},
+)
+async def revoke_key(key_id: KeyId, caller: CallerOf) -> KeyAnswer:
+    """Takes a key out of use, for good and at once; its live streams end too.
+
+    Revoking again changes nothing.
+    """
+    return await caller.run(partial(_revoke, key_id=key_id), needs=Role.MEMBER)
+
+
+def _me(session: Session, who: Principal) -> Me:
+    return Me.of(who, keys.get(session, who.key_id), owners.get(session, who.owner))
+
+
+def _create(session: Session, who: Principal, wanted: KeyRequest) -> NewKeyAnswer:
+    owner = wanted.owner or who.owner
+    if not access.includes(who.role, wanted.role):
+        raise ForbiddenError(
+            f"a key of the role {who.role} makes none of the role {wanted.role}: ask an admin"
+        )
+    if owner != who.owner:
+        access.require_role(who, Role.ADMIN)
+    made = keys.create(session, owner, wanted.role, name=wanted.name, lifetime=wanted.lifetime)
+    return NewKeyAnswer.of_new(made)
+
+
+def _list(session: Session, who: Principal, owner: str | None) -> KeyList:
+    if who.role is not Role.ADMIN:
+        if owner not in (None, who.owner):
+            return KeyList(items=[])
+        owner = who.owner
+    return KeyList(items=[KeyAnswer.of(key) for key in keys.page(session, owner)])
+
+
+def _revoke(session: Session, who: Principal, key_id: UUID) -> KeyAnswer:
+    _own(session, who, key_id)
+    return KeyAnswer.of(keys.revoke(session, key_id))
+
+
+def _own(session: Session, who: Principal, key_id: UUID) -> Key:
+    key = keys.get(session, key_id)
+    if who.role is not Role.ADMIN and key.owner != who.owner:
+        raise NotFoundError("key", key_id)
+    return key

@@ -1,0 +1,1 @@
+"""Owners: weights, quotas and teams."""
