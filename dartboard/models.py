@@ -120,6 +120,20 @@ class Trial(Result):
     ended_at: Time | None = None
 
 
+class Log(Result):
+    """A log that is kept of a search or training."""
+
+    name: str
+    trial: int | None = None
+    """The number of the trial that wrote it; None of the runner's."""
+    attempt: int
+    """The attempt that it was written in, from 1."""
+    size: int
+    """Bytes that are kept."""
+    modified_at: Time
+    """When it was last copied into the storage."""
+
+
 class Job(Result):
     """What a search and a training have in common."""
 

@@ -16,6 +16,7 @@ from service.events.feed import EventFeed
 from service.head import HeadMiddleware
 from service.health import endpoints as health
 from service.keys import endpoints as keys
+from service.logs import endpoints as logs
 from service.newline import NewlineMiddleware
 from service.owners import endpoints as owners
 from service.parameters import refuse_unknown_query_parameters
@@ -78,6 +79,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         trials,
         alphas,
         paths,
+        logs,
         architectures,
         queue,
         keys,

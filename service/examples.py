@@ -433,6 +433,29 @@ TRAINED: Final[dict[str, Any]] = {
 }
 TRAINING_PAGE: Final = {"items": [TRAINED], "next_cursor": None}
 
+LOG_LIST: Final = {
+    "items": [
+        {
+            "name": "runner-attempt-1.log",
+            "trial": None,
+            "attempt": 1,
+            "size": 2_048,
+            "modified_at": "2026-01-31T12:00:51.870Z",
+        },
+        {
+            "name": "trial-0-attempt-1.log",
+            "trial": 0,
+            "attempt": 1,
+            "size": 911,
+            "modified_at": "2026-01-31T12:00:49.114Z",
+        },
+    ]
+}
+LOG_TEXT: Final = (
+    "2026-01-31 12:00:48,511 INFO workers.trial_group trial 0, epoch 9 of 12: train_loss 0.3121, "
+    "validation_loss 0.2514, validation_accuracy 0.9319, seconds 4.8100\n"
+)
+
 PRESET_LIST: Final = PresetList.complete().model_dump(mode="json")
 
 ALIVE: Final = {"status": "ok"}
@@ -514,5 +537,11 @@ PROBLEMS: Final = {
     ),
     "unavailable": _problem(
         "unavailable", "PostgreSQL does not answer: see that it runs, and try again."
+    ),
+    "storage-unavailable": _problem(
+        "storage-unavailable",
+        "The storage of checkpoints and logs, s3://bucket/prefix, cannot be read: it did not "
+        "answer in 20 s. See that it runs and that the API may read it (DARTBOARD_STORAGE, "
+        "AWS_*), and try again.",
     ),
 }

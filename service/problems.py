@@ -39,6 +39,7 @@ TITLES: Final[dict[str, tuple[HTTPStatus, str]]] = {
     "invalid-parameter": (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not valid"),
     "internal-error": (HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong in Dartboard"),
     "unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The database is away"),
+    "storage-unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The artifact storage is away"),
 }
 """Status and title of each problem, by the slug at the end of its type."""
 
@@ -192,6 +193,7 @@ def _not_found(_: Request, error: NotFoundError) -> ProblemError:
         "training": "GET /v1/trainings lists the trainings.",
         "trial": "GET /v1/searches/{id}/trials lists a search's trials.",
         "architecture": "GET /v1/searches/{id}/architectures lists what a search found.",
+        "log": "GET /v1/searches/{id}/logs lists the logs of a search.",
         "key": "GET /v1/keys lists the keys.",
         "owner": "GET /v1/owners lists the owners; the first key of one makes it.",
     }

@@ -13,31 +13,37 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Final
 from uuid import UUID, uuid4
 
 import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from store import leases, queue, removals
+from search_core.storage import StorageError
+from store import artifacts, leases, logs, queue, removals
 from store.errors import DatabaseUnavailableError, LeaseLostError
 from store.events import QUEUE_CHANNEL
 from store.leases import Capacity, Lease
 from store.notifications import Listener, listening
 from store.sessions import database_url, make_engine, transaction
 from store.states import Reason
+from workers import ray_token, secrets
 from workers.capacity import CapacitySource, RayCapacity, ThisMachine
 from workers.exits import Exit
+from workers.log_keeping import LogKeeper
 from workers.settings import WorkerSettings
 
 _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
+_LOG_SECONDS: Final = 3.0
 CLAIMS_AT_ONCE = 4
 """Few, so that several dispatchers share what starts at once."""
 
@@ -70,6 +76,8 @@ class Dispatcher:
         self._capacity = capacity
         self._id = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._runners: dict[UUID, _Runner] = {}
+        self._keeping: list[threading.Thread] = []
+        self._removing: threading.Thread | None = None
         self._stopping = False
         self._next_heartbeat = 0.0
         self._next_claim = 0.0
@@ -94,6 +102,8 @@ class Dispatcher:
             self._stopping = True
             self._stop_runners()
             self._sign_off()
+            for thread in self._keeping:
+                thread.join(_LOG_SECONDS)
         _LOG.info("dispatcher %s stopped", self._id)
 
     def _sign_off(self) -> None:
@@ -143,14 +153,25 @@ class Dispatcher:
             )
 
     def _remove_files(self) -> None:
-        """Removes what deleted searches left in the checkpoint storage."""
-        with transaction(self._engine) as session:
-            search_ids = removals.due(session)
-        for search_id in search_ids:
-            # Another dispatcher may be at it too: then there is nothing left to remove.
-            shutil.rmtree(self._settings.checkpoints / str(search_id), ignore_errors=True)
+        """Removes what deleted searches left in the storage, beside the other work."""
+        if self._removing is None or not self._removing.is_alive():
+            self._removing = threading.Thread(target=self._remove_due, name="removals", daemon=True)
+            self._removing.start()
+
+    def _remove_due(self) -> None:
+        try:
             with transaction(self._engine) as session:
-                removals.done(session, search_id)
+                search_ids = removals.due(session)
+            for search_id in search_ids:
+                # Another dispatcher may be at it too: then there is nothing left to remove.
+                folder = artifacts.checkpoints_of(self._settings.storage_root, search_id)
+                artifacts.remove(folder)
+                for results in self._settings.tune_results.glob(f"{search_id}-*"):
+                    shutil.rmtree(results, ignore_errors=True)
+                with transaction(self._engine) as session:
+                    removals.done(session, search_id)
+        except (StorageError, DBAPIError) as error:
+            _LOG.warning("files of deleted searches are left; trying again: %s", error)
 
     def _claim(self, capacity: Capacity) -> bool:
         """Claims a few searches; whether there may be more to claim."""
@@ -182,6 +203,7 @@ class Dispatcher:
             "DARTBOARD_DATABASE_URL": self._url,
             "DARTBOARD_LEASE_TOKEN": str(lease.token),
             "DARTBOARD_ATTEMPT": str(lease.attempt),
+            "DARTBOARD_RUNNER_LOG": str(log),
         }
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -203,6 +225,34 @@ class Dispatcher:
                 continue
             self._take_back(runner, status)
             del self._runners[search_id]
+            self._keep_log(runner)
+
+    def _keep_log(self, runner: _Runner) -> None:
+        """Copies the end of a runner's log, which a runner that was killed has not."""
+        try:
+            source = os.open(runner.log, os.O_RDONLY)
+        except OSError as error:
+            _LOG.warning("the log of runner %d is not kept: %s", runner.process.pid, error)
+            return
+        keeper = LogKeeper(
+            source,
+            artifacts.logs_of(self._settings.storage_root, runner.lease.search_id),
+            [logs.runner_log(runner.lease.attempt)],
+            secrets={
+                *secrets.known(self._url, self._settings.storage),
+                str(runner.lease.token),
+            },
+        )
+
+        def keep() -> None:
+            keeper.keep()
+            os.close(source)
+
+        # Aside: a storage that is away must not keep others from their turn.
+        thread = threading.Thread(target=keep, name="log-keeper", daemon=True)
+        thread.start()
+        self._keeping = [each for each in self._keeping if each.is_alive()]
+        self._keeping.append(thread)
 
     def _take_back(self, runner: _Runner, status: int) -> None:
         """Requeues the search of a runner that ended without saying how, at once."""
@@ -264,6 +314,7 @@ def main() -> int:
         return 1
     source: CapacitySource = ThisMachine()
     if settings.executor == "ray":
+        ray_token.prepare(settings.home)
         assert settings.ray_address is not None
         source = RayCapacity(settings.ray_address)
     dispatcher = Dispatcher(settings, make_engine(url), url, source)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from search_core.spec import Parameters, TrialPoint, point_spec, trial_points
 from search_core.spec.points import canonical
+from store.artifacts import ArtifactFolder
 from store.jobs import JobSpec
 from store.models import Trial
 from store.states import TRIAL_ENDED, Reason, TrialStatus
@@ -55,7 +56,7 @@ class StoredPlans:
         trials: Sequence[Trial],
         store: PlanStore,
         *,
-        folder: Path,
+        folder: ArtifactFolder,
         data_root: Path,
         most_live: int | None = None,
     ) -> None:

@@ -20,6 +20,7 @@ from ray.tune.result import DONE
 from ray.tune.search import Searcher
 
 from search_core.genotype import parse
+from store.artifacts import ArtifactFolder
 from store.jobs import JobSpec, kind_of
 from store.room import Node, num_places
 from store.states import Reason
@@ -39,6 +40,8 @@ class RayTrials:
     Args:
         address: The head's address.
         results: Folder for what Tune itself writes.
+        logs: Where what the trials write goes.
+        attempt: Of the search.
         max_failures: Crashes of one trial's process that are retried.
         node_losses: Losses of a trial's node in a row that are no crashes.
         patience: Seconds for which no node may be large enough for a trial.
@@ -49,12 +52,16 @@ class RayTrials:
         address: str,
         results: Path,
         *,
+        logs: ArtifactFolder,
+        attempt: int,
         max_failures: int,
         node_losses: int,
         patience: float,
     ) -> None:
         self._address = address
         self._results = results
+        self._logs = logs
+        self._attempt = attempt
         self._max_failures = max_failures
         self._node_losses = node_losses
         self._patience = patience
@@ -90,7 +97,7 @@ class RayTrials:
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,
-                search_alg=_Planner(plans, errors, halt),
+                search_alg=_Planner(plans, errors, halt, self._logs, self._attempt),
                 num_samples=plans.num_open,
                 scheduler=stopping,
             ),
@@ -163,9 +170,18 @@ class _Planner(Searcher):
     can run at once: one that waits for room would be drawn too early.
     """
 
-    def __init__(self, plans: TrialPlans, errors: _Errors, halt: threading.Event) -> None:
+    def __init__(
+        self,
+        plans: TrialPlans,
+        errors: _Errors,
+        halt: threading.Event,
+        logs: ArtifactFolder,
+        attempt: int,
+    ) -> None:
         super().__init__()
         self._halt = halt
+        self._logs = logs
+        self._attempt = attempt
         self._plans = plans
         self._errors = errors
         self._live: set[str] = set()
@@ -186,7 +202,7 @@ class _Planner(Searcher):
         if self._plans.are_drawn_late:
             self._most_live = min(self._allowed, _num_places(spec))
         self._live.add(trial_id)
-        return {"plan": to_config(plans, kind_of(spec))}
+        return {"plan": to_config(plans, kind_of(spec), self._logs, self._attempt)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -17,8 +17,6 @@ class WorkerSettings(StoreSettings):
     """Where trials run: on a Ray cluster, or one after the other inside the runner's process."""
     ray_address: str | None = None
     """Address of the Ray cluster's head, such as 127.0.0.1:6379."""
-    storage: Path | None = None
-    """Folder that every node can reach, for checkpoints; `checkpoints` under `home` when unset."""
     data: Path | None = None
     """Folder of the data sets, the same on every node; `data` under `home` when unset."""
     lease_seconds: float = Field(default=30.0, ge=1.0)
@@ -40,9 +38,9 @@ class WorkerSettings(StoreSettings):
         return timedelta(seconds=self.lease_seconds)
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of all checkpoints, absolute."""
-        return (self.storage or self.home / "checkpoints").resolve()
+    def tune_results(self) -> Path:
+        """The folder of what Tune writes for itself while a search runs, absolute."""
+        return (self.home / "tune").resolve()
 
     @property
     def data_root(self) -> Path:

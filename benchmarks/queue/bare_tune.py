@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from benchmarks.queue.stored import SPEC
 from search_core.spec import SearchSpec
+from store import artifacts
 from store.states import JobKind
 from workers import ray_token
 
@@ -43,11 +44,15 @@ def main() -> int:
     spec = SearchSpec.model_validate({**SPEC, "trials": {"seeds": [0]}})
     for _ in range(num_runs):
         folder = home / "bare" / uuid4().hex
-        plan = TrialPlan(uuid4(), 0, 0, spec, folder=folder, data_root=home / "data")
+        root = str(folder)
+        plan = TrialPlan(
+            uuid4(), 0, 0, spec, artifacts.checkpoints_of(root, uuid4()), home / "data"
+        )
+        kept = artifacts.logs_of(root, uuid4())
         watch = Watch()
         tuner = tune.Tuner(
             TrialTrainable,
-            param_space={"plan": to_config([plan], JobKind.SEARCH)},
+            param_space={"plan": to_config([plan], JobKind.SEARCH, kept, 1)},
             run_config=tune.RunConfig(
                 storage_path=str(folder), callbacks=[watch], verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
