@@ -170,10 +170,14 @@ def test_a_crash_is_no_lost_node(
     spare(**NODE)
     start(**nodes.variables(), DARTBOARD_TRIAL_FAILURES="1")
     search = submit(training={"epochs": 10_000}, resources=A100)
-    for count in (1, 2):
-        wait_until(lambda count=count: record(search).kinds.count("trial.started") == count)
+
+    def kill_start(count: int) -> None:
+        wait_until(lambda: record(search).kinds.count("trial.started") == count)
         (trial,) = trial_processes(record(search))
         trial.kill()
+
+    kill_start(1)
+    kill_start(2)
     wait_until(lambda: record(search).search.ended_at)
     after = record(search)
     assert (after.search.status, after.search.reason) == ("failed", Reason.TRIAL_CRASHED)
