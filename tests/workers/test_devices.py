@@ -39,7 +39,7 @@ def test_a_cpu_stands_for_a_gpu_only_where_the_node_says_so(
     assert device_of(tiny(resources={"gpus": 1})) == "cpu"
 
 
-@pytest.mark.parametrize(("gpus", "free"), [(1, 70), (0.8, 70), (0.5, 40), (2, 70)])
+@pytest.mark.parametrize(("gpus", "free"), [(1, 70), (0.9, 70), (0.5, 40), (2, 70)])
 def test_of_a_shared_gpu_a_trial_counts_on_no_more_than_its_share(
     monkeypatch: pytest.MonkeyPatch, gpus: float, free: int
 ) -> None:
