@@ -59,22 +59,28 @@ def runners_of(dispatcher: subprocess.Popen[bytes]) -> dict[UUID, psutil.Process
     return found
 
 
-def put_to_sleep(dispatcher: subprocess.Popen[bytes]) -> dict[UUID, psutil.Process]:
-    """Stops a host in its tracks while it runs something; gives its runners that do."""
+def put_to_sleep(
+    dispatcher: subprocess.Popen[bytes], record: Recorder
+) -> dict[UUID, psutil.Process]:
+    """Stops a host in its tracks while it runs searches; gives the runners of those."""
+    host = psutil.Process(dispatcher.pid)
     while True:
         wait_until(lambda: runners_of(dispatcher))
-        psutil.Process(dispatcher.pid).suspend()
+        host.suspend()
         runners = runners_of(dispatcher)
         for runner in runners.values():
             runner.suspend()
-        if alive := {key: each for key, each in runners.items() if is_stopped(each)}:
-            return alive
-        psutil.Process(dispatcher.pid).resume()
+        # Not those that have recorded an end, and only clear up.
+        running = {key: each for key, each in runners.items() if is_running(record(key))}
+        if running:
+            return running
+        for process in (*runners.values(), host):
+            process.resume()
 
 
-def is_stopped(process: psutil.Process) -> bool:
-    """Whether a process was suspended before it ended."""
-    return bool(process.is_running() and process.status() == psutil.STATUS_STOPPED)
+def is_running(now: Record) -> bool:
+    """Whether a search has not ended."""
+    return now.search.status == "running"
 
 
 def check_story(record: Record) -> None:
@@ -131,11 +137,11 @@ def test_each_search_is_run_by_one_dispatcher_at_a_time_whatever_happens_to_them
     slow = start(**host(settings, "slow", -DAY))
     start(**host(settings, "right"))
 
-    killed = put_to_sleep(fast)
+    killed = put_to_sleep(fast, record)
     fast.kill()
     for runner in killed.values():
         runner.kill()
-    asleep = put_to_sleep(slow)
+    asleep = put_to_sleep(slow, record)
     assert not set(asleep) & set(killed)
     # The host sleeps for longer than its leases, and others do its work.
     wait_until(lambda: all(record(each).search.status == "succeeded" for each in asleep))
@@ -185,7 +191,7 @@ def test_a_runner_that_believes_in_a_lease_it_has_lost_is_refused_by_the_databas
     first = start(**host(settings, "first") | {"DARTBOARD_LEASE_SECONDS": "3600"})
     search = submit(training={"epochs": 12})
     wait_until(lambda: "trial.epoch" in record(search).kinds)
-    (late,) = put_to_sleep(first).values()
+    (late,) = put_to_sleep(first, record).values()
     # As if an hour had passed for everybody but the runner, whose own clock stood still.
     with engine.begin() as connection:
         connection.execute(update(Search).values(lease_expires_at=text("now() - interval '1 s'")))

@@ -103,3 +103,23 @@ def test_killed_raylets_cost_a_search_nothing_and_the_token_stays_a_secret(
 @pytest.mark.parametrize("way", [BY_INIT, BY_HEAD])
 def test_only_the_token_opens_the_cluster(hosts: RayStart, tmp_path: Path, way: str) -> None:
     check_only_the_token_opens(way, hosts.address, hosts.token_file, tmp_path)
+
+
+def test_without_its_head_a_search_goes_back_to_the_queue(
+    start: Start, submit: Submit, record: Recorder
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="dr-", ignore_cleanup_errors=True) as name,
+        started(Path(name)) as held,
+    ):
+        held.join("--num-cpus=1")
+        dispatcher = start(**variables(held), DARTBOARD_NODE_PATIENCE_SECONDS="3")
+        search = submit(training={"epochs": 10_000})
+        wait_until(lambda: "trial.epoch" in record(search).kinds)
+        next(each for each in held.nodes[0].processes if each.name() == "gcs_server").kill()
+        wait_until(lambda: "search.requeued" in record(search).kinds)
+        dispatcher.terminate()
+        dispatcher.wait(120)
+    (requeued, *_) = of_kind(record(search), "search.requeued")
+    assert requeued.data["reason"] == Reason.RUNNER_CRASHED
+    assert record(search).search.failures == 1
