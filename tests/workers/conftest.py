@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -198,6 +199,7 @@ def start(settings: WorkerSettings) -> Iterator[Start]:
     yield start
     for process in processes:
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # it may have been put to sleep
     for process in processes:
         process.wait(120)
     for runner in runners_on(settings):
