@@ -22,6 +22,7 @@ from service.parameters import refuse_unknown_query_parameters
 from service.paths import endpoints as paths
 from service.presets import endpoints as presets
 from service.queue import endpoints as queue
+from service.searches import batch
 from service.searches import endpoints as searches
 from service.settings import ServiceSettings
 from service.trainings import endpoints as trainings
@@ -73,6 +74,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     problems.install(app)
     for domain in (
         searches,
+        batch,
         trainings,
         events,
         trials,

@@ -8,10 +8,14 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from store import outbox
 from store.models import Event, Search
 
 EVENTS_CHANNEL: Final = "dartboard_events"
 """NOTIFY channel; the payload is the id of a search that has a new event."""
+
+DELIVERIES_CHANNEL: Final = "dartboard_deliveries"
+"""NOTIFY channel; something waits to be sent to a webhook. The payload is the id of its search."""
 
 QUEUE_CHANNEL: Final = "dartboard_queue"
 """NOTIFY channel; the payload is the id of a search that a dispatcher or runner should look at."""
@@ -25,7 +29,7 @@ def append(
     *,
     trial_id: UUID | None = None,
 ) -> int:
-    """Appends an event and wakes its listeners when the transaction commits.
+    """Appends an event, and what webhooks are told of it; wakes who listens at the commit.
 
     Args:
         session: A session whose transaction holds, or may take, the search's row lock.
@@ -37,25 +41,27 @@ def append(
     Returns:
         The event's number within its search.
     """
-    number = session.execute(
+    number, is_told = session.execute(
         update(Search)
         .where(Search.id == search_id)
         .values(last_event=Search.last_event + 1)
-        .returning(Search.last_event)
+        .returning(Search.last_event, outbox.is_told())
         .execution_options(synchronize_session=False)
-    ).scalar_one()
-    session.add(
-        Event(
-            search_id=search_id,
-            number=number,
-            trial_id=trial_id,
-            kind=kind,
-            data=finite(data or {}),
-        )
+    ).one()
+    event = Event(
+        search_id=search_id,
+        number=number,
+        trial_id=trial_id,
+        kind=kind,
+        data=finite(data or {}),
     )
+    session.add(event)
     session.flush()
+    # Only where there is a webhook at all does an event cost a statement more.
+    if is_told and outbox.put(session, event):
+        notify(session, DELIVERIES_CHANNEL, search_id)
     notify(session, EVENTS_CHANNEL, search_id)
-    return number
+    return int(number)
 
 
 def page(session: Session, search_id: UUID, *, after: int = 0, limit: int = 200) -> Sequence[Event]:

@@ -19,7 +19,6 @@ from service.events.feed import EventFeed
 from service.events.stream import Batch, stream
 from service.settings import ServiceSettings
 from service.wiring import Wiring
-from store import keys
 from store.leases import Lease
 from store.notifications import plain_url
 from store.sessions import make_async_engine
@@ -150,7 +149,12 @@ def test_events_arrive_as_they_are_notified(address: str, worker: Worker) -> Non
             assert time.monotonic() - started < 5
             await asyncio.to_thread(_end, worker, lease)
             rest = [event.kind async for event in events]
-            assert rest == ["trial.succeeded", "trial.succeeded", "search.succeeded"]
+            assert rest == [
+                "search.best",
+                "trial.succeeded",
+                "trial.succeeded",
+                "search.succeeded",
+            ]
 
     asyncio.run(live())
 
@@ -165,7 +169,7 @@ def test_what_happens_before_a_stream_subscribes_is_not_missed(
         engine = make_async_engine(database_url)
         # Nothing listens, and the first read came before the event: nobody will ever ring.
         wiring = Wiring(settings, Database(engine), EventFeed(database_url))
-        caller = Caller(wiring.database, keys.digest(KEY))
+        caller = Caller(wiring.database, KEY)
         lines = stream(wiring, caller, search_id, 0, Batch((), is_last=False))
         async with asyncio.timeout(10):
             assert (await anext(lines)).startswith(b":")
@@ -197,7 +201,7 @@ def test_many_streams_see_every_event_once_while_writers_race(address: str, work
 
     streams = asyncio.run(watch())
     for events in streams:
-        assert [event.number for event in events] == list(range(1, 12))
+        assert [event.number for event in events] == list(range(1, 15))
         assert [event.kind for event in events].count("trial.epoch") == 6
     assert all(events == streams[0] for events in streams[:12])
     assert all(events == streams[12] for events in streams[12:])
