@@ -56,6 +56,7 @@ class Outgoing:
     Attributes:
         id: The delivery.
         attempt: From 1.
+        attempted_at: The database's time at the claim.
         leased_until: Guards what is written about it.
         kind: Of the event.
         payload: What to send.
@@ -65,6 +66,7 @@ class Outgoing:
 
     id: UUID
     attempt: int
+    attempted_at: datetime
     leased_until: datetime
     kind: str
     payload: dict[str, Any]
@@ -133,6 +135,7 @@ def claim(session: Session) -> Outgoing | None:
         .returning(
             Delivery.id,
             Delivery.attempts,
+            Delivery.attempted_at,
             Delivery.leased_until,
             Delivery.kind,
             Delivery.payload,
@@ -221,6 +224,18 @@ def page(
     has_more = len(rows) > limit
     rows = rows[:limit]
     return DeliveryPage(rows, _encode_cursor(rows[-1].id) if has_more else None)
+
+
+def get(session: Session, webhook_id: UUID, delivery_id: UUID) -> Delivery:
+    """A webhook's delivery with this id.
+
+    Raises:
+        NotFoundError: The webhook has none.
+    """
+    delivery = session.get(Delivery, delivery_id, populate_existing=True)
+    if delivery is None or delivery.webhook_id != webhook_id:
+        raise NotFoundError("delivery", delivery_id)
+    return delivery
 
 
 def ping(session: Session, webhook: Webhook) -> Delivery:
