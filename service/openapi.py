@@ -18,6 +18,7 @@ from service.owners.schemas import OwnerChanges
 from service.problems import MEDIA_TYPE, TITLES, Problem
 from service.schema_base import STANDS_FOR
 from service.searches.schemas import SearchBatch
+from service.webhooks.schemas import WebhookChanges, WebhookRequest
 
 TAGS: Final = [
     {"name": "searches", "description": "Submit a search, follow it, cancel it."},
@@ -26,6 +27,7 @@ TAGS: Final = [
     {"name": "events", "description": "What happened to a search, as a page and live."},
     {"name": "architectures", "description": "What searches found: JSON, text and pictures."},
     {"name": "queue", "description": "Who waits and why, who runs, and on what."},
+    {"name": "webhooks", "description": "Addresses that are told of events, signed."},
     {"name": "keys", "description": "Who may ask for what: keys, owners, quotas."},
     {"name": "presets", "description": "Specs to start from."},
     {"name": "service", "description": "The API about itself."},
@@ -196,6 +198,8 @@ def _build(app: FastAPI) -> dict[str, Any]:
             (PathGenotype, "validation"),
             (KeyRequest, "validation"),
             (SearchBatch, "validation"),
+            (WebhookRequest, "validation"),
+            (WebhookChanges, "validation"),
             (OwnerChanges, "validation"),
             (Problem, "serialization"),
         ],

@@ -53,7 +53,7 @@ def parse_model(model: type[ModelT], body: bytes) -> ModelT:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid("invalid-body", field_problems(model, error)) from None
+        raise invalid_body(field_problems(model, error)) from None
 
 
 async def read_json(request: Request, *, smallest: str, largest: int = LARGEST_BODY) -> bytes:
@@ -100,6 +100,11 @@ async def parse_spec_aside(model: type[SpecT], body: bytes) -> SpecT:
 def invalid_spec(problems: Sequence[FieldProblem]) -> ProblemError:
     """The refusal of a spec for what is wrong with its fields."""
     return _invalid("invalid-spec", problems)
+
+
+def invalid_body(problems: Sequence[FieldProblem]) -> ProblemError:
+    """The refusal of a body that is no spec for what is wrong with its fields."""
+    return _invalid("invalid-body", problems)
 
 
 def _invalid(slug: str, problems: Sequence[FieldProblem]) -> ProblemError:

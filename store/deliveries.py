@@ -320,7 +320,8 @@ def _earlier_goes_first() -> ColumnElement[bool]:
             earlier.search_id == Delivery.search_id,
             earlier.event_number < Delivery.event_number,
             earlier.status == DeliveryStatus.PENDING,
-            or_(earlier.attempts == 0, earlier.leased_until > func.clock_timestamp()),
+            # Leased, also by whoever crashed with it: nobody knows yet what came of it.
+            or_(earlier.attempts == 0, earlier.leased_until.is_not(None)),
         )
     )
 
