@@ -37,6 +37,7 @@ from dartboard.models import (
 )
 from dartboard.settings import Settings
 from dartboard.transport import Transport, parse_answer
+from dartboard.webhooks import WebhookCalls
 from search_core.errors import InvalidGenotypeError
 from search_core.genotype import Genotype, parse
 from search_core.spec import SearchSpec
@@ -134,6 +135,11 @@ class Client:
     def owners(self) -> OwnerCalls:
         """Calls about owners: `list`, `get`, `change`."""
         return OwnerCalls(self._transport)
+
+    @property
+    def webhooks(self) -> WebhookCalls:
+        """Calls about webhooks: `create`, `list`, `change`, `delete`, `test`, `deliveries`, ..."""
+        return WebhookCalls(self._transport)
 
     def me(self) -> Me:
         """Who the client's key lets in, and what it lets them do.

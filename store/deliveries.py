@@ -289,6 +289,8 @@ def redeliver(session: Session, webhook_id: UUID, delivery_id: UUID) -> Delivery
     delivery.next_attempt_at = now
     delivery.delivered_at = None
     delivery.leased_until = None
+    delivery.response_status = None
+    delivery.error = ""
     session.flush()
     session.execute(select(func.pg_notify(events.DELIVERIES_CHANNEL, str(webhook_id))))
     return delivery

@@ -49,7 +49,12 @@ class Served:
     """The API in a thread, on a port that it keeps when it is started again."""
 
     def __init__(self, database_url: str) -> None:
-        self._settings = ServiceSettings(database_url=database_url, shutdown_seconds=1)
+        self._settings = ServiceSettings(
+            database_url=database_url,
+            shutdown_seconds=1,
+            webhooks_allow_private=True,
+            webhooks_poll_seconds=0.1,
+        )
         self._listener: socket.socket | None = None
         self.port = 0
         self.start()
