@@ -397,7 +397,98 @@ class Client:
             NotFoundError: There is no such search.
             ConflictError: It has already succeeded or failed.
         """
-        return parse_answer(self._transport.post(f"{_path(search_id)}/cancel"), _model(search_id))
+        return self._steer(search_id, "cancel")
+
+    @overload
+    def pause(self, search_id: Training) -> Training: ...
+
+    @overload
+    def pause(self, search_id: SearchId | Search) -> Search: ...
+
+    def pause(self, search_id: JobRef) -> Search | Training:
+        """Frees what a search holds: at once while it waits, else after the epochs that run.
+
+        Returns:
+            The search as it is now. Pausing twice is no error.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: It has ended.
+        """
+        return self._steer(search_id, "pause")
+
+    @overload
+    def resume(self, search_id: Training) -> Training: ...
+
+    @overload
+    def resume(self, search_id: SearchId | Search) -> Search: ...
+
+    def resume(self, search_id: JobRef) -> Search | Training:
+        """Lets a paused search wait for its turn again; it goes on from its checkpoints.
+
+        Returns:
+            The search as it is now. One that waits or runs is left as it is.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: It has ended.
+        """
+        return self._steer(search_id, "resume")
+
+    @overload
+    def retry(self, search_id: Training) -> Training: ...
+
+    @overload
+    def retry(self, search_id: SearchId | Search) -> Search: ...
+
+    def retry(self, search_id: JobRef) -> Search | Training:
+        """Runs what failed or was cancelled of a search again, from its last checkpoints.
+
+        Returns:
+            The search as it is now. One that has not ended is left as it is.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ConflictError: Everything of it finished, or it is about to be cancelled.
+        """
+        return self._steer(search_id, "retry")
+
+    @overload
+    def change(self, search_id: Training, **changes: Any) -> Training: ...
+
+    @overload
+    def change(self, search_id: SearchId | Search, **changes: Any) -> Search: ...
+
+    def change(self, search_id: JobRef, **changes: Any) -> Search | Training:
+        """Changes a search in any state.
+
+        Args:
+            search_id: The search.
+            **changes: `name`, `labels` (all of them) or `priority`.
+
+        Returns:
+            The search as it is now.
+
+        Raises:
+            NotFoundError: There is no such search.
+            InvalidRequestError: A value is wrong.
+        """
+        response = self._transport.patch(_path(search_id), json=changes)
+        return parse_answer(response, _model(search_id))
+
+    def delete(self, search_id: JobRef) -> None:
+        """Removes a search that has ended, with all that it measured. Architectures stay.
+
+        Deleting twice is no error.
+
+        Raises:
+            NotFoundError: There is no such search, nor was there lately.
+            ConflictError: It has not ended.
+        """
+        self._transport.delete(_path(search_id))
+
+    def _steer(self, job: JobRef, verb: str) -> Search | Training:
+        return parse_answer(self._transport.post(f"{_path(job)}/{verb}"), _model(job))
 
     def trials(self, search_id: JobRef) -> tuple[Trial, ...]:
         """The trials of a search, by number.

@@ -126,7 +126,7 @@ class Job(Result):
     """Whose it is."""
     name: str
     status: str
-    """queued, running, succeeded, failed or cancelled."""
+    """queued, running, paused, succeeded, failed or cancelled."""
     reason: str | None = None
     """Why it ended, or why it went back to the queue."""
     message: str = ""
@@ -140,6 +140,12 @@ class Job(Result):
     started_at: Time | None = None
     ended_at: Time | None = None
     cancel_requested_at: Time | None = None
+    pause_requested_at: Time | None = None
+    """Only until it is paused."""
+    preempt_requested_at: Time | None = None
+    """Only until it has made room for another."""
+    ran_seconds: float = 0.0
+    """How long its attempts ran, without the one that runs now."""
     waiting: Waiting | None = None
     """Only while it is queued."""
     counts: TrialCounts | None = None
@@ -369,8 +375,10 @@ class DryRun(Result):
     """Steps in an epoch of a finalist; None without, and of a training."""
     cpus: int
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
-    gpus: int
+    gpus: float
     """GPUs while all trials run at once."""
+    custom: Mapping[str, float] = {}
+    """Custom resources while all trials run at once, by name."""
     size: SpaceSize | None = None
     """How large the space is; None of a training."""
 
@@ -422,6 +430,8 @@ class RunningSearch(Result):
     """Who runs it."""
     cpus: float
     gpus: float
+    custom: Mapping[str, float] = {}
+    """Custom resources that its open trials need together, by name."""
     trials: tuple[TrialProgress, ...] = ()
 
 
@@ -432,6 +442,8 @@ class Node(Result):
     gpus: float
     memory: float | None = None
     """Bytes that trials may use there; None where the cluster does not say."""
+    custom: Mapping[str, float] = {}
+    """Its other resources, by name."""
 
 
 class Cluster(Result):
@@ -442,6 +454,9 @@ class Cluster(Result):
     gpus: float
     reserved_cpus: float
     reserved_gpus: float
+    custom: Mapping[str, float] = {}
+    """Custom resources of all nodes, by name."""
+    reserved_custom: Mapping[str, float] = {}
 
 
 class DispatcherSeen(Result):

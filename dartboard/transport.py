@@ -121,13 +121,13 @@ class Transport:
         """
         return self._send("PATCH", path, json, None)
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str) -> httpx2.Response:
         """DELETEs a resource, once.
 
         Raises:
             DartboardError: The server refused, or there is none.
         """
-        self._send("DELETE", path, None, None)
+        return self._send("DELETE", path, None, None)
 
     def _send_repeatedly(self, request: httpx2.Request, also: Collection[int]) -> httpx2.Response:
         for pause in (*_RETRY_AFTER, None):

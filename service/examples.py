@@ -90,6 +90,14 @@ SPECS: Final[dict[str, Any]] = {
             "trials": {"seeds": [0, 1, 2, 3], "stack": 4},
         },
     },
+    "half a GPU": {
+        "summary": "Two trials share a GPU, on a node that was started with the resource a100",
+        "value": {
+            "preset": "digits-quick",
+            "trials": {"seeds": [0, 1]},
+            "resources": {"cpus": 1, "gpus": 0.5, "custom": {"a100": 1}},
+        },
+    },
     "TPE and ASHA": {
         "summary": "20 points, each drawn from what the ones before came to; the weak ones stop",
         "value": {
@@ -202,6 +210,9 @@ SEARCH: Final[dict[str, Any]] = {
     "started_at": None,
     "ended_at": None,
     "cancel_requested_at": None,
+    "pause_requested_at": None,
+    "preempt_requested_at": None,
+    "ran_seconds": 0.0,
     "waiting": {"position": 2, "why": "1 is ahead of it"},
     "counts": {"total": 1, "completed": 0, "failed": 0, "pending": 1},
     "trials": [
@@ -218,25 +229,6 @@ SEARCH: Final[dict[str, Any]] = {
     "recommended": None,
 }
 SEARCH_PAGE: Final = {"items": [SEARCH], "next_cursor": "AZedPG9eejGcU18vDB2OSw"}
-CANCELLED: Final = {
-    **SEARCH,
-    "status": "cancelled",
-    "reason": "cancelled_by_user",
-    "message": "Cancelled before it started.",
-    "ended_at": "2026-01-31T12:00:09.007Z",
-    "cancel_requested_at": "2026-01-31T12:00:09.005Z",
-    "waiting": None,
-    "counts": {"total": 1, "completed": 0, "failed": 1, "pending": 0},
-    "trials": [
-        {
-            **SEARCH["trials"][0],
-            "status": "cancelled",
-            "reason": "cancelled_by_user",
-            "message": "Cancelled before it started.",
-            "ended_at": "2026-01-31T12:00:09.007Z",
-        }
-    ],
-}
 _VALID: Final = SearchSpec.model_validate(_SPEC)
 DRY_RUN: Final = DryRun.of(_VALID, SpaceSize.of(_VALID)).model_dump(mode="json")
 
@@ -332,16 +324,19 @@ QUEUE: Final = {
             "started_at": "2026-01-31T12:00:02.744Z",
             "holder": "gpu-box:4711",
             "cpus": 2,
-            "gpus": 0,
+            "gpus": 0.5,
+            "custom": {"a100": 1},
             "trials": [{"number": 0, "status": "running", "epoch": 9, "epochs": 12}],
         }
     ],
     "cluster": {
-        "nodes": [{"cpus": 2.0, "gpus": 0.0, "memory": 16_541_319_168.0}],
+        "nodes": [{"cpus": 2.0, "gpus": 1.0, "memory": 16_541_319_168.0, "custom": {"a100": 2.0}}],
         "cpus": 2.0,
-        "gpus": 0.0,
+        "gpus": 1.0,
+        "custom": {"a100": 2.0},
         "reserved_cpus": 2.0,
-        "reserved_gpus": 0.0,
+        "reserved_gpus": 0.5,
+        "reserved_custom": {"a100": 1.0},
     },
     "dispatchers": [
         {
@@ -432,22 +427,6 @@ TRAINED: Final[dict[str, Any]] = {
     ],
 }
 TRAINING_PAGE: Final = {"items": [TRAINED], "next_cursor": None}
-TRAINING_CANCELLED: Final = {
-    **TRAINING,
-    **{
-        key: CANCELLED[key]
-        for key in (
-            "status",
-            "reason",
-            "message",
-            "ended_at",
-            "cancel_requested_at",
-            "waiting",
-            "counts",
-        )
-    },
-    "trials": [{**trial, "search_id": TRAINING_ID} for trial in CANCELLED["trials"]],
-}
 
 PRESET_LIST: Final = PresetList.complete().model_dump(mode="json")
 

@@ -13,6 +13,7 @@ from search_core.genotype import CellGenotype, PathGenotype
 from search_core.spec import SearchSpec
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
+from service.jobs.changes import JobChanges
 from service.keys.schemas import KeyRequest
 from service.owners.schemas import OwnerChanges
 from service.problems import MEDIA_TYPE, TITLES, Problem
@@ -201,6 +202,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
             (WebhookRequest, "validation"),
             (WebhookChanges, "validation"),
             (OwnerChanges, "validation"),
+            (JobChanges, "validation"),
             (Problem, "serialization"),
         ],
         ref_template=_COMPONENT,

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy.orm import Session
 
 from store.errors import ForbiddenError, NotFoundError
-from store.models import Search, Trial
+from store.models import DeletedSearch, Search, Trial
 from store.states import JobKind, Role
 
 TEAM: Final = "team"
@@ -82,6 +82,12 @@ def require_search(
         found = found.where(Search.kind == kind)
     if session.scalar(found) is None:
         raise NotFoundError(kind or JobKind.SEARCH, search_id)
+
+
+def has_deleted(session: Session, who: Principal, search_id: UUID) -> bool:
+    """Whether this was a search of theirs, or any for an admin, which was deleted lately."""
+    owner = session.scalar(select(DeletedSearch.owner).where(DeletedSearch.id == search_id))
+    return owner is not None and (who.role is Role.ADMIN or owner == who.owner)
 
 
 def require_trial(session: Session, who: Principal, trial_id: UUID) -> None:

@@ -31,7 +31,7 @@ class IllegalTransitionError(StoreError):
         self,
         search_id: UUID,
         status: SearchStatus,
-        to: SearchStatus,
+        to: str,
         *,
         kind: JobKind = JobKind.SEARCH,
     ) -> None:

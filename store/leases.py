@@ -10,50 +10,33 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from store import lifecycle
 from store.errors import LeaseLostError
 from store.models import Search, Trial
+from store.room import Capacity as Capacity
+from store.room import Node as Node
+from store.room import has_room as has_room
 from store.states import TRIAL_ENDED, UNCOUNTED, Reason, SearchStatus
 
 _CLAIMS: Final = 7_230_180_991
 """Key of the advisory lock that a claim holds until it commits."""
 
 _LONGEST_PAUSE_SECONDS: Final = 60
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one node of a cluster holds, or what a trial needs of one.
-
-    Attributes:
-        cpus: Logical CPUs.
-        gpus: Logical GPUs.
-        memory: Bytes that trials may use; None where nobody knows. Claims do not count them.
-    """
-
-    cpus: float
-    gpus: float = 0.0
-    memory: float | None = None
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What a cluster holds, node by node: a trial needs all of its resources on one node."""
-
-    nodes: tuple[Node, ...]
-
-    @property
-    def cpus(self) -> float:
-        """Logical CPUs of all nodes."""
-        return sum(node.cpus for node in self.nodes)
-
-    @property
-    def gpus(self) -> float:
-        """Logical GPUs of all nodes."""
-        return sum(node.gpus for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -98,7 +81,7 @@ def claim(
     ).one_or_none()
     if search is None:
         return None
-    if not has_room(capacity, open_trials(session), Node(search.trial_cpus, search.trial_gpus)):
+    if not has_room(capacity, open_trials(session), need_of(search)):
         return None
     token = uuid4()
     now = session.scalar(select(func.clock_timestamp()))
@@ -106,6 +89,7 @@ def claim(
     search.lease_token = token
     search.lease_expires_at = now + duration
     search.leased_by = holder
+    search.claimed_at = now
     search.started_at = search.started_at or now
     search.attempt += 1
     search.not_before = None
@@ -113,16 +97,32 @@ def claim(
     return Lease(search.id, token, search.attempt)
 
 
+def need_of(search: Search) -> Node:
+    """What each trial of a search needs of its node."""
+    return Node(search.trial_cpus, search.trial_gpus, custom=search.trial_custom)
+
+
 def fits_some_node(capacity: Capacity) -> ColumnElement[bool]:
     """The condition that some node of the cluster could hold a trial of the search."""
-    shapes = {(node.cpus, node.gpus) for node in capacity.nodes}
+    shapes = {(node.cpus, node.gpus, tuple(sorted(node.custom.items()))) for node in capacity.nodes}
     return or_(
         false(),
         *(
-            and_(Search.trial_cpus <= cpus, Search.trial_gpus <= gpus)
-            for cpus, gpus in sorted(shapes)
+            and_(Search.trial_cpus <= cpus, Search.trial_gpus <= gpus, _custom_within(custom))
+            for cpus, gpus, custom in sorted(shapes)
         ),
     )
+
+
+def _custom_within(held: Sequence[tuple[str, float]]) -> ColumnElement[bool]:
+    """The condition that a trial needs no more of any custom resource than a node holds."""
+    # One column each: the key, and the value as the text of a JSON number.
+    need = func.jsonb_each_text(Search.trial_custom).table_valued("key", "value")
+    available = case(dict(held), value=need.c.key, else_=0.0) if held else literal(0.0)
+    more_than_held = (
+        select(1).select_from(need).where(cast(need.c.value, Double) > available).exists()
+    )
+    return or_(Search.trial_custom == {}, ~more_than_held)
 
 
 def open_trials(session: Session) -> list[Node]:
@@ -131,41 +131,35 @@ def open_trials(session: Session) -> list[Node]:
     Trials that are stacked need what one of them does.
     """
     rows = session.execute(
-        select(Search.trial_cpus, Search.trial_gpus)
+        select(Search.trial_cpus, Search.trial_gpus, Search.trial_custom)
         .join(Trial, Trial.search_id == Search.id)
         .where(Search.status == SearchStatus.RUNNING, Trial.status.not_in(TRIAL_ENDED))
         .group_by(Search.id, Trial.stack)
     )
-    return [Node(cpus, gpus) for cpus, gpus in rows]
+    return [Node(cpus, gpus, custom=custom) for cpus, gpus, custom in rows]
 
 
-def has_room(capacity: Capacity, held: Sequence[Node], wanted: Node) -> bool:
-    """Whether a trial finds room on one node beside the trials that the cluster already owes.
+@dataclass(frozen=True)
+class Orders:
+    """What the holder of a lease is to do.
 
-    Places the largest first, each on the first node that holds it, as a cluster would roughly do.
-    Where one of them finds no room, it comes before any new trial.
-
-    Args:
-        capacity: What the cluster holds.
-        held: What the open trials need, each on one node.
-        wanted: What the next one needs.
+    Attributes:
+        cancel: End the search at once: its user asked for it.
+        halt: Complete the epochs that run, then let go: its user, or a search of a higher
+            priority, asked for that.
+        seconds_left: Until the time limit is reached; None without one.
     """
-    free = [(node.cpus, node.gpus) for node in capacity.nodes]
-    for need in sorted(held, key=lambda node: (node.gpus, node.cpus), reverse=True):
-        for index, (cpus, gpus) in enumerate(free):
-            if need.cpus <= cpus and need.gpus <= gpus:
-                free[index] = (cpus - need.cpus, gpus - need.gpus)
-                break
-        else:
-            return False
-    return any(wanted.cpus <= cpus and wanted.gpus <= gpus for cpus, gpus in free)
+
+    cancel: bool
+    halt: bool
+    seconds_left: float | None
 
 
-def renew(session: Session, lease: Lease, *, duration: timedelta) -> bool:
+def renew(session: Session, lease: Lease, *, duration: timedelta) -> Orders:
     """Keeps a lease for another `duration` from now.
 
     Returns:
-        Whether its user has asked to cancel the search.
+        What its holder is to do now.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -174,12 +168,19 @@ def renew(session: Session, lease: Lease, *, duration: timedelta) -> bool:
         update(Search)
         .where(Search.id == lease.search_id, Search.lease_token == lease.token)
         .values(lease_expires_at=func.clock_timestamp() + duration)
-        .returning(Search.cancel_requested_at)
+        .returning(
+            Search.cancel_requested_at.is_not(None),
+            or_(Search.pause_requested_at.is_not(None), Search.preempt_requested_at.is_not(None)),
+            Search.time_limit
+            - Search.ran_seconds
+            - func.extract("epoch", func.clock_timestamp() - Search.claimed_at),
+        )
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         raise LeaseLostError(f"search {lease.search_id} is no longer leased to this runner")
-    return row[0] is not None
+    cancel, halt, left = row
+    return Orders(cancel, halt, None if left is None else float(left))
 
 
 def guard(session: Session, lease: Lease) -> Search:
@@ -266,6 +267,15 @@ def _take_back(
             message="Cancelled while it ran.",
         )
         return SearchStatus.CANCELLED
+    if search.pause_requested_at is not None:
+        lifecycle.transition(
+            session,
+            search,
+            SearchStatus.PAUSED,
+            reason=Reason.PAUSED_BY_USER,
+            message=f"Paused while it ran. {message}",
+        )
+        return SearchStatus.PAUSED
     if reason not in UNCOUNTED:
         search.failures += 1
     if search.failures > max_failures:

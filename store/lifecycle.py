@@ -1,4 +1,4 @@
-"""The one function that moves a search from one state to another, and what users may ask of it."""
+"""The one function that moves a search from one state to another."""
 
 from datetime import datetime
 from typing import Any
@@ -8,12 +8,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store import events
-from store.errors import IllegalTransitionError, NotFoundError, NotRetryableError
+from store.errors import IllegalTransitionError, NotFoundError
 from store.models import Search, Trial
 from store.states import (
     ENDED,
     SEARCH_TRANSITIONS,
-    TRIAL_COMPLETED,
     TRIAL_ENDED,
     JobKind,
     Reason,
@@ -72,25 +71,12 @@ def transition(
     # A query would flush the changes made so far, half of what the row's constraints demand.
     with session.no_autoflush:
         now = session.scalar(select(func.clock_timestamp()))
-    search.status = to
+    assert isinstance(now, datetime)
+    _enter(search, status, to, now)
     search.reason = reason
     search.message = message
-    if to is not SearchStatus.RUNNING:
-        search.lease_token = None
-        search.lease_expires_at = None
-        search.leased_by = None
-    if to in ENDED:
-        search.ended_at = now
-    elif status in ENDED:
-        # Runs again: it takes its place at the end of the queue, as if it were new.
-        assert isinstance(now, datetime)
-        search.ended_at = None
-        search.queued_at = now
-        search.failures = 0
-        search.recommended_hash = None
-        search.recommendation = ""
     session.flush()
-    if to is SearchStatus.QUEUED:
+    if to in (SearchStatus.QUEUED, SearchStatus.PAUSED):
         _settle_trials(session, search.id, TrialStatus.QUEUED, None, "")
     elif to is SearchStatus.CANCELLED:
         _settle_trials(session, search.id, TrialStatus.CANCELLED, reason, message)
@@ -99,109 +85,49 @@ def transition(
     if status is SearchStatus.RUNNING or to is SearchStatus.QUEUED:
         # What it held is free for the next in line, or it is in line itself.
         events.notify(session, events.QUEUE_CHANNEL, search.id)
-    kind = "requeued" if to is SearchStatus.QUEUED else str(to)
+    kind = str(to)
+    if to is SearchStatus.QUEUED:
+        kind = "resumed" if status is SearchStatus.PAUSED else "requeued"
     details: dict[str, Any] = {"attempt": search.attempt, **(data or {})}
     if reason is not None:
         details |= {"reason": reason, "message": message}
     events.append(session, search.id, f"{search.kind}.{kind}", details)
 
 
-def request_cancel(session: Session, search_id: UUID, kind: JobKind | None = None) -> Search:
-    """Cancels a search: at once when it waits, within seconds when it runs. Idempotent.
-
-    Args:
-        session: The caller's session.
-        search_id: The search.
-        kind: What it has to be; None takes either.
-
-    Returns:
-        The search as it is now: cancelled, or running with `cancel_requested_at` set.
-
-    Raises:
-        NotFoundError: There is no such search.
-        IllegalTransitionError: It has already succeeded or failed.
-    """
-    search = lock(session, search_id, kind)
-    if search.status == SearchStatus.CANCELLED:
-        return search
-    if search.status in ENDED:
-        raise IllegalTransitionError(
-            search_id,
-            SearchStatus(search.status),
-            SearchStatus.CANCELLED,
-            kind=JobKind(search.kind),
-        )
-    if search.cancel_requested_at is None:
-        search.cancel_requested_at = session.scalars(select(func.clock_timestamp())).one()
-        session.flush()
-        expires = search.lease_expires_at
-        if expires is None or expires < search.cancel_requested_at:
-            # Nobody runs it, or whoever did was not heard of for a whole lease.
-            transition(
-                session,
-                search,
-                SearchStatus.CANCELLED,
-                reason=Reason.CANCELLED_BY_USER,
-                message="Cancelled while nobody ran it.",
-            )
-        else:
-            events.append(session, search_id, f"{search.kind}.cancel_requested")
-            events.notify(session, events.QUEUE_CHANNEL, search_id)
-    session.refresh(search)
-    return search
+def _enter(search: Search, status: SearchStatus, to: SearchStatus, now: datetime) -> None:
+    search.status = to
+    if status is SearchStatus.RUNNING:
+        _let_go(search, now)
+    if to in ENDED:
+        search.ended_at = now
+    elif status in ENDED:
+        _reopen(search, now)
+    elif status is SearchStatus.PAUSED:
+        # Others came to wait while it did not.
+        search.queued_at = now
 
 
-def retry_trial(session: Session, trial_id: UUID) -> Trial:
-    """Queues a failed trial again, and its search too if that has ended. Idempotent.
+def _let_go(search: Search, now: datetime) -> None:
+    """Takes the lease, and what was asked of its holder, from a search that ran."""
+    assert search.claimed_at is not None
+    search.ran_seconds += (now - search.claimed_at).total_seconds()
+    search.claimed_at = None
+    search.lease_token = None
+    search.lease_expires_at = None
+    search.leased_by = None
+    search.pause_requested_at = None
+    search.preempt_requested_at = None
 
-    The trial keeps its parameters and goes on from its last checkpoint. Nothing else of the search
-    runs again. One that waits or runs already is left as it is.
 
-    Args:
-        session: The caller's session.
-        trial_id: The trial.
-
-    Returns:
-        The trial as it is now: queued, or running.
-
-    Raises:
-        NotFoundError: There is no such trial.
-        NotRetryableError: It has its result, or it was cancelled.
-    """
-    search_id = session.scalar(select(Trial.search_id).where(Trial.id == trial_id))
-    if search_id is None:
-        raise NotFoundError("trial", trial_id)
-    search = lock(session, search_id)
-    trial = session.get_one(Trial, trial_id, populate_existing=True)
-    if trial.status in TRIAL_COMPLETED:
-        raise NotRetryableError(
-            f"trial {trial_id} has {trial.status} and has its result; only a failed trial is run "
-            f"again. To repeat it, submit a {search.kind} with its parameters"
-        )
-    if search.cancel_requested_at is not None:
-        raise NotRetryableError(
-            f"its user cancelled the {search.kind} {search_id} that trial {trial_id} belongs to; "
-            "to run it after all, submit the spec again"
-        )
-    if trial.status != TrialStatus.FAILED:
-        return trial
-    details = {"reason": trial.reason, "message": trial.message}
-    trial.status = TrialStatus.QUEUED
-    trial.reason = None
-    trial.message = ""
-    trial.ended_at = None
-    session.flush()
-    events.append(session, search_id, "trial.retried", {"failed": details}, trial_id=trial_id)
-    if search.status in ENDED:
-        transition(
-            session,
-            search,
-            SearchStatus.QUEUED,
-            reason=Reason.RETRIED,
-            message=f"Trial {trial.number} runs again; the others keep what they came to.",
-        )
-    session.refresh(trial)
-    return trial
+def _reopen(search: Search, now: datetime) -> None:
+    """Makes a search that ended wait again, at the end of the queue, as if it were new."""
+    search.ended_at = None
+    search.queued_at = now
+    search.cancel_requested_at = None
+    search.failures = 0
+    search.ran_seconds = 0.0
+    search.recommended_hash = None
+    search.recommendation = ""
 
 
 def _settle_trials(

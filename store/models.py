@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     Float,
     ForeignKey,
     Index,
@@ -66,7 +67,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         list[str]: ARRAY(Text),
-        list[dict[str, float | None]]: JSONB,
+        list[dict[str, Any]]: JSONB,
     }
 
 
@@ -114,7 +115,11 @@ class Key(Base):
 
 
 class Search(Base):
-    """A submitted search or training: its spec, where it is in its life, and who leases it."""
+    """A submitted search or training: its spec, where it is in its life, and who leases it.
+
+    `claimed_at` is when its present attempt began, `ran_seconds` how long those before it ran, and
+    `time_limit` the most seconds for all.
+    """
 
     __tablename__ = "searches"
     __table_args__ = (
@@ -125,9 +130,15 @@ class Search(Base):
         CheckConstraint(_one_of("status", SearchStatus), name="status_known"),
         CheckConstraint(
             "(status = 'running') = (lease_token IS NOT NULL)"
-            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)"
+            " AND (lease_token IS NULL) = (claimed_at IS NULL)",
             name="leased_while_running",
         ),
+        CheckConstraint(
+            "status = 'running' OR pause_requested_at IS NULL AND preempt_requested_at IS NULL",
+            name="asked_to_stop_while_running",
+        ),
+        CheckConstraint("time_limit > 0", name="time_limit_positive"),
         CheckConstraint(
             f"({_ENDED_SQL}) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name="ended_with_reason",
@@ -162,13 +173,20 @@ class Search(Base):
     priority: Mapped[int]
     labels: Mapped[dict[str, Any]]
     trial_cpus: Mapped[int]
-    trial_gpus: Mapped[int]
+    trial_gpus: Mapped[float] = mapped_column(Double)
+    trial_custom: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     not_before: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    pause_requested_at: Mapped[datetime | None]
+    preempt_requested_at: Mapped[datetime | None]
+    preemptible: Mapped[bool] = mapped_column(server_default=text("false"))
+    time_limit: Mapped[float | None] = mapped_column(Float)
+    claimed_at: Mapped[datetime | None]
+    ran_seconds: Mapped[float] = mapped_column(Float, server_default="0")
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
     lease_token: Mapped[UUID | None]
@@ -178,6 +196,28 @@ class Search(Base):
     best_validation_accuracy: Mapped[float | None]
     recommended_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
     recommendation: Mapped[str] = mapped_column(server_default="")
+
+
+class DeletedSearch(Base):
+    """A search or training that its user deleted, until its files are gone and for a while after.
+
+    A repeated request sees that it was done, and a dispatcher that there are files to remove.
+    """
+
+    __tablename__ = "deleted_searches"
+    __table_args__ = (
+        Index(
+            "ix_deleted_searches_files",
+            "deleted_at",
+            postgresql_where=text("files_removed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    owner: Mapped[str]
+    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    files_removed_at: Mapped[datetime | None]
 
 
 class Trial(Base):
@@ -387,6 +427,6 @@ class Dispatcher(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     pid: Mapped[int]
-    nodes: Mapped[list[dict[str, float | None]]]
+    nodes: Mapped[list[dict[str, Any]]]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -9,10 +9,12 @@ from sqlalchemy import delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from search_core.spec.resources import total
 from store import access, leases
 from store.access import Principal
 from store.leases import Capacity, Node
 from store.models import Dispatcher, Search
+from store.room import missing, total_custom
 from store.states import SearchStatus
 
 SEEN_LATELY = timedelta(seconds=15)
@@ -42,6 +44,7 @@ class Overview:
         capacity: What the clusters of those dispatchers hold.
         reserved_cpus: CPUs that the running searches' open trials need.
         reserved_gpus: GPUs that the running searches' open trials need.
+        reserved_custom: Custom resources that the running searches' open trials need, by name.
     """
 
     counts: dict[SearchStatus, int]
@@ -50,7 +53,8 @@ class Overview:
     dispatchers: Sequence[Dispatcher]
     capacity: Capacity
     reserved_cpus: int
-    reserved_gpus: int
+    reserved_gpus: float
+    reserved_custom: dict[str, float]
 
 
 def heartbeat(
@@ -130,7 +134,8 @@ def overview(session: Session, *, seen_by: Principal | None = None, limit: int =
         cluster.dispatchers,
         cluster.capacity,
         int(sum(trial.cpus for trial in cluster.open_trials)),
-        int(sum(trial.gpus for trial in cluster.open_trials)),
+        total(trial.gpus for trial in cluster.open_trials),
+        total_custom(cluster.open_trials),
     )
 
 
@@ -178,10 +183,7 @@ class _Cluster:
 
     def could_hold(self, search: Search) -> bool:
         """Whether some node is large enough for one of the search's trials."""
-        return any(
-            search.trial_cpus <= node.cpus and search.trial_gpus <= node.gpus
-            for node in self.capacity.nodes
-        )
+        return self.capacity.holds(leases.need_of(search))
 
     def why(self, search: Search, position: int, num_ahead: int) -> str:
         """Why a search in this place, with so many before it that fit, has not started."""
@@ -190,7 +192,8 @@ class _Cluster:
         if not self.capacity.nodes:
             return "the cluster has no node yet"
         if not self.could_hold(search):
-            return f"no node has {_wanted(search)}, which each of its trials needs"
+            needed = missing(self.capacity, leases.need_of(search))
+            return f"{needed}, which each of its trials needs"
         num_too_large = position - 1 - num_ahead
         if num_ahead:
             fitting = " that some node can hold" if num_too_large else ""
@@ -202,20 +205,11 @@ class _Cluster:
         if search.not_before is not None and search.not_before > self.now:
             moment = search.not_before.astimezone(UTC).strftime("%H:%M:%S")
             return f"it crashed and is tried again after {moment} UTC"
-        wanted = Node(search.trial_cpus, search.trial_gpus)
-        if not leases.has_room(self.capacity, self.open_trials, wanted):
+        if not leases.has_room(self.capacity, self.open_trials, leases.need_of(search)):
             return "the cluster is full"
         if num_too_large:
             return "no node can hold what is ahead of it, so it is about to start"
         return "it is about to start"
-
-
-def _wanted(search: Search) -> str:
-    cpus, gpus = search.trial_cpus, search.trial_gpus
-    wanted = "1 CPU" if cpus == 1 else f"{cpus} CPUs"
-    if gpus:
-        wanted += " and 1 GPU" if gpus == 1 else f" and {gpus} GPUs"
-    return wanted
 
 
 def _see(session: Session) -> _Cluster:
@@ -232,6 +226,7 @@ def _capacity(dispatchers: Sequence[Dispatcher]) -> Capacity:
     latest = max(dispatchers, key=lambda dispatcher: dispatcher.seen_at)
     return Capacity(
         tuple(
-            Node(node["cpus"] or 0.0, node["gpus"] or 0.0, node["memory"]) for node in latest.nodes
+            Node(node["cpus"], node["gpus"], node["memory"], node["custom"])
+            for node in latest.nodes
         )
     )

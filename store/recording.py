@@ -367,16 +367,24 @@ def trial_failed(
         events.append(session, lease.search_id, "trial.failed", data, trial_id=trial_id)
 
 
-def trial_interrupted(session: Session, lease: Lease, trial_id: UUID, *, message: str) -> None:
+def trial_interrupted(
+    session: Session, lease: Lease, trial_id: UUID, *, reason: Reason, message: str
+) -> None:
     """Records that a trial's process was lost and that it goes on from its checkpoint.
+
+    Args:
+        session: The caller's session.
+        lease: The lease that guards the write.
+        trial_id: The trial.
+        reason: `node_lost` where its node went with it, else what ended the process.
+        message: What is known about it, for people.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
     """
     leases.guard(session, lease)
-    events.append(
-        session, lease.search_id, "trial.interrupted", {"message": message}, trial_id=trial_id
-    )
+    data = {"reason": reason, "message": message}
+    events.append(session, lease.search_id, "trial.interrupted", data, trial_id=trial_id)
 
 
 def finish(session: Session, lease: Lease) -> SearchStatus | None:
@@ -434,6 +442,51 @@ def finish(session: Session, lease: Lease) -> SearchStatus | None:
         message=message,
         data=None if search.recommended_hash is None else {"recommended": search.recommended_hash},
     )
+    return status
+
+
+def halted(session: Session, lease: Lease) -> SearchStatus | None:
+    """Lets go of a search whose trials have stopped between two epochs, because that was asked.
+
+    Returns:
+        `paused`, or `queued` when it makes room for another; `cancelled` when that was asked
+        meanwhile; None when nothing of that kind is asked any more, and it goes on.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    search = leases.guard(session, lease)
+    if search.cancel_requested_at is not None:
+        cancelled(session, lease)
+        return SearchStatus.CANCELLED
+    if search.pause_requested_at is not None:
+        status, reason = SearchStatus.PAUSED, Reason.PAUSED_BY_USER
+        message = "Paused after the epochs that ran; resume it to go on from there."
+    elif search.preempt_requested_at is not None:
+        status, reason = SearchStatus.QUEUED, Reason.PREEMPTED
+        message = "Made room for one of a higher priority; it goes on from its last checkpoints."
+    else:
+        return None
+    lifecycle.transition(session, search, status, reason=reason, message=message)
+    return status
+
+
+def time_is_up(session: Session, lease: Lease) -> SearchStatus:
+    """Ends a search that ran for as long as its spec lets it: what has not finished fails.
+
+    Raises:
+        LeaseLostError: Somebody else holds the search, or nobody.
+    """
+    search = leases.guard(session, lease)
+    message = (
+        f"It had not finished when the {search.kind} had run for its time limit of "
+        f"{search.time_limit:g} s. Retry it, and it goes on from its last checkpoint with the "
+        "limit anew; or submit it with a larger time_limit."
+    )
+    for trial in open_trials(session, lease):
+        trial_failed(session, lease, trial.id, reason=Reason.TIME_LIMIT, message=message)
+    status = finish(session, lease)
+    assert status is not None
     return status
 
 

@@ -75,6 +75,9 @@ def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Sea
         labels=dict(spec.labels),
         trial_cpus=spec.resources.cpus,
         trial_gpus=spec.resources.gpus,
+        trial_custom=dict(spec.resources.custom),
+        preemptible=spec.preemptible,
+        time_limit=spec.time_limit,
         status=SearchStatus.QUEUED,
     )
     session.add(search)

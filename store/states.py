@@ -51,6 +51,8 @@ class SearchStatus(StrEnum):
     """Waits for a dispatcher's claim."""
     RUNNING = "running"
     """Leased by one runner."""
+    PAUSED = "paused"
+    """Holds nothing until its user resumes it; goes on from its checkpoints then."""
     SUCCEEDED = "succeeded"
     """At least one trial came to its result and none is left to run."""
     FAILED = "failed"
@@ -85,6 +87,14 @@ class Reason(StrEnum):
     """Of a trial: weaker than others were after as many epochs."""
     CANCELLED_BY_USER = "cancelled_by_user"
     """A cancel request."""
+    PAUSED_BY_USER = "paused_by_user"
+    """A pause request."""
+    RESUMED = "resumed"
+    """Its user asked to go on."""
+    PREEMPTED = "preempted"
+    """Made room for a search of a higher priority."""
+    TIME_LIMIT = "time_limit"
+    """Ran for as long as its spec lets it."""
     INVALID_INPUT = "invalid_input"
     """The spec passed validation but cannot run; not retried."""
     DATA_NOT_FOUND = "data_not_found"
@@ -93,6 +103,8 @@ class Reason(StrEnum):
     """A loss was not finite; not retried, since the same seed would do the same."""
     OUT_OF_MEMORY = "out_of_memory"
     """A trial needed more memory than its node has."""
+    NO_GPU = "no_gpu"
+    """The trial was given a GPU by Ray, and PyTorch finds none on the node; not retried."""
     TRIAL_CRASHED = "trial_crashed"
     """A trial's process died or raised what nobody foresaw, more often than is retried."""
     RUNNER_CRASHED = "runner_crashed"
@@ -100,9 +112,11 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "lease_expired"
     """The runner was not heard of for a whole lease."""
     RETRIED = "retried"
-    """Its user asked to run a failed trial again."""
+    """Its user asked to run what did not finish again."""
     SHUTDOWN = "shutdown"
     """The dispatcher was asked to stop; the search goes on with the next one."""
+    NODE_LOST = "node_lost"
+    """The trial's node left the cluster; or every node that could hold the search's trials did."""
     NO_CLUSTER = "no_cluster"
     """No Ray cluster answered its runner."""
     RUNNER_NOT_STARTED = "runner_not_started"
@@ -114,26 +128,38 @@ class Reason(StrEnum):
 
 
 SEARCH_TRANSITIONS: Final[dict[SearchStatus, frozenset[SearchStatus]]] = {
-    SearchStatus.QUEUED: frozenset({SearchStatus.RUNNING, SearchStatus.CANCELLED}),
+    SearchStatus.QUEUED: frozenset(
+        {SearchStatus.RUNNING, SearchStatus.PAUSED, SearchStatus.CANCELLED}
+    ),
     SearchStatus.RUNNING: frozenset(
         {
             SearchStatus.QUEUED,
+            SearchStatus.PAUSED,
             SearchStatus.SUCCEEDED,
             SearchStatus.FAILED,
             SearchStatus.CANCELLED,
         }
     ),
-    # By running a failed trial again.
+    SearchStatus.PAUSED: frozenset({SearchStatus.QUEUED, SearchStatus.CANCELLED}),
+    # By running what did not finish again.
     SearchStatus.SUCCEEDED: frozenset({SearchStatus.QUEUED}),
     SearchStatus.FAILED: frozenset({SearchStatus.QUEUED}),
-    SearchStatus.CANCELLED: frozenset(),
+    SearchStatus.CANCELLED: frozenset({SearchStatus.QUEUED}),
 }
 """From each status, the ones that may follow."""
 
 ENDED: Final = frozenset({SearchStatus.SUCCEEDED, SearchStatus.FAILED, SearchStatus.CANCELLED})
 """The statuses that a search keeps by itself: nothing runs or waits to."""
 
-UNCOUNTED: Final = frozenset({Reason.SHUTDOWN, Reason.NO_CLUSTER, Reason.RUNNER_NOT_STARTED})
+UNCOUNTED: Final = frozenset(
+    {
+        Reason.SHUTDOWN,
+        Reason.NO_CLUSTER,
+        Reason.NODE_LOST,
+        Reason.RUNNER_NOT_STARTED,
+        Reason.PREEMPTED,
+    }
+)
 """Returns to the queue that are not the search's doing, and never make it fail."""
 
 TRIAL_COMPLETED: Final = frozenset({TrialStatus.SUCCEEDED, TrialStatus.STOPPED})

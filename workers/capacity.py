@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from store.leases import Capacity, Node
 from workers import memory, ray_token
@@ -22,6 +23,7 @@ _ASK_SECONDS = 2.0
 _PAUSE_SECONDS = 2.0
 _STALE_SECONDS = 15.0
 _NOTHING = Capacity(nodes=())
+_NOT_CUSTOM: Final = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
 class CapacitySource(Protocol):
@@ -136,7 +138,10 @@ def _dismiss(process: subprocess.Popen[str]) -> None:
 
 def _read(line: str) -> Capacity:
     return Capacity(
-        tuple(Node(node["cpus"], node["gpus"], node.get("memory")) for node in json.loads(line))
+        tuple(
+            Node(node["cpus"], node["gpus"], node.get("memory"), node.get("custom", {}))
+            for node in json.loads(line)
+        )
     )
 
 
@@ -158,18 +163,34 @@ def main() -> int:
         sys.stderr.write(f"no Ray cluster answers at {sys.argv[1]}: {error}\n")
         return 1
     while True:
-        nodes = [
-            {
-                "cpus": node["Resources"].get("CPU", 0.0),
-                "gpus": node["Resources"].get("GPU", 0.0),
-                "memory": node["Resources"].get("memory"),
-            }
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
-        sys.stdout.write(json.dumps(nodes) + "\n")
+        sys.stdout.write(json.dumps([asdict(node) for node in living_nodes()]) + "\n")
         sys.stdout.flush()
         time.sleep(_ASK_SECONDS)
+
+
+def living_nodes() -> list[Node]:
+    """What each living node of the cluster that this process is connected to holds."""
+    import ray
+
+    return [to_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def to_node(resources: Mapping[str, float]) -> Node:
+    """A node from its resources as Ray names them.
+
+    Left out is what no search can ask for: the object store, the node's own address, and what Ray
+    keeps for placement groups.
+    """
+    return Node(
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        memory=resources.get("memory"),
+        custom={
+            name: amount
+            for name, amount in resources.items()
+            if name not in _NOT_CUSTOM and not name.startswith("node:") and "_group_" not in name
+        },
+    )
 
 
 def _end_with_stdin() -> None:

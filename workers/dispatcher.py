@@ -9,6 +9,7 @@ dispatcher that is killed leaves its runners at work; the next one finds what th
 import logging
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from store import leases, queue
+from store import leases, queue, removals
 from store.errors import DatabaseUnavailableError, LeaseLostError
 from store.events import QUEUE_CHANNEL
 from store.leases import Capacity, Lease
@@ -118,6 +119,7 @@ class Dispatcher:
             self._beat(capacity)
             self._shown = capacity
             self._next_heartbeat = time.monotonic() + _HEARTBEAT_SECONDS
+            self._remove_files()
         with transaction(self._engine) as session:
             expired = leases.expire(session, max_failures=self._settings.max_failures)
         for search_id in expired:
@@ -137,6 +139,16 @@ class Dispatcher:
                 pid=os.getpid(),
                 capacity=capacity,
             )
+
+    def _remove_files(self) -> None:
+        """Removes what deleted searches left in the checkpoint storage."""
+        with transaction(self._engine) as session:
+            search_ids = removals.due(session)
+        for search_id in search_ids:
+            # Another dispatcher may be at it too: then there is nothing left to remove.
+            shutil.rmtree(self._settings.checkpoints / str(search_id), ignore_errors=True)
+            with transaction(self._engine) as session:
+                removals.done(session, search_id)
 
     def _claim_one(self, capacity: Capacity) -> bool:
         with transaction(self._engine) as session:
@@ -189,7 +201,7 @@ class Dispatcher:
         _LOG.info(
             "runner %d of search %s ended: %d", runner.process.pid, runner.lease.search_id, status
         )
-        if status in (Exit.ENDED, Exit.CANCELLED, Exit.REQUEUED, Exit.LEASE_LOST):
+        if status in tuple(Exit):
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
         # One that is stopped before it listens for signals is none the worse.

@@ -12,5 +12,7 @@ class Exit(IntEnum):
     """The search was cancelled and that is recorded."""
     REQUEUED = 11
     """The search is back in the queue, with the reason."""
+    LET_GO = 13
+    """The search is paused, or back in the queue because another took its place."""
     LEASE_LOST = 12
     """The search belongs to somebody else, or to nobody."""

@@ -20,11 +20,17 @@ class Failure:
         reason: The typed reason.
         message: What happened and what to do next.
         retry: Whether the trial may do better when it runs again.
+        process_lost: Whether nothing was raised: the process is gone, maybe with its node.
     """
 
     reason: Reason
     message: str
     retry: bool = False
+    process_lost: bool = False
+
+
+class NoGpuError(Exception):
+    """A trial that was given a GPU finds none; the message says what to do."""
 
 
 def explain(error: BaseException) -> Failure:
@@ -35,6 +41,8 @@ def explain(error: BaseException) -> Failure:
             return Failure(Reason.DIVERGED, text)
         case DataNotFoundError():
             return Failure(Reason.DATA_NOT_FOUND, text)
+        case NoGpuError():
+            return Failure(Reason.NO_GPU, text)
         case CheckpointError():
             return Failure(Reason.INVALID_INPUT, text)
         case _ if is_out_of_memory(error):

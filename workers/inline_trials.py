@@ -2,6 +2,7 @@
 
 import os
 import platform
+import threading
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
@@ -14,9 +15,15 @@ from workers.trials import EarlyStopping, TrialPlans, TrialSink
 class InlineTrials:
     """An executor for one machine without Ray, and for tests that take seconds."""
 
-    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
+    def run(
+        self,
+        plans: TrialPlans,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        halt: threading.Event,
+    ) -> None:
         """Runs the trials in order; see `TrialExecutor.run`."""
-        while (stacked := plans.next()) is not None:
+        while not halt.is_set() and (stacked := plans.next()) is not None:
             ids = [plan.trial_id for plan in stacked]
             for trial_id in ids:
                 sink.starting(trial_id)
@@ -26,7 +33,7 @@ class InlineTrials:
             except Exception as error:
                 _fail(ids, explain(error), sink)
                 continue
-            self._run_group(group, started, sink, stopping)
+            self._run_group(group, started, sink, stopping, halt)
 
     def _run_group(
         self,
@@ -34,6 +41,7 @@ class InlineTrials:
         started: Mapping[UUID, Started | Failure],
         sink: TrialSink,
         stopping: EarlyStopping | None,
+        halt: threading.Event,
     ) -> None:
         results: dict[UUID, EpochResult | Failure | None] = {}
         for trial_id, start in started.items():
@@ -56,7 +64,7 @@ class InlineTrials:
                 elif result is not None and _record(trial_id, result, group, sink, stopping):
                     ended.add(trial_id)
             # A scheduler stops trials that are not stacked: such a group is of one.
-            if not group.open.keys() - ended:
+            if not group.open.keys() - ended or halt.is_set():
                 return
             try:
                 results = dict(group.train_epoch())

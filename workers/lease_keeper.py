@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from store import leases
 from store.errors import LeaseLostError
 from store.events import QUEUE_CHANNEL
-from store.leases import Lease
+from store.leases import Lease, Orders
 from store.notifications import Listener, listening
 from store.sessions import transaction
 
@@ -27,6 +27,8 @@ class Verdict(Enum):
 
     CANCELLED = auto()
     """Its user asked to cancel the search."""
+    TIME_IS_UP = auto()
+    """It ran for as long as its spec lets it."""
     LOST = auto()
     """The lease is, or may be, somebody else's."""
 
@@ -39,7 +41,8 @@ class LeaseKeeper:
         url: Its URL, for the listening connection.
         lease: The lease to keep.
         duration: How long each renewal holds.
-        on_verdict: Called once, from another thread, when the runner has to stop.
+        on_verdict: Called once, from another thread, when the runner has to stop at once.
+        halt: Set while the runner is asked to let go after the epochs that run.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class LeaseKeeper:
         lease: Lease,
         duration: timedelta,
         on_verdict: Callable[[Verdict], None],
+        halt: threading.Event | None = None,
     ) -> None:
         self._engine = engine
         self._url = url
         self._lease = lease
         self._duration = duration
         self._on_verdict = on_verdict
+        self._halt = halt or threading.Event()
         self._closed = threading.Event()
         self._speaking = threading.Lock()
         self._pause = duration.total_seconds() / 3
@@ -79,17 +84,30 @@ class LeaseKeeper:
                     while not self._closed.is_set():
                         asked = time.monotonic()
                         with transaction(self._engine) as session:
-                            cancel = leases.renew(session, self._lease, duration=self._duration)
+                            orders = leases.renew(session, self._lease, duration=self._duration)
                         self._held_until = asked + self._duration.total_seconds()
-                        if cancel:
-                            self._say(Verdict.CANCELLED)
+                        verdict = self._follow(orders)
+                        if verdict is not None:
+                            self._say(verdict)
                             return
-                        self._wait_for_word(listener, asked + self._pause)
+                        pause = min(self._pause, orders.seconds_left or self._pause)
+                        self._wait_for_word(listener, asked + pause)
             except LeaseLostError:
                 self._say(Verdict.LOST)
                 return
             except (DBAPIError, psycopg.Error):
                 self._closed.wait(min(1.0, self._pause))
+
+    def _follow(self, orders: Orders) -> Verdict | None:
+        if orders.cancel:
+            return Verdict.CANCELLED
+        if orders.seconds_left is not None and orders.seconds_left <= 0:
+            return Verdict.TIME_IS_UP
+        if orders.halt:
+            self._halt.set()
+        else:
+            self._halt.clear()
+        return None
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._pause)):

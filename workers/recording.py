@@ -83,11 +83,11 @@ class StoreSink:
         )
         self.num_ended += 1
 
-    def interrupted(self, trial_id: UUID, message: str) -> None:
+    def interrupted(self, trial_id: UUID, reason: Reason, message: str) -> None:
         """See `TrialSink`."""
         self._write(
             lambda session: recording.trial_interrupted(
-                session, self._lease, trial_id, message=message
+                session, self._lease, trial_id, reason=reason, message=message
             )
         )
 
@@ -126,6 +126,10 @@ class StoreSink:
     def epochs(self) -> Sequence[RecordedEpoch]:
         """All epochs that the store has, in the order in which they were recorded."""
         return self._write(lambda session: recording.recorded_epochs(session, self._lease))
+
+    def halted(self) -> SearchStatus | None:
+        """See `store.recording.halted`."""
+        return self._write(lambda session: recording.halted(session, self._lease))
 
     def finish(self) -> SearchStatus | None:
         """Ends the search if all of its trials have ended; None if one was queued again."""

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from store import leases, recording, searches
 from store.errors import LeaseLostError
@@ -22,7 +23,7 @@ from store.jobs import JobSpec, parse_spec
 from store.leases import Lease
 from store.models import Trial
 from store.sessions import database_url, make_engine, transaction
-from store.states import TRIAL_ENDED, JobKind, Reason, SearchStatus
+from store.states import ENDED, TRIAL_ENDED, JobKind, Reason, SearchStatus
 from workers import ray_token
 from workers.exits import Exit
 from workers.failures import explain
@@ -55,7 +56,9 @@ def main() -> int:
         # The main thread is inside Ray, which offers no safe way out from another thread; and
         # what is left to do is one statement.
         if verdict is Verdict.CANCELLED:
-            _end_with(lambda: _cancel(engine, lease), Exit.CANCELLED)
+            _end_with(lambda: _last(engine, lease, recording.cancelled), Exit.CANCELLED)
+        if verdict is Verdict.TIME_IS_UP:
+            _end_with(lambda: _last(engine, lease, recording.time_is_up), Exit.ENDED)
         _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
         _end_with(None, Exit.LEASE_LOST)
 
@@ -78,12 +81,13 @@ def main() -> int:
         # Not here: the main thread may have been interrupted inside a statement of its own.
         threading.Thread(target=requeue_and_end, name="shut-down").start()
 
-    keeper = LeaseKeeper(engine, url, lease, settings.lease, stop)
+    halt = threading.Event()
+    keeper = LeaseKeeper(engine, url, lease, settings.lease, stop, halt)
     keeper.start()
     signal.signal(signal.SIGTERM, shut_down)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        status = run(engine, lease, settings)
+        status = run(engine, lease, settings, halt=halt)
     except LeaseLostError as error:
         _LOG.error("%s; stopping without a word", error)
         return Exit.LEASE_LOST
@@ -98,7 +102,7 @@ def main() -> int:
     finally:
         keeper.close()
     _LOG.info("search %s %s", lease.search_id, status)
-    return Exit.ENDED
+    return Exit.ENDED if status in ENDED else Exit.LET_GO
 
 
 def run(
@@ -106,17 +110,19 @@ def run(
     lease: Lease,
     settings: WorkerSettings,
     executor: TrialExecutor | None = None,
+    halt: threading.Event | None = None,
 ) -> SearchStatus:
-    """Runs the open trials of a leased search and ends it.
+    """Runs the open trials of a leased search and ends it, or lets go of it when asked to.
 
     Args:
         engine: The database.
         lease: The lease, kept by somebody else meanwhile.
         settings: Where checkpoints go, and how patient to be.
         executor: What runs the trials; the one that the settings name when None.
+        halt: Set while the search is to be let go after the epochs that run.
 
     Returns:
-        How the search ended.
+        How the search ended, or where it waits.
 
     Raises:
         LeaseLostError: Somebody else holds the search, or nobody.
@@ -133,8 +139,14 @@ def run(
             for trial in _open(sink):
                 sink.failed(trial.id, Reason.INVALID_INPUT, message)
         return status
+    halt = halt or threading.Event()
     # A failed trial that its user retries while others run is open once these have ended.
     while (status := sink.finish()) is None:
+        if halt.is_set():
+            if (status := sink.halted()) is not None:
+                return status
+            # Its user has thought better of it.
+            halt.clear()
         trials = _open(sink)
         plans = StoredPlans(
             spec,
@@ -145,8 +157,8 @@ def run(
         )
         executor = executor or make_executor(settings, lease)
         num_ended = sink.num_ended
-        executor.run(plans, sink, _stopping(spec, sink))
-        if sink.num_ended < num_ended + len(trials):
+        executor.run(plans, sink, _stopping(spec, sink), halt)
+        if sink.num_ended < num_ended + len(trials) and not halt.is_set():
             raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
     return status
 
@@ -188,12 +200,14 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
         settings.ray_address,
         settings.checkpoints / str(lease.search_id) / f"tune-{lease.attempt}",
         max_failures=settings.trial_failures,
+        node_losses=settings.node_losses,
+        patience=settings.node_patience_seconds,
     )
 
 
-def _cancel(engine: Engine, lease: Lease) -> None:
+def _last(engine: Engine, lease: Lease, write: Callable[[Session, Lease], object]) -> None:
     with transaction(engine) as session:
-        recording.cancelled(session, lease)
+        write(session, lease)
 
 
 def _end_with(last_word: Callable[[], None] | None, status: Exit) -> None:

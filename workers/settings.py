@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from store.settings import StoreSettings
 
@@ -26,6 +27,10 @@ class WorkerSettings(StoreSettings):
     """Crashes and lost leases after which a search fails instead of going on."""
     trial_failures: int = Field(default=2, ge=0)
     """Crashes of one trial's process after which the trial fails instead of going on."""
+    node_losses: int = Field(default=5, ge=0)
+    """Losses of a trial's node, without an epoch in between, that do not count as crashes."""
+    node_patience_seconds: float = Field(default=60.0, ge=1.0)
+    """How long no node may be large enough for a search's trials before it is queued again."""
     grace_seconds: float = Field(default=20.0, ge=0.0)
     """How long a stopping dispatcher waits for its runners."""
 
@@ -48,3 +53,13 @@ class WorkerSettings(StoreSettings):
     def runner_logs(self) -> Path:
         """The folder of what the runners write, absolute."""
         return (self.home / "logs" / "runners").resolve()
+
+
+class NodeSettings(BaseSettings):
+    """What a trial's process reads on its node, from the environment that Ray was started with."""
+
+    model_config = SettingsConfigDict(env_prefix="DARTBOARD_")
+
+    cpu_stands_for_gpu: bool = False
+    """Train on the CPU where Ray says that there is a GPU and PyTorch finds none: for tests of
+    clusters on machines without GPUs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import ray
 from ray import tune
 from ray.tune.result import DONE
 
@@ -33,7 +34,9 @@ class TrialTrainable(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What the process occupies on its node, as the spec says."""
         resources = _spec(config["plan"]).resources
-        return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
+        return tune.PlacementGroupFactory(
+            [{"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}]
+        )
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes Tune's configuration; the work of starting belongs to the first step.
@@ -52,8 +55,11 @@ class TrialTrainable(tune.Trainable):
             epoch, node and relaxation, `report` an epoch (also that which was resumed from, if
             any); after a trial's last one follow `derived`, the genotype, and `test_result`, if it
             is a training; `failure` stands in place of all these when the trial cannot go on.
+            `ray_node`: Ray's id of the node.
             An error that another try may mend is raised, for Tune to try again.
         """
+        if self._plan.get("given_up"):
+            return {"trials": {}, DONE: True}
         try:
             news = self._start() if self._group is None else self._train(self._group)
         except Exception as error:
@@ -63,7 +69,7 @@ class TrialTrainable(tune.Trainable):
             left = _ids(self._plan) if self._group is None else [*map(str, self._group.open)]
             return {"trials": dict.fromkeys(left, _failed(failure)), DONE: True}
         assert self._group is not None
-        return {"trials": news, DONE: not self._group.open}
+        return {"trials": news, "ray_node": _ray_node(), DONE: not self._group.open}
 
     def _start(self) -> dict[str, Any]:
         # Here and not above: the runner imports this module too, and needs no torch.
@@ -118,6 +124,11 @@ def to_config(plans: Sequence[TrialPlan], kind: JobKind) -> dict[str, Any]:
     }
 
 
+def give_up(config: dict[str, Any]) -> None:
+    """Makes a process that Tune starts from this configuration end at once."""
+    config["plan"]["given_up"] = True
+
+
 def _plans(plan: Mapping[str, Any]) -> list[TrialPlan]:
     spec = _spec(plan)
     return [
@@ -131,6 +142,10 @@ def _plans(plan: Mapping[str, Any]) -> list[TrialPlan]:
         )
         for each in plan["trials"]
     ]
+
+
+def _ray_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _ids(plan: Mapping[str, Any]) -> list[str]:

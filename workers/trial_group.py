@@ -73,9 +73,9 @@ class TrialGroup:
         """
         use_threads(self._spec.resources.cpus)
         if isinstance(self._spec, SearchSpec):
-            free, place = _free_bytes(device_of(self._spec)), "its node"
-            if self._spec.resources.gpus:
-                place = "its GPU"
+            device = device_of(self._spec)
+            free = _free_bytes(device, self._spec.resources.gpus)
+            place = "its node" if device == "cpu" else "its GPU"
             memory.check(self._spec, free, place, num_stacked=len(self._plans))
         failures: dict[UUID, Failure] = {}
         for plan in self._plans:
@@ -155,11 +155,12 @@ def _share_of(spec: JobSpec, num_stacked: int) -> JobSpec:
     )
 
 
-def _free_bytes(device: str) -> int:
+def _free_bytes(device: str, gpus: float) -> int:
+    """Memory that a trial may take; with a share of a GPU that share, although more is free."""
     if device == "cpu":
         return memory.available()
-    free, _ = torch.cuda.mem_get_info()
-    return int(free)
+    free, whole = torch.cuda.mem_get_info()
+    return int(min(free, whole * min(gpus, 1)))
 
 
 def use_threads(count: int) -> None:

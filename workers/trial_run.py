@@ -1,7 +1,10 @@
 """One trial on its node: resumes from its folder, trains an epoch, leaves a checkpoint."""
 
+import platform
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from search_core.checkpoints import CheckpointFolder
 from search_core.genotype import Genotype
@@ -13,7 +16,9 @@ from search_core.spec.retraining import RetrainingSpec
 from search_core.training import TrainingRun
 from store.jobs import JobSpec
 from store.recording import EpochResult, EpochWarning
+from workers.failures import NoGpuError
 from workers.reports import from_report, to_report
+from workers.settings import NodeSettings
 
 
 class TrialRun:
@@ -147,5 +152,20 @@ class TrialRun:
 
 
 def device_of(spec: JobSpec) -> str:
-    """The device that a trial trains on, as PyTorch names it."""
-    return "cuda" if spec.resources.gpus else "cpu"
+    """The device that a trial trains on, as PyTorch names it.
+
+    Raises:
+        NoGpuError: The trial has a GPU, or a share of one, that PyTorch does not find.
+    """
+    if not spec.resources.gpus:
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if NodeSettings().cpu_stands_for_gpu:
+        return "cpu"
+    raise NoGpuError(
+        f"Ray gave the trial a GPU on {platform.node()}, where PyTorch {torch.__version__} finds "
+        "none. See that `nvidia-smi` works on the node and that its PyTorch is built for CUDA, or "
+        "start its Ray with --num-gpus=0; then retry the trial. A node whose CPU is meant to stand "
+        "for GPUs says so with DARTBOARD_CPU_STANDS_FOR_GPU=1."
+    )

@@ -1,5 +1,6 @@
 """The seam between a runner and whatever executes its trials."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,8 @@ class TrialSink(Protocol):
     def stopped(self, trial_id: UUID, genotype: Genotype, message: str) -> None:
         """A trial was stopped early, with the architecture of the last epoch that it completed."""
 
-    def interrupted(self, trial_id: UUID, message: str) -> None:
-        """A trial's process was lost; it goes on from its checkpoint."""
+    def interrupted(self, trial_id: UUID, reason: Reason, message: str) -> None:
+        """A trial's process, or its node, was lost; it goes on from its checkpoint."""
 
     def failed(self, trial_id: UUID, reason: Reason, message: str) -> None:
         """A trial ended without a result."""
@@ -113,7 +114,13 @@ class TrialSink(Protocol):
 class TrialExecutor(Protocol):
     """Runs the trials of one search, or of one training, to their ends."""
 
-    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
+    def run(
+        self,
+        plans: TrialPlans,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        halt: threading.Event,
+    ) -> None:
         """Runs trials and reports each one's start, epochs and end to the sink.
 
         Args:
@@ -121,6 +128,8 @@ class TrialExecutor(Protocol):
             sink: Where the reports go.
             stopping: Asked after each epoch but a trial's last whether it goes on; None lets all
                 run to their end.
+            halt: Once it is set, starts no trial, lets each that runs complete its epoch, and
+                returns. Whoever set it knows that some have not ended.
 
         Raises:
             LeaseLostError: From the sink.

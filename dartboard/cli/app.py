@@ -19,8 +19,8 @@ from dartboard.cli import (
     paths,
     profile,
     queue,
-    retrying,
     searches,
+    steering,
     submitting,
     trainings,
     webhooks,
@@ -74,8 +74,12 @@ _command(rich_help_panel=_SEARCHES)(submitting.submit)
 _command(rich_help_panel=_SEARCHES)(searches.follow)
 _command(rich_help_panel=_SEARCHES)(searches.show)
 _command("list", rich_help_panel=_SEARCHES)(searches.list_searches)
-_command(rich_help_panel=_SEARCHES)(searches.cancel)
-_command(rich_help_panel=_SEARCHES)(retrying.retry)
+_command(rich_help_panel=_SEARCHES)(steering.cancel)
+_command(rich_help_panel=_SEARCHES)(steering.pause)
+_command(rich_help_panel=_SEARCHES)(steering.resume)
+_command(rich_help_panel=_SEARCHES)(steering.retry)
+_command(rich_help_panel=_SEARCHES)(steering.change)
+_command(rich_help_panel=_SEARCHES)(steering.delete)
 _command(rich_help_panel=_SEARCHES)(trainings.train)
 _command("trainings", rich_help_panel=_SEARCHES)(trainings.list_trainings)
 _command(rich_help_panel=_SEARCHES)(queue.queue)

@@ -100,7 +100,7 @@ def watch(
     job = client.get(job)
     while True:
         yield job
-        if job.status == "queued":
+        if job.status in ("queued", "paused"):
             # What it waits for changes without an event of its own.
             time.sleep(_LOOK_EVERY)
             job = _state(client, job, on_trouble)
@@ -110,7 +110,7 @@ def watch(
         for event in client.follow(job, seen, on_trouble=on_trouble):
             seen = event.number
             yield event
-            if event.trial_id is None and event.kind.endswith(".requeued"):
+            if event.trial_id is None and event.kind.endswith((".requeued", ".paused")):
                 break
         else:
             yield _state(client, job, on_trouble)

@@ -149,7 +149,7 @@ def status(as_json: Json = False) -> int:
     return 0 if fine else 1
 
 
-_OPEN_STATUSES = ("queued", "running")
+_OPEN_STATUSES = ("queued", "running", "paused")
 
 
 def reporter(*, as_json: bool) -> "Report":

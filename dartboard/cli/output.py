@@ -25,6 +25,7 @@ STATUS_STYLES = {
     "succeeded": "green",
     "failed": "red",
     "cancelled": "magenta",
+    "paused": "blue",
     "crashed": "red",
     "stopped": "yellow",
     "external": "cyan",

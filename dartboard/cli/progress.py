@@ -148,9 +148,18 @@ class SearchProgress:
             self._apply_epoch(trial, event)
 
     def _apply_to_search(self, happened: str) -> None:
-        statuses = {"requeued": "queued", "cancel_requested": "cancelling"}
+        if happened == "changed":
+            return
+        statuses = {
+            "requeued": "queued",
+            "resumed": "queued",
+            "cancel_requested": "cancelling",
+            "pause_requested": "pausing",
+            "preempt_requested": "making room",
+            "pause_withdrawn": "running",
+        }
         self.status = statuses.get(happened, happened)
-        if happened == "requeued":
+        if happened in ("requeued", "paused"):
             for trial in self.trials.values():
                 trial.is_loading = False
 

@@ -50,10 +50,18 @@ def _print_queue(found: "Queue", console: "Console") -> None:
             f"cluster: {nodes}, {cluster.reserved_cpus:g} of {cluster.cpus:g} CPUs and "
             f"{cluster.reserved_gpus:g} of {cluster.gpus:g} GPUs reserved"
         )
+        if cluster.custom:
+            others = (
+                f"{cluster.reserved_custom.get(name, 0):g} of {amount:g} {name}"
+                for name, amount in cluster.custom.items()
+            )
+            console.print(f"besides: {', '.join(others)} reserved", soft_wrap=True, markup=False)
     else:
         console.print("no dispatcher is running: nothing starts. `dartboard up` starts one")
     if found.running:
-        running = output.table("running", "name", "attempt", "CPUs", "GPUs", "epochs", "for")
+        running = output.table(
+            "running", "name", "attempt", "CPUs", "GPUs", "besides", "epochs", "for"
+        )
         for each in found.running:
             done = sum(trial.epoch for trial in each.trials)
             running.add_row(
@@ -62,6 +70,7 @@ def _print_queue(found: "Queue", console: "Console") -> None:
                 str(each.attempt),
                 f"{each.cpus:g}",
                 f"{each.gpus:g}",
+                ", ".join(f"{amount:g} {name}" for name, amount in each.custom.items()) or "-",
                 f"{done}/{sum(trial.epochs for trial in each.trials)}",
                 output.age(each.started_at),
             )

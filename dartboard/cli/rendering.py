@@ -28,6 +28,8 @@ def search_table(searches: Iterable[Search | Training]) -> Table:
             status.append(f" (place {search.waiting.position})")
         elif search.cancel_requested_at is not None and not search.ended:
             status.append(" (cancelling)")
+        elif search.pause_requested_at is not None:
+            status.append(" (pausing)")
         made.add_row(
             str(search.id),
             search.name or "-",
@@ -204,7 +206,7 @@ def trial_table(trials: Sequence[Trial], states: Mapping[UUID, str]) -> Table:
 def _trial_note(trial: Trial) -> Text:
     if trial.status != "failed":
         return Text()
-    return Text(f"{trial.message} Again: dartboard retry {trial.id}", style="red")
+    return Text(f"{trial.message} Again: dartboard retry --trial {trial.id}", style="red")
 
 
 def waiting_sentence(search: Job) -> str:
@@ -213,6 +215,12 @@ def waiting_sentence(search: Job) -> str:
         return f"queued, place {search.waiting.position}: {search.waiting.why}"
     if search.cancel_requested_at is not None and not search.ended:
         return f"{search.status}, and ends within seconds"
+    if search.pause_requested_at is not None:
+        return f"{search.status}, and pauses after its epochs"
+    if search.preempt_requested_at is not None:
+        return f"{search.status}, and makes room for another after its epochs"
+    if search.status == "paused":
+        return f"paused; it goes on with `dartboard resume {search.id}`"
     return search.status
 
 

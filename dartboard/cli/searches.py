@@ -1,4 +1,4 @@
-"""`follow`, `show`, `list` and `cancel`."""
+"""`follow`, `show` and `list`."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from dartboard.cli import output
 from dartboard.cli.options import JobRef, Json, Url, connect
 
-_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+_STATUSES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 
 
 def follow(
@@ -118,23 +118,3 @@ def list_searches(
     output.stdout().print(search_table(shown))
     if len(found) > limit:
         output.stderr().print(f"There are more; -n {2 * limit} shows more of them.")
-
-
-def cancel(reference: JobRef, as_json: Json = False, url: Url = None) -> None:
-    """End a search or a training: at once while it waits, within seconds otherwise.
-
-    With --json: the search or training.
-    """
-    from dartboard.cli.references import job
-
-    with connect(url) as client:
-        found = client.cancel(job(client, reference))
-    if as_json:
-        output.print_json(found)
-    elif found.ended:
-        output.stdout().print(f"{found.id} is cancelled.", soft_wrap=True)
-    else:
-        output.stdout().print(
-            f"{found.id} ends within seconds; `dartboard follow {found.id}` watches it.",
-            soft_wrap=True,
-        )

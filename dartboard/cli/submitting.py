@@ -185,7 +185,7 @@ def tell_dry_run(result: "DryRun", *, as_json: bool) -> None:
     output.stdout().print(
         f"The spec is valid: {trials} of {_epochs(result)} with {result.batches_per_epoch} "
         f"steps each{'' if finalists is None else f', {finalists} in those of finalists'}; "
-        f"{result.cpus} CPUs and {result.gpus} GPUs run all trials at once. "
+        f"{_resources(result)} run all trials at once. "
         "Nothing was submitted."
     )
     if result.size is not None:
@@ -205,6 +205,12 @@ def _size_lines(size: "SpaceSize") -> Iterator[str]:
 
 def _count(number: int) -> str:
     return f"{number:,}" if number < _MOST_WRITTEN_OUT else f"10^{len(str(number)) - 1}"
+
+
+def _resources(result: "DryRun") -> str:
+    custom = (f"{amount:g} {name}" for name, amount in result.custom.items())
+    *first, last = f"{result.cpus} CPUs", f"{result.gpus:g} GPUs", *custom
+    return f"{', '.join(first)} and {last}"
 
 
 def _epochs(result: "DryRun") -> str:

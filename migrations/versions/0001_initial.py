@@ -214,7 +214,13 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("trial_cpus", sa.Integer(), nullable=False),
-        sa.Column("trial_gpus", sa.Integer(), nullable=False),
+        sa.Column("trial_gpus", sa.Double(), nullable=False),
+        sa.Column(
+            "trial_custom",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -228,6 +234,12 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("pause_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("preempt_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("preemptible", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("time_limit", sa.Float(), nullable=True),
+        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ran_seconds", sa.Float(), server_default="0", nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lease_token", sa.Uuid(), nullable=True),
@@ -243,15 +255,20 @@ def upgrade() -> None:
             name=op.f("ck_searches_space_of_searches_only"),
         ),
         sa.CheckConstraint(
-            "(status = 'running') = (lease_token IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            "(status = 'running') = (lease_token IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL) AND (lease_token IS NULL) = (claimed_at IS NULL)",
             name=op.f("ck_searches_leased_while_running"),
         ),
+        sa.CheckConstraint(
+            "status = 'running' OR pause_requested_at IS NULL AND preempt_requested_at IS NULL",
+            name=op.f("ck_searches_asked_to_stop_while_running"),
+        ),
+        sa.CheckConstraint("time_limit > 0", name=op.f("ck_searches_time_limit_positive")),
         sa.CheckConstraint(
             "(status IN ('cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name=op.f("ck_searches_ended_with_reason"),
         ),
         sa.CheckConstraint(
-            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
+            "status IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')",
             name=op.f("ck_searches_status_known"),
         ),
         sa.CheckConstraint(
@@ -282,6 +299,27 @@ def upgrade() -> None:
     )
     op.create_index("ix_searches_owner_id", "searches", ["owner", "id"], unique=False)
     op.create_index("ix_searches_status_id", "searches", ["status", "id"], unique=False)
+    op.create_table(
+        "deleted_searches",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column(
+            "deleted_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("files_removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deleted_searches")),
+    )
+    op.create_index(
+        "ix_deleted_searches_files",
+        "deleted_searches",
+        ["deleted_at"],
+        unique=False,
+        postgresql_where=sa.text("files_removed_at IS NULL"),
+    )
     op.create_table(
         "events",
         sa.Column("search_id", sa.Uuid(), nullable=False),
@@ -403,6 +441,12 @@ def downgrade() -> None:
     )
     op.drop_index("ix_searches_labels", table_name="searches", postgresql_using="gin")
     op.drop_table("searches")
+    op.drop_index(
+        "ix_deleted_searches_files",
+        table_name="deleted_searches",
+        postgresql_where=sa.text("files_removed_at IS NULL"),
+    )
+    op.drop_table("deleted_searches")
     op.drop_table("deliveries")
     op.drop_table("webhooks")
     op.drop_table("idempotency_keys")

@@ -9,6 +9,7 @@ from search_core.spec.finalists import Finalists
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.points import Parameters, TrialPoint, point_spec, trial_points
 from search_core.spec.presets import PRESETS, Preset
+from search_core.spec.resources import ResourcesSpec
 from search_core.spec.samples import SampleSpec
 from search_core.spec.schedules import (
     ConstantSchedule,
@@ -17,7 +18,6 @@ from search_core.spec.schedules import (
     Schedule,
 )
 from search_core.spec.search import (
-    ResourcesSpec,
     SearchSpec,
     TrainingSpec,
 )

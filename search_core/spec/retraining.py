@@ -19,8 +19,9 @@ from search_core.spec.datasets import DatasetSpec, DigitsDataset
 from search_core.spec.networks import CellNetworkSpec, NetworkSpec, PathNetworkSpec
 from search_core.spec.point_checks import check_points
 from search_core.spec.primitives import PRIMITIVES, Family
+from search_core.spec.resources import ResourcesSpec
 from search_core.spec.schedules import CosinePowerSchedule, Schedule
-from search_core.spec.search import LabelText, ResourcesSpec, TrainingSpec
+from search_core.spec.search import LabelText, TrainingSpec
 from search_core.spec.spaces import REDUCTIONS
 from search_core.spec.trials import TrialsSpec
 
@@ -99,6 +100,12 @@ class RetrainingSpec(SpecModel):
     """What each occupies."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher goes first in the queue."""
+    preemptible: bool = False
+    """Whether others of a higher priority may take its place: it waits again then, with its
+    checkpoints."""
+    time_limit: float | None = Field(default=None, gt=0, le=31_536_000)
+    """Seconds that it may run, all attempts together; without a limit if null. Waiting does not
+    count. What has not finished by then fails."""
     labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=32)
     """For finding trainings again."""
 

@@ -12,6 +12,7 @@ from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_en
 from search_core.spec.finalists import check_finalists
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.point_checks import check_points
+from search_core.spec.resources import ResourcesSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
 from search_core.spec.spaces import REDUCTIONS, Space
 from search_core.spec.trials import TrialsSpec
@@ -60,15 +61,6 @@ class TrainingSpec(SpecModel):
         return self
 
 
-class ResourcesSpec(SpecModel):
-    """What one trial occupies while it runs."""
-
-    cpus: int = Field(default=1, ge=1, le=1024)
-    """CPU cores, and threads that the trial uses."""
-    gpus: int = Field(default=0, ge=0, le=64)
-    """GPUs; 0 trains on the CPU."""
-
-
 LabelText = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[\w.\-/]+$")]
 
 
@@ -95,6 +87,12 @@ class SearchSpec(SpecModel):
     """What each trial occupies."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher goes first in the queue."""
+    preemptible: bool = False
+    """Whether others of a higher priority may take its place: it waits again then, with its
+    checkpoints."""
+    time_limit: float | None = Field(default=None, gt=0, le=31_536_000)
+    """Seconds that it may run, all attempts together; without a limit if null. Waiting does not
+    count. What has not finished by then fails."""
     labels: dict[LabelText, LabelText] = Field(default_factory=dict, max_length=32)
     """For finding searches again."""
 

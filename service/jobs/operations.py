@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.idempotency import Made
 from service.jobs.schemas import JobAnswer
-from store import access, lifecycle, queue, searches
+from store import access, queue, searches
 from store.access import Principal
 from store.jobs import JobSpec
 from store.models import Search
@@ -53,17 +53,6 @@ def get(session: Session, who: Principal, job_id: UUID, answer: type[AnswerT]) -
     """
     access.require_search(session, who, job_id, answer.kind)
     return _tell(session, searches.get(session, job_id, answer.kind), answer)
-
-
-def cancel(session: Session, who: Principal, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
-    """Cancels the job of the answer's kind with this id.
-
-    Raises:
-        NotFoundError: There is none of this kind.
-        IllegalTransitionError: It has already succeeded or failed.
-    """
-    access.require_search(session, who, job_id, answer.kind)
-    return _tell(session, lifecycle.request_cancel(session, job_id, answer.kind), answer)
 
 
 def page(

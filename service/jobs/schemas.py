@@ -55,6 +55,12 @@ class JobAnswer(Answer):
     """When it ended."""
     cancel_requested_at: Time | None
     """When its user asked to cancel it."""
+    pause_requested_at: Time | None
+    """When its user asked to pause it; only until it is paused."""
+    preempt_requested_at: Time | None
+    """When it was asked to make room for another; only until it has."""
+    ran_seconds: float
+    """How long its attempts ran so far, without the one that runs now."""
     waiting: WaitingAnswer | None
     """Only while it is queued."""
     counts: TrialCounts
@@ -87,6 +93,9 @@ class JobAnswer(Answer):
             "started_at": search.started_at,
             "ended_at": search.ended_at,
             "cancel_requested_at": search.cancel_requested_at,
+            "pause_requested_at": search.pause_requested_at,
+            "preempt_requested_at": search.preempt_requested_at,
+            "ran_seconds": search.ran_seconds,
             "waiting": None
             if waiting is None
             else WaitingAnswer(position=waiting.position, why=waiting.why),

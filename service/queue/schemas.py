@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 from uuid import UUID
 
+from search_core.spec.resources import times
 from service.schema_base import Answer, Time
 from store.models import Dispatcher, Search, Trial
 from store.queue import Overview, Waiting
@@ -78,15 +79,18 @@ class RunningSearch(Answer):
     """Who runs it."""
     cpus: int
     """CPU cores that its open trials need together."""
-    gpus: int
+    gpus: float
     """GPUs that its open trials need together."""
+    custom: dict[str, float]
+    """Custom resources that its open trials need together, by name."""
     trials: Sequence[RunningTrial]
     """Its trials, by number."""
 
     @classmethod
     def of(cls, search: Search, trials: Sequence[Trial]) -> Self:
         """The answer about a row and its trials."""
-        num_open = sum(trial.status not in TRIAL_ENDED for trial in trials)
+        # Those that are stacked share a process and its room.
+        num_open = len({trial.stack for trial in trials if trial.status not in TRIAL_ENDED})
         return cls(
             search_id=search.id,
             kind=JobKind(search.kind),
@@ -96,7 +100,8 @@ class RunningSearch(Answer):
             started_at=search.started_at,
             holder=search.leased_by,
             cpus=num_open * search.trial_cpus,
-            gpus=num_open * search.trial_gpus,
+            gpus=times(search.trial_gpus, num_open),
+            custom={name: times(amount, num_open) for name, amount in search.trial_custom.items()},
             trials=[
                 RunningTrial(
                     number=trial.number,
@@ -118,6 +123,8 @@ class ClusterNode(Answer):
     """Its logical GPUs."""
     memory: float | None
     """Bytes that trials may use there; null where the cluster does not say."""
+    custom: dict[str, float]
+    """Its other resources, by name."""
 
 
 class Cluster(Answer):
@@ -129,10 +136,14 @@ class Cluster(Answer):
     """CPUs of all nodes."""
     gpus: float
     """GPUs of all nodes."""
+    custom: dict[str, float]
+    """Custom resources of all nodes, by name."""
     reserved_cpus: float
     """CPUs that the running searches' open trials need."""
     reserved_gpus: float
     """GPUs that the running searches' open trials need."""
+    reserved_custom: dict[str, float]
+    """Custom resources that the running searches' open trials need, by name."""
 
 
 class DispatcherAnswer(Answer):
@@ -184,8 +195,10 @@ class QueueAnswer(Answer):
                 nodes=[ClusterNode.model_validate(node) for node in capacity.nodes],
                 cpus=capacity.cpus,
                 gpus=capacity.gpus,
+                custom=capacity.custom,
                 reserved_cpus=overview.reserved_cpus,
                 reserved_gpus=overview.reserved_gpus,
+                reserved_custom=overview.reserved_custom,
             ),
             dispatchers=[DispatcherAnswer.of(dispatcher) for dispatcher in overview.dispatchers],
         )

@@ -25,7 +25,8 @@ from service.jobs.parameters import (
     Statuses,
     labels_of,
 )
-from service.openapi import LOOKUP, READING, SUBMISSION, VERB, ok, problems, spec_body
+from service.jobs.verbs import add_verbs
+from service.openapi import LOOKUP, READING, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, SearchId
 from service.searches.schemas import DryRun, SearchAnswer, SearchPageAnswer
 from service.searches.size import SpaceSize, refuse_too_large
@@ -33,7 +34,7 @@ from service.spec_body import parse_spec_aside, read_json
 from store import queue
 from store.access import Principal
 from store.searches import SearchFilter
-from store.states import JobKind, Role
+from store.states import JobKind
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"])
 
@@ -176,19 +177,4 @@ async def get_search(search_id: SearchId, caller: CallerOf) -> SearchAnswer:
     return await caller.run(partial(operations.get, job_id=search_id, answer=SearchAnswer))
 
 
-@router.post(
-    "/{search_id}/cancel",
-    summary="Cancel a search",
-    responses={
-        200: ok("The search: cancelled, or still running but about to stop.", examples.CANCELLED),
-        **problems(*VERB),
-    },
-)
-async def cancel_search(search_id: SearchId, caller: CallerOf) -> SearchAnswer:
-    """Cancels at once what waits, and within seconds what runs.
-
-    Cancelling again changes nothing. A search that already succeeded or failed is a conflict.
-    """
-    return await caller.run(
-        partial(operations.cancel, job_id=search_id, answer=SearchAnswer), needs=Role.MEMBER
-    )
+add_verbs(router, SearchAnswer, lambda **fields: {**examples.SEARCH, **fields})

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from search_core.spec import SearchSpec, trial_points
 from search_core.spec.points import point_epochs
+from search_core.spec.resources import times
 from service.jobs.schemas import JobAnswer
 from service.schema_base import STANDS_FOR, Answer
 from service.searches.size import SpaceSize
@@ -84,8 +85,10 @@ class DryRun(Answer):
     """Steps in an epoch of a finalist, as the spec itself has them; null without."""
     cpus: int
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
-    gpus: int
+    gpus: float
     """GPUs while all trials run at once."""
+    custom: dict[str, float]
+    """Custom resources while all trials run at once, by name."""
     size: SpaceSize
     """How large the space is."""
 
@@ -109,7 +112,10 @@ class DryRun(Answer):
             if finalists is None
             else finalists.num_trained_on(facts.num_train) // spec.training.batch_size,
             cpus=num_processes * spec.resources.cpus,
-            gpus=num_processes * spec.resources.gpus,
+            gpus=times(spec.resources.gpus, num_processes),
+            custom={
+                name: times(amount, num_processes) for name, amount in spec.resources.custom.items()
+            },
             size=size,
         )
 

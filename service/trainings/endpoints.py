@@ -23,14 +23,15 @@ from service.jobs.parameters import (
     Statuses,
     labels_of,
 )
-from service.openapi import LOOKUP, READING, SUBMISSION, VERB, ok, problems, spec_body
+from service.jobs.verbs import add_verbs
+from service.openapi import LOOKUP, READING, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, TrainingId
 from service.spec_body import parse_spec_aside, read_json
 from service.trainings.by_hash import with_stored_architecture
 from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
 from store.access import Principal
 from store.searches import SearchFilter
-from store.states import JobKind, Role
+from store.states import JobKind
 
 router = APIRouter(prefix="/v1/trainings", tags=["trainings"])
 
@@ -136,25 +137,7 @@ async def get_training(training_id: TrainingId, caller: CallerOf) -> TrainingAns
     return await caller.run(partial(operations.get, job_id=training_id, answer=TrainingAnswer))
 
 
-@router.post(
-    "/{training_id}/cancel",
-    summary="Cancel a training",
-    responses={
-        200: ok(
-            "The training: cancelled, or still running but about to stop.",
-            examples.TRAINING_CANCELLED,
-        ),
-        **problems(*VERB),
-    },
-)
-async def cancel_training(training_id: TrainingId, caller: CallerOf) -> TrainingAnswer:
-    """Cancels at once what waits, and within seconds what runs.
-
-    Cancelling again changes nothing. A training that already succeeded or failed is a conflict.
-    """
-    return await caller.run(
-        partial(operations.cancel, job_id=training_id, answer=TrainingAnswer), needs=Role.MEMBER
-    )
+add_verbs(router, TrainingAnswer, lambda **fields: {**examples.TRAINING, **fields})
 
 
 async def _spec(body: bytes, caller: Caller) -> RetrainingSpec:

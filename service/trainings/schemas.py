@@ -9,6 +9,7 @@ from pydantic import WithJsonSchema
 
 from search_core.spec import trial_points
 from search_core.spec.points import point_epochs
+from search_core.spec.resources import times
 from search_core.spec.retraining import RetrainingSpec
 from service.jobs.schemas import JobAnswer
 from service.schema_base import STANDS_FOR, Answer
@@ -56,8 +57,10 @@ class TrainingDryRun(Answer):
     """Steps in an epoch."""
     cpus: int
     """CPU cores while all trials run at once; one trial's worth is enough to start."""
-    gpus: int
+    gpus: float
     """GPUs while all trials run at once."""
+    custom: dict[str, float]
+    """Custom resources while all trials run at once, by name."""
 
     @classmethod
     def of(cls, spec: RetrainingSpec) -> Self:
@@ -72,5 +75,8 @@ class TrainingDryRun(Answer):
             images_held_out=spec.dataset.facts.num_train - spec.num_trained_on,
             batches_per_epoch=spec.num_trained_on // spec.training.batch_size,
             cpus=len(epochs) * spec.resources.cpus,
-            gpus=len(epochs) * spec.resources.gpus,
+            gpus=times(spec.resources.gpus, len(epochs)),
+            custom={
+                name: times(amount, len(epochs)) for name, amount in spec.resources.custom.items()
+            },
         )

@@ -12,7 +12,7 @@ from service.caller import CallerOf
 from service.openapi import LOOKUP, VERB, ok, problems
 from service.parameters import PlainText, SearchId, TrainingId, TrialId
 from service.trials.schemas import MetricSeries, TrialAnswer, TrialList
-from store import access, lifecycle, searches
+from store import access, searches, verbs
 from store.access import Principal
 from store.states import JobKind, Role
 
@@ -140,7 +140,7 @@ def _get(session: Session, who: Principal, trial_id: UUID) -> TrialAnswer:
 
 def _retry(session: Session, who: Principal, trial_id: UUID) -> TrialAnswer:
     access.require_trial(session, who, trial_id)
-    return TrialAnswer.of(lifecycle.retry_trial(session, trial_id))
+    return TrialAnswer.of(verbs.retry_trial(session, trial_id))
 
 
 def _list(session: Session, who: Principal, job_id: UUID, kind: JobKind) -> TrialList:

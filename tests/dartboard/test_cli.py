@@ -8,17 +8,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import Engine
 
 from dartboard import Client
 from dartboard.cli import main
 from dartboard.cli.specs import apply_settings
 from search_core.genotype import parse
+from store import leases, queue
+from store.leases import Capacity, Node
 from store.recording import EpochWarning
+from store.sessions import transaction
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
 
 COLLAPSED = EpochWarning("collapsed", "All edges skip.")
@@ -630,3 +635,26 @@ def genotypes_in(text: str) -> list[str]:
         end = piece.index("])") + 2
         found.append("Genotype(" + piece[:end])
     return found
+
+
+def test_shares_and_custom_resources_are_shown(
+    dartboard: Dartboard, client: Client, engine: Engine, worker: Worker
+) -> None:
+    settings = "--set", "resources.gpus=0.25", "--set", "resources.custom.a100=1"
+    said = dartboard("submit", "--preset", "digits-quick", *settings, "--dry-run")
+    assert "2 CPUs, 0.5 GPUs and 2 a100 run all trials at once" in " ".join(said.out.split())
+    said = dartboard("submit", "--preset", "digits-quick", "--set", "resources.gpus=1.5")
+    assert said.code != 0
+    assert "above 1 whole GPUs" in said.err
+    capacity = Capacity((Node(4, 1, custom={"a100": 4}),))
+    with transaction(engine) as session:
+        queue.heartbeat(session, "test", host="here", pid=1, capacity=capacity)
+    dartboard("submit", "--preset", "digits-quick", *settings)
+    with transaction(engine) as session:
+        assert leases.claim(session, capacity, holder="test", duration=timedelta(minutes=1))
+    shown = dartboard("queue").out
+    assert "0.5 of 1 GPUs reserved" in shown
+    assert "besides: 2 of 4 a100 reserved" in shown
+    seen = client.queue()
+    assert (seen.running[0].gpus, seen.running[0].custom) == (0.5, {"a100": 2})
+    assert seen.cluster.nodes[0].custom == {"a100": 4}

@@ -85,20 +85,20 @@ def test_a_failed_point_is_shown_and_retried(
     shown = dartboard("show", search.id).out
     assert "2: 1 completed, 1 failed" in shown
     assert "learning_rate=0.25" in shown
-    assert f"dartboard retry {first.id}" in " ".join(shown.split())
+    assert f"dartboard retry --trial {first.id}" in " ".join(shown.split())
     assert "Trial 1 (seed 0, learning_rate=0.25): validation accuracy" in shown
 
-    said = dartboard("retry", first.id)
+    said = dartboard("retry", "--trial", first.id)
     assert said.code == 0
     assert f"Trial 0 is queued; `dartboard follow {search.id}` watches it." in said.out
-    assert dartboard("retry", first.id, "--json").json["status"] == "queued"
+    assert dartboard("retry", "--trial", first.id, "--json").json["status"] == "queued"
     assert client.get(search.id).reason == "retried"
     with pytest.raises(ConflictError, match="has its result"):
         client.retry_trial(second.id)
-    refused = dartboard("retry", second.id)
+    refused = dartboard("retry", "--trial", second.id)
     assert refused.code == 1
     assert "has its result" in refused.err
-    assert dartboard("retry", "nothing").code == 1
+    assert dartboard("retry", "--trial", "nothing").code == 1
 
     # Who follows from the start is told of both ends, and waits for the second.
     stream = client.follow(search.id)

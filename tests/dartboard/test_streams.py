@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def test_an_api_process_that_is_killed_and_started_again_loses_and_repeats_nothi
             search = client.submit(SPEC)
             first, second = (trial.id for trial in search.trials)
             stream = client.follow(search.id, on_trouble=told.append)
-            follower = threading.Thread(target=lambda: [seen.append(event) for event in stream])
+            # The list takes each as it comes: `extend` would not show them until the end.
+            follower = threading.Thread(target=lambda: deque(map(seen.append, stream), maxlen=0))
             follower.start()
             lease = worker.claim()
             worker.train(lease, first, epochs=1, genotype=GENOTYPES[0])

@@ -140,13 +140,17 @@ class Worker:
     def run_to_the_end(self) -> Lease:
         """Runs the first search of the queue: trial 1 is the better one."""
         lease = self.claim()
+        self.run_down(lease)
+        return lease
+
+    def run_down(self, lease: Lease) -> None:
+        """Runs a claimed search to its end."""
         for trial in (0, 1):
             self.epoch(lease, 1, trial, train_loss=float("nan"))
             self.epoch(lease, 2 + trial, trial)
         self.succeed(lease, 0, "max_pool_3x3")
         self.succeed(lease, 1)
         self.finish(lease)
-        return lease
 
 
 @contextmanager

@@ -157,6 +157,7 @@ def test_the_queue_shows_who_waits_and_who_runs(api: Api, worker: Worker) -> Non
     assert queue["counts"] == {
         "queued": 1,
         "running": 1,
+        "paused": 0,
         "succeeded": 0,
         "failed": 0,
         "cancelled": 0,
@@ -169,5 +170,5 @@ def test_the_queue_shows_who_waits_and_who_runs(api: Api, worker: Worker) -> Non
     assert held["trials"][0] == {"number": 0, "status": "queued", "epoch": 1, "epochs": 3}
     cluster = queue["cluster"]
     assert (cluster["cpus"], cluster["reserved_cpus"], cluster["reserved_gpus"]) == (4, 2, 0)
-    assert cluster["nodes"] == [{"cpus": 4.0, "gpus": 0.0, "memory": None}]
+    assert cluster["nodes"] == [{"cpus": 4.0, "gpus": 0.0, "memory": None, "custom": {}}]
     assert [dispatcher["id"] for dispatcher in queue["dispatchers"]] == ["box:1"]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from store import deliveries, events, lifecycle, owners, searches, webhooks
+from store import deliveries, events, owners, searches, verbs, webhooks
 from store.deliveries import DISABLED_AFTER, LONGEST_ASKED, PAUSES, Outcome, Outgoing
 from store.errors import NotFoundError, WebhookDisabledError
 from store.models import Delivery, Search, Webhook
@@ -119,7 +119,7 @@ def test_a_message_says_what_the_search_was_then_and_outlives_it(
     webhook_id = hook(owners.LOCAL, "search.cancelled")
     search_id = submit()
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     with transaction(engine) as session:
         session.execute(delete(Search).where(Search.id == search_id))
     (message,) = told(engine, webhook_id)

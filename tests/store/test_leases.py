@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from store import leases, lifecycle, searches
+from store import leases, searches, verbs
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
 from store.sessions import transaction
@@ -137,11 +137,12 @@ def test_renewing_says_whether_the_user_wants_it_cancelled(
     lease = claim()
     assert lease is not None
     with transaction(engine) as session:
-        assert leases.renew(session, lease, duration=MINUTE) is False
+        orders = leases.renew(session, lease, duration=MINUTE)
+        assert (orders.cancel, orders.halt, orders.seconds_left) == (False, False, None)
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     with transaction(engine) as session:
-        assert leases.renew(session, lease, duration=MINUTE) is True
+        assert leases.renew(session, lease, duration=MINUTE).cancel
 
 
 def test_a_stale_token_opens_nothing(engine: Engine, submit: Submit, claim: Claim) -> None:
@@ -221,8 +222,43 @@ def test_a_lost_search_that_was_to_be_cancelled_is_cancelled(
     lease = claim()
     assert lease is not None
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
         leases.renew(session, lease, duration=timedelta(0))
     with transaction(engine) as session:
         leases.expire(session, max_failures=3)
     assert status_of(engine, search_id) == SearchStatus.CANCELLED
+
+
+def test_a_custom_resource_is_had_or_the_search_is_passed_over(
+    submit: Submit, claim: Claim
+) -> None:
+    first = submit(resources={"custom": {"a100": 1}}, priority=10)
+    second = submit(resources={"custom": {"a100": 1, "scratch": 0.5}}, priority=5)
+    plain = submit()
+    nodes = Node(cpus=1), Node(cpus=1, custom={"a100": 2})
+    claimed = [claim(Capacity(nodes)) for _ in range(3)]
+    assert [lease and lease.search_id for lease in claimed] == [first, plain, None]
+    bigger = Node(cpus=1, custom={"a100": 1.0, "scratch": 0.5})
+    lease = claim(Capacity((*nodes, bigger)))
+    assert lease is not None
+    assert lease.search_id == second
+
+
+def test_ten_tenths_of_a_gpu_are_one_gpu(submit: Submit, claim: Claim) -> None:
+    for _ in range(11):
+        submit(resources={"gpus": 0.1})
+    one_gpu = Capacity((Node(cpus=100, gpus=1),))
+    claimed = [claim(one_gpu) for _ in range(11)]
+    assert [lease is not None for lease in claimed] == [True] * 10 + [False]
+
+
+def test_a_search_whose_nodes_are_gone_keeps_nobody_else_from_its_room(
+    submit: Submit, claim: Claim
+) -> None:
+    submit(resources={"cpus": 1, "gpus": 1}, priority=10)
+    submit()
+    submit()
+    assert claim(Capacity((Node(cpus=1, gpus=1),))) is not None
+    without = Capacity((Node(cpus=1),))
+    assert claim(without) is not None
+    assert claim(without) is None

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy import Engine
 
 from service.trials.schemas import TrialCounts
-from store import events, leases, lifecycle, recording, searches
+from store import events, leases, lifecycle, recording, searches, verbs
 from store.errors import (
     IllegalTransitionError,
     LeaseLostError,
@@ -48,7 +48,7 @@ def test_cancelling_a_queued_search_ends_it(engine: Engine, submit: Submit) -> N
     search_id = submit()
     for _ in range(2):
         with transaction(engine) as session:
-            search = lifecycle.request_cancel(session, search_id)
+            search = verbs.request_cancel(session, search_id)
             assert (search.status, search.reason) == ("cancelled", Reason.CANCELLED_BY_USER)
     with transaction(engine) as session:
         kinds = [event.kind for event in events.page(session, search_id)]
@@ -63,7 +63,7 @@ def test_cancelling_a_running_search_asks_its_runner_once(
     lease = claim()
     for _ in range(2):
         with transaction(engine) as session:
-            search = lifecycle.request_cancel(session, search_id)
+            search = verbs.request_cancel(session, search_id)
             assert search.status == "running"
             assert search.cancel_requested_at is not None
     with transaction(engine) as session:
@@ -79,7 +79,7 @@ def test_cancelling_a_search_whose_runner_went_silent_ends_it(
     search_id = submit()
     lease = claim(duration=timedelta(0))
     with transaction(engine) as session:
-        assert lifecycle.request_cancel(session, search_id).status == "cancelled"
+        assert verbs.request_cancel(session, search_id).status == "cancelled"
     with pytest.raises(LeaseLostError), transaction(engine) as session:
         leases.guard(session, lease)
 
@@ -92,12 +92,12 @@ def test_an_ended_search_cannot_be_cancelled(engine: Engine, submit: Submit, cla
         recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
         recording.finish(session, lease)
     with pytest.raises(IllegalTransitionError, match="succeeded"), transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
 
 
 def test_cancelling_what_is_not_there(engine: Engine) -> None:
     with pytest.raises(NotFoundError), transaction(engine) as session:
-        lifecycle.request_cancel(session, uuid4())
+        verbs.request_cancel(session, uuid4())
 
 
 class LifeOfSearches(RuleBasedStateMachine):
@@ -146,9 +146,101 @@ class LifeOfSearches(RuleBasedStateMachine):
         search_id = data.draw(st.sampled_from(self.ids))
         try:
             with transaction(self.engine) as session:
-                lifecycle.request_cancel(session, search_id)
+                verbs.request_cancel(session, search_id)
         except IllegalTransitionError:
             assert self.ended[search_id] in ("succeeded", "failed")
+
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        if not self.ids:
+            return
+        search_id = data.draw(st.sampled_from(self.ids))
+        try:
+            with transaction(self.engine) as session:
+                search = verbs.request_pause(session, search_id)
+                assert search.status == "paused" or search.pause_requested_at is not None
+        except IllegalTransitionError:
+            assert search_id in self.ended or self._is_to_be_cancelled(search_id)
+
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        if not self.ids:
+            return
+        search_id = data.draw(st.sampled_from(self.ids))
+        try:
+            with transaction(self.engine) as session:
+                search = verbs.resume(session, search_id)
+                assert search.status in ("queued", "running")
+                assert search.pause_requested_at is None
+        except IllegalTransitionError:
+            assert search_id in self.ended
+
+    @rule(data=st.data())
+    def retry_all(self, data: st.DataObject) -> None:
+        if not self.ids:
+            return
+        search_id = data.draw(st.sampled_from(self.ids))
+        try:
+            with transaction(self.engine) as session:
+                assert verbs.retry(session, search_id).status not in ENDED
+        except NotRetryableError:
+            with transaction(self.engine) as session:
+                trials = searches.trials(session, search_id)
+            assert self._is_to_be_cancelled(search_id) or {trial.status for trial in trials} <= {
+                "succeeded",
+                "stopped",
+            }
+        else:
+            self.ended.pop(search_id, None)
+
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        if not self.ids:
+            return
+        search_id = data.draw(st.sampled_from(self.ids))
+        try:
+            with transaction(self.engine) as session:
+                verbs.delete(session, search_id)
+        except IllegalTransitionError:
+            assert search_id not in self.ended
+        else:
+            self.ended.pop(search_id)
+            self.ids.remove(search_id)
+            del self.totals[search_id]
+            # Whoever still runs it finds nothing to write to.
+            with pytest.raises(NotFoundError), transaction(self.engine) as session:
+                searches.get(session, search_id)
+
+    def _is_to_be_cancelled(self, search_id: UUID) -> bool:
+        with transaction(self.engine) as session:
+            return searches.get(session, search_id).cancel_requested_at is not None
+
+    @rule(data=st.data())
+    def stop_between_epochs(self, data: st.DataObject) -> None:
+        if not self.leases:
+            return
+        lease = data.draw(st.sampled_from(self.leases))
+        try:
+            with transaction(self.engine) as session:
+                search = leases.guard(session, lease)
+                asked = search.pause_requested_at or search.cancel_requested_at
+                status = recording.halted(session, lease)
+                assert (status is None) == (asked is None)
+        except LeaseLostError:
+            return
+
+    @rule(data=st.data())
+    def run_out_of_time(self, data: st.DataObject) -> None:
+        if not self.leases:
+            return
+        lease = data.draw(st.sampled_from(self.leases))
+        try:
+            with transaction(self.engine) as session:
+                leases.guard(session, lease).time_limit = 1e-6
+                assert leases.renew(session, lease, duration=timedelta(0)).seconds_left is not None
+                assert recording.time_is_up(session, lease) in ENDED
+        except LeaseLostError:
+            return
 
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
@@ -160,9 +252,9 @@ class LifeOfSearches(RuleBasedStateMachine):
         trial = data.draw(st.sampled_from(trials))
         try:
             with transaction(self.engine) as session:
-                now = lifecycle.retry_trial(session, trial.id)
+                now = verbs.retry_trial(session, trial.id)
                 assert now.status in ("queued", "running")
-                assert searches.get(session, search_id).status in ("queued", "running")
+                assert searches.get(session, search_id).status in ("queued", "running", "paused")
         except NotRetryableError:
             with transaction(self.engine) as session:
                 cancelled = searches.get(session, search_id).cancel_requested_at
@@ -198,8 +290,9 @@ class LifeOfSearches(RuleBasedStateMachine):
                         session, lease, trials[0].id, reason=Reason.DIVERGED, message="No."
                     )
         except LeaseLostError:
-            with transaction(self.engine) as session:
-                assert searches.get(session, lease.search_id).lease_token != lease.token
+            if lease.search_id in self.ids:
+                with transaction(self.engine) as session:
+                    assert searches.get(session, lease.search_id).lease_token != lease.token
 
     @rule(data=st.data(), crashed=st.booleans())
     def give_back(self, data: st.DataObject, crashed: bool) -> None:
@@ -242,6 +335,8 @@ class LifeOfSearches(RuleBasedStateMachine):
 STEP_KINDS = {
     "search.queued": "queued",
     "search.requeued": "queued",
+    "search.resumed": "queued",
+    "search.paused": "paused",
     "search.running": "running",
     "search.succeeded": "succeeded",
     "search.failed": "failed",
@@ -264,8 +359,8 @@ def test_no_order_of_steps_breaks_the_promises(engine: Engine) -> None:
     run_state_machine_as_test(
         fresh,  # type: ignore[arg-type]
         settings=settings(
-            max_examples=25,
-            stateful_step_count=20,
+            max_examples=40,
+            stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from store import lifecycle, searches
+from store import searches, verbs
 from store.events import EVENTS_CHANNEL, QUEUE_CHANNEL
 from store.notifications import Notification, listening
 from store.sessions import transaction
@@ -31,7 +31,7 @@ def test_a_cancel_request_wakes_the_runner(
     claim()
     with listening(database_url, [QUEUE_CHANNEL]) as listener:
         with transaction(engine) as session:
-            lifecycle.request_cancel(session, search_id)
+            verbs.request_cancel(session, search_id)
         assert listener.wait(10.0) == [Notification(QUEUE_CHANNEL, str(search_id))]
 
 

@@ -62,7 +62,7 @@ def test_what_no_node_can_hold_keeps_nobody_waiting(engine: Engine, submit: Subm
     submit(resources={"cpus": 4, "gpus": 2}, priority=1)
     submit()
     assert whys(engine) == [
-        "no node has 1 CPU and 1 GPU, which each of its trials needs",
+        "no node has 1 GPU, which each of its trials needs",
         "no node has 4 CPUs and 2 GPUs, which each of its trials needs",
         "no node can hold what is ahead of it, so it is about to start",
     ]
@@ -116,3 +116,27 @@ def test_a_dispatcher_that_signs_off_is_forgotten(engine: Engine) -> None:
         queue.sign_off(session, "d1")
         queue.sign_off(session, "d1")
         assert queue.dispatchers_seen(session) == []
+
+
+def test_custom_resources_and_shares_are_seen_and_counted(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    nodes = Node(cpus=4, gpus=1, custom={"a100": 2}), Node(cpus=4, custom={"scratch": 0.5})
+    beat(engine, Capacity(nodes))
+    for _ in range(3):
+        submit(resources={"gpus": 0.1, "custom": {"a100": 0.1}}, priority=1)
+        assert claim(Capacity(nodes)) is not None
+    submit(resources={"custom": {"v100": 1}})
+    submit(resources={"gpus": 0.5, "custom": {"scratch": 0.5}})
+    submit(resources={"cpus": 1, "gpus": 0.8})
+    assert whys(engine) == [
+        "no node has 1 v100, which each of its trials needs",
+        "no node has 0.5 GPUs and 0.5 scratch together, which each of its trials needs",
+        "the cluster is full",
+    ]
+    with transaction(engine) as session:
+        overview = queue.overview(session)
+        assert overview.capacity == Capacity(nodes)
+        assert (overview.reserved_gpus, overview.reserved_custom) == (0.3, {"a100": 0.3})
+        for place in overview.waiting:
+            assert queue.waiting(session, place.search) == place

@@ -259,7 +259,9 @@ def test_a_runner_without_its_lease_writes_nothing(
         ),
         lambda s: recording.trial_succeeded(s, lease, trial.id, GENOTYPE),
         lambda s: recording.trial_failed(s, lease, trial.id, reason=Reason.DIVERGED, message="no"),
-        lambda s: recording.trial_interrupted(s, lease, trial.id, message="no"),
+        lambda s: recording.trial_interrupted(
+            s, lease, trial.id, reason=Reason.NODE_LOST, message="no"
+        ),
         lambda s: recording.trial_stopped(s, lease, trial.id, GENOTYPE, message="no"),
         lambda s: recording.trials_suggested(s, lease, [trial.id], {}, 3),
         lambda s: recording.all_trials(s, lease),

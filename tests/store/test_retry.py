@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from store import events, lifecycle, recording, searches
+from store import events, recording, searches, verbs
 from store.errors import NotFoundError, NotRetryableError
 from store.leases import Lease
 from store.models import Search, Trial
@@ -45,7 +45,7 @@ def now(engine: Engine, search_id: UUID) -> tuple[Search, list[Trial], list[str]
 
 def retry(engine: Engine, trial_id: UUID) -> Trial:
     with transaction(engine) as session:
-        return lifecycle.retry_trial(session, trial_id)
+        return verbs.retry_trial(session, trial_id)
 
 
 @pytest.mark.parametrize("endings", [("failed", "succeeded"), ("failed", "failed")])
@@ -123,7 +123,7 @@ def test_what_was_cancelled_is_not_run_again(engine: Engine, submit: Submit, cla
     with transaction(engine) as session:
         first = recording.open_trials(session, lease)[0].id
         recording.trial_failed(session, lease, first, reason=Reason.DIVERGED, message="No.")
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     with pytest.raises(NotRetryableError, match="submit the spec again"):
         retry(engine, first)  # asked to stop, and stops within seconds
     with transaction(engine) as session:

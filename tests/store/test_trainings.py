@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import text
 
-from store import architectures, events, leases, lifecycle, recording, searches
+from store import architectures, events, leases, recording, searches, verbs
 from store.errors import IllegalTransitionError, NotFoundError
 from store.jobs import parse_spec
 from store.leases import Lease
@@ -118,7 +118,7 @@ def test_lists_and_lookups_tell_the_kinds_apart(
             page = searches.list_page(session, SearchFilter(kind=kind), limit=9)
             assert [row.id for row in page.searches] == [mine]
             assert searches.get(session, mine, kind).id == mine
-            for look in (searches.get, searches.trials, lifecycle.request_cancel):
+            for look in (searches.get, searches.trials, verbs.request_cancel):
                 with pytest.raises(NotFoundError, match=f"no {kind} {other}"):
                     look(session, other, kind)
         assert len(searches.list_page(session, SearchFilter(), limit=9).searches) == 2
@@ -138,7 +138,7 @@ def test_a_training_is_given_back_and_cancelled_like_a_search(
     with transaction(engine) as session:
         leases.give_back(session, lease, reason=Reason.SHUTDOWN, message="Stop.", max_failures=1)
     with transaction(engine) as session:
-        assert lifecycle.request_cancel(session, training, JobKind.TRAINING).status == "cancelled"
+        assert verbs.request_cancel(session, training, JobKind.TRAINING).status == "cancelled"
     assert kinds(engine, training)[2:] == ["training.requeued", "training.cancelled"]
 
 
@@ -156,7 +156,7 @@ def test_an_ended_training_is_named_as_one_when_it_refuses(
         pytest.raises(IllegalTransitionError, match=f"training {training} is failed"),
         transaction(engine) as session,
     ):
-        lifecycle.request_cancel(session, training)
+        verbs.request_cancel(session, training)
 
 
 @pytest.mark.parametrize("change", ["kind = 'game'", "kind = 'search'", "space_kind = 'darts'"])

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from search_core.search import SearchRun
-from store import lifecycle, queue
+from store import queue, verbs
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import Record, Start, hold, runners_on, tiny, wait_until
@@ -78,7 +78,7 @@ def test_a_running_search_is_cancelled_long_before_its_lease_is_renewed(
     search_id = submit(training={"epochs": 10_000})
     wait_until(lambda: "trial.epoch" in record(search_id).kinds)
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     wait_until(lambda: record(search_id).search.status == "cancelled")
     wait_until(lambda: not runners_on(settings))
     assert [trial.status for trial in record(search_id).trials] == ["cancelled"]

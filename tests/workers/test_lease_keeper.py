@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from store import leases, lifecycle
+from store import leases, verbs
 from store.leases import Capacity, Lease, Node
 from store.sessions import transaction
 from store.states import Reason
@@ -52,7 +52,7 @@ def test_it_renews_and_hears_a_cancel_at_once(
     assert not verdicts.came.is_set()
     # A third of an hour would pass before the next renewal: the notification wakes it.
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     assert verdicts.came.wait(60)
     assert verdicts.verdict is Verdict.CANCELLED
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from search_core.genotype import Genotype
 from search_core.pace import reproducible
-from store import lifecycle
+from store import verbs
 from store.recording import EpochResult
 from store.sessions import transaction
 from store.states import Reason
@@ -87,7 +87,7 @@ def test_a_point_that_diverges_fails_alone_and_can_be_retried(
     ]
     assert before.search.message == "1 of 2 trials failed."
     with transaction(engine) as session:
-        lifecycle.retry_trial(session, before.trials[0].id)
+        verbs.retry_trial(session, before.trials[0].id)
     assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
     after = record(search)
     assert [trial.reason for trial in after.trials] == ["diverged", "completed"]
@@ -119,7 +119,7 @@ def test_a_trial_that_is_retried_while_others_run_is_run_after_them(
             if not retried:
                 retried.append(first.id)
                 with transaction(engine) as session:
-                    assert lifecycle.retry_trial(session, first.id).status == "queued"
+                    assert verbs.retry_trial(session, first.id).status == "queued"
 
     monkeypatch.setattr("workers.runner.StoreSink", _Retries)
     assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"

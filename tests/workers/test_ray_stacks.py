@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from store import lifecycle
+from store import verbs
 from store.sessions import transaction
 from tests.workers.conftest import RayCluster, Record, Start, hold, wait_until
 from tests.workers.test_ray_trials import trial_processes
@@ -105,7 +105,7 @@ def test_a_cancelled_stack_leaves_no_process_behind(
     search_id = submit(training={"epochs": 10_000}, trials=TRIALS)
     wait_until(lambda: record(search_id).kinds.count("trial.epoch") >= 4)
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     wait_until(lambda: record(search_id).search.status == "cancelled")
     wait_until(lambda: not trial_processes(record(search_id)))
     assert {trial.status for trial in record(search_id).trials} == {"cancelled"}

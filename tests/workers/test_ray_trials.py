@@ -8,7 +8,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from store import lifecycle
+from store import verbs
 from store.sessions import transaction
 from tests.workers.conftest import RayCluster, Record, Start, hold, wait_until
 from workers.settings import WorkerSettings
@@ -85,6 +85,6 @@ def test_a_cancelled_search_leaves_no_trial_behind(
     search_id = submit(training={"epochs": 10_000}, trials={"seeds": [0, 1]})
     wait_until(lambda: record(search_id).kinds.count("trial.epoch") >= 2)
     with transaction(engine) as session:
-        lifecycle.request_cancel(session, search_id)
+        verbs.request_cancel(session, search_id)
     wait_until(lambda: record(search_id).search.status == "cancelled")
     wait_until(lambda: not trial_processes(record(search_id)))

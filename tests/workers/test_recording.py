@@ -10,6 +10,7 @@ from search_core.genotype import CellGenotype, Edge
 from store.errors import LeaseLostError
 from store.leases import Lease
 from store.sessions import make_engine
+from store.states import Reason
 from workers.recording import StoreSink
 
 LEASE = Lease(uuid4(), uuid4(), 1)
@@ -19,7 +20,7 @@ def test_it_gives_up_when_the_lease_would_be_over() -> None:
     away = make_engine("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=1")
     sink = StoreSink(away, LEASE, patience=0.5)
     with pytest.raises(LeaseLostError, match="did not answer"):
-        sink.interrupted(uuid4(), "lost")
+        sink.interrupted(uuid4(), Reason.NODE_LOST, "lost")
 
 
 def test_a_refusal_of_the_database_is_not_repeated(engine: Engine) -> None:

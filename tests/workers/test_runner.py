@@ -1,5 +1,6 @@
 """A runner's whole work, with trials in its own process."""
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -107,7 +108,13 @@ def test_a_search_whose_plan_is_wrong_goes_on_plainly_and_says_so(
 class _Stubborn:
     """An executor that comes back without having ended its trials."""
 
-    def run(self, plans: TrialPlans, sink: TrialSink, stopping: EarlyStopping | None) -> None:
+    def run(
+        self,
+        plans: TrialPlans,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        halt: threading.Event,
+    ) -> None:
         """Runs nothing."""
 
 

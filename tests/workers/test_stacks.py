@@ -14,7 +14,7 @@ from search_core.data import LabelledImages
 from search_core.pace import reproducible
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
-from store import lifecycle
+from store import verbs
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import Record, tiny
@@ -143,7 +143,7 @@ def test_one_that_diverges_fails_alone_and_is_run_again(
     assert "epoch 1, batch 1" in failed.message
     assert after.search.message == "1 of 3 trials failed."
     with transaction(engine) as session:
-        lifecycle.retry_trial(session, failed.id)
+        verbs.retry_trial(session, failed.id)
     assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
     after = record(search)
     assert [trial.status for trial in after.trials] == ["succeeded"] * 3
