@@ -11,13 +11,13 @@ from pydantic_core import to_json
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec
-from service import examples
 from service.caller import Caller, CallerOf
 from service.idempotency import Create, CreationOf, Made
 from service.jobs import operations
 from service.openapi import REPLAYED, SUBMISSION, ok, problems, spec_body
 from service.pointers import MOST_ERRORS, field_problems
 from service.problems import FieldProblem, ProblemError
+from service.searches import examples
 from service.searches.endpoints import checked_spec
 from service.searches.schemas import (
     DryRun,
@@ -42,24 +42,12 @@ MOST_TRIALS: Final = 10_000
     summary="Submit many searches",
     response_model=SearchBatchAnswer,
     responses={
-        200: ok("With `dry_run`: what each spec would run.", {"items": [examples.DRY_RUN]},
+        200: ok("With `dry_run`: what each spec would run.", examples.DRY_RUNS,
                 DryRunBatch),
-        201: ok("The searches, queued.", {"items": [examples.SEARCH]}) | {"headers": REPLAYED},
+        201: ok("The searches, queued.", examples.SUBMITTED) | {"headers": REPLAYED},
         **problems(*SUBMISSION),
     },
-    openapi_extra=spec_body(
-        {
-            "two presets": {
-                "summary": "The same search with two seeds, as two searches",
-                "value": {
-                    "searches": [
-                        {"preset": "digits-quick", "trials": {"seeds": [seed]}} for seed in (0, 1)
-                    ]
-                },
-            }
-        },
-        "SearchBatch",
-    ),
+    openapi_extra=spec_body(examples.BATCHES, "SearchBatch"),
 )  # fmt: skip
 async def submit_searches(
     request: Request,
