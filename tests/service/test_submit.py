@@ -28,7 +28,11 @@ def test_a_search_is_stored_before_it_is_answered(api: Api, engine: Engine) -> N
     assert answer.headers["location"] == f"/v1/searches/{search['id']}"
     assert api.get(answer.headers["location"]).json() == search
     assert search["status"] == "queued"
-    assert search["waiting"] == {"position": 1, "why": "no dispatcher is running"}
+    assert search["waiting"] == {
+        "position": 1,
+        "why": "no dispatcher is running",
+        "estimated_start": None,
+    }
     assert [trial["seed"] for trial in search["trials"]] == [0, 7]
     assert search["created_at"].endswith("Z")
     assert SearchSpec.model_validate_json(json.dumps(search["spec"])).name == "first"

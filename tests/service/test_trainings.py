@@ -60,7 +60,11 @@ def test_a_training_is_stored_before_it_is_answered(api: Api) -> None:
     assert answer.headers["location"] == f"/v1/trainings/{training['id']}"
     assert api.get(answer.headers["location"]).json() == training
     assert (training["status"], training["name"]) == ("queued", "first")
-    assert training["waiting"] == {"position": 1, "why": "no dispatcher is running"}
+    assert training["waiting"] == {
+        "position": 1,
+        "why": "no dispatcher is running",
+        "estimated_start": None,
+    }
     assert [trial["seed"] for trial in training["trials"]] == [0, 7]
     assert "recommended" not in training
     spec = RetrainingSpec.model_validate_json(json.dumps(training["spec"]))
