@@ -24,6 +24,7 @@ from dartboard.models import (
     Event,
     EventPage,
     Job,
+    Log,
     Paths,
     Point,
     Preset,
@@ -81,6 +82,10 @@ class _Series(Result):
 
 class _Ranking(Result):
     items: tuple[RankedArchitecture, ...]
+
+
+class _Logs(Result):
+    items: tuple[Log, ...]
 
 
 class _Presets(Result):
@@ -691,6 +696,32 @@ class Client:
             if left <= 0:
                 raise WaitTimeoutError(f"{_name(search_id)} has not ended in {timeout:g} s")
             time.sleep(min(_ASK_EVERY, left))
+
+    def logs(self, search_id: JobRef) -> tuple[Log, ...]:
+        """The logs that are kept of a search: the newest attempt first, its runner's before others.
+
+        Raises:
+            NotFoundError: There is no such search.
+            ServerFailedError: The storage of the logs is away.
+        """
+        return parse_answer(self._transport.get(f"{_path(search_id)}/logs"), _Logs).items
+
+    def log(self, search_id: JobRef, name: str, *, tail: int | None = None) -> str:
+        """What a runner or a trial wrote; bytes that are no UTF-8 come as replacement characters.
+
+        Args:
+            search_id: The search.
+            name: One of `logs`.
+            tail: Only so many of its last lines.
+
+        Raises:
+            NotFoundError: There is no such search, or no such log.
+            ServerFailedError: The storage of the logs is away.
+        """
+        response = self._transport.get(
+            f"{_path(search_id)}/logs/{_segment(name)}", params={"tail": tail}, accept="text/plain"
+        )
+        return response.content.decode(errors="replace")
 
     def architectures(self, search_id: SearchId) -> tuple[RankedArchitecture, ...]:
         """What the trials of a search derived, the recommended one first.

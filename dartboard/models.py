@@ -38,6 +38,8 @@ class Waiting(Result):
     """From 1."""
     why: str
     """What it waits for."""
+    estimated_start: Time | None = None
+    """At the pace of what runs; None where nothing lets it start, or tells when."""
 
 
 class Recommendation(Result):
@@ -116,6 +118,20 @@ class Trial(Result):
     """Of a training, once it succeeded: what it is worth on the test images."""
     started_at: Time | None = None
     ended_at: Time | None = None
+
+
+class Log(Result):
+    """A log that is kept of a search or training."""
+
+    name: str
+    trial: int | None = None
+    """The number of the trial that wrote it; None of the runner's."""
+    attempt: int
+    """The attempt that it was written in, from 1."""
+    size: int
+    """Bytes that are kept."""
+    modified_at: Time
+    """When it was last copied into the storage."""
 
 
 class Job(Result):
@@ -404,6 +420,7 @@ class WaitingSearch(Result):
     priority: int
     position: int
     why: str
+    estimated_start: Time | None = None
     created_at: Time
 
 

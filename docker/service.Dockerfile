@@ -12,7 +12,9 @@ COPY migrations migrations
 COPY service service
 COPY dartboard dartboard
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
-    && useradd --create-home dartboard
+    && useradd --create-home dartboard \
+    && mkdir /checkpoints \
+    && chown dartboard /checkpoints
 USER dartboard
 
 ENV DARTBOARD_HOST=0.0.0.0 DARTBOARD_PORT=8000

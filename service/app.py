@@ -19,6 +19,7 @@ from service.head import HeadMiddleware
 from service.health import endpoints as health
 from service.housekeeping import keep_house
 from service.keys import endpoints as keys
+from service.logs import endpoints as logs
 from service.newline import NewlineMiddleware
 from service.owners import endpoints as owners
 from service.parameters import refuse_unknown_query_parameters
@@ -91,6 +92,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         trials,
         alphas,
         paths,
+        logs,
         architectures,
         queue,
         webhooks,

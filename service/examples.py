@@ -213,7 +213,11 @@ SEARCH: Final[dict[str, Any]] = {
     "pause_requested_at": None,
     "preempt_requested_at": None,
     "ran_seconds": 0.0,
-    "waiting": {"position": 2, "why": "1 is ahead of it"},
+    "waiting": {
+        "position": 2,
+        "why": "1 is ahead of it",
+        "estimated_start": "2026-01-31T12:04:00.000Z",
+    },
     "counts": {"total": 1, "completed": 0, "failed": 0, "pending": 1},
     "trials": [
         {
@@ -311,6 +315,7 @@ QUEUE: Final = {
             "priority": 0,
             "position": 1,
             "why": "the cluster is full",
+            "estimated_start": "2026-01-31T12:04:00.000Z",
             "created_at": "2026-01-31T12:00:31.902Z",
         }
     ],
@@ -428,6 +433,29 @@ TRAINED: Final[dict[str, Any]] = {
 }
 TRAINING_PAGE: Final = {"items": [TRAINED], "next_cursor": None}
 
+LOG_LIST: Final = {
+    "items": [
+        {
+            "name": "runner-attempt-1.log",
+            "trial": None,
+            "attempt": 1,
+            "size": 2_048,
+            "modified_at": "2026-01-31T12:00:51.870Z",
+        },
+        {
+            "name": "trial-0-attempt-1.log",
+            "trial": 0,
+            "attempt": 1,
+            "size": 911,
+            "modified_at": "2026-01-31T12:00:49.114Z",
+        },
+    ]
+}
+LOG_TEXT: Final = (
+    "2026-01-31 12:00:48,511 INFO workers.trial_group trial 0, epoch 9 of 12: train_loss 0.3121, "
+    "validation_loss 0.2514, validation_accuracy 0.9319, seconds 4.8100\n"
+)
+
 PRESET_LIST: Final = PresetList.complete().model_dump(mode="json")
 
 ALIVE: Final = {"status": "ok"}
@@ -515,5 +543,11 @@ PROBLEMS: Final = {
     ),
     "unavailable": _problem(
         "unavailable", "PostgreSQL does not answer: see that it runs, and try again."
+    ),
+    "storage-unavailable": _problem(
+        "storage-unavailable",
+        "The storage of checkpoints and logs, s3://bucket/prefix, cannot be read: it did not "
+        "answer in 20 s. See that it runs and that the API may read it (DARTBOARD_STORAGE, "
+        "AWS_*), and try again.",
     ),
 }

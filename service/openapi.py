@@ -26,6 +26,7 @@ TAGS: Final = [
     {"name": "trainings", "description": "Train an architecture from scratch, in the same queue."},
     {"name": "trials", "description": "The runs of a search or training: points and seeds."},
     {"name": "events", "description": "What happened to a search, as a page and live."},
+    {"name": "logs", "description": "What runners and trials wrote."},
     {"name": "architectures", "description": "What searches found: JSON, text and pictures."},
     {"name": "queue", "description": "Who waits and why, who runs, and on what."},
     {"name": "webhooks", "description": "Addresses that are told of events, signed."},

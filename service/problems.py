@@ -42,6 +42,7 @@ TITLES: Final[dict[str, tuple[HTTPStatus, str]]] = {
     "invalid-parameter": (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not valid"),
     "internal-error": (HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong in Dartboard"),
     "unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The database is away"),
+    "storage-unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The artifact storage is away"),
 }
 """Status and title of each problem, by the slug at the end of its type."""
 
@@ -197,6 +198,7 @@ def _not_found(_: Request, error: NotFoundError) -> ProblemError:
         "training": "GET /v1/trainings lists the trainings.",
         "trial": "GET /v1/searches/{id}/trials lists a search's trials.",
         "architecture": "GET /v1/searches/{id}/architectures lists what a search found.",
+        "log": "GET /v1/searches/{id}/logs lists the logs of a search.",
         "key": "GET /v1/keys lists the keys.",
         "webhook": "GET /v1/webhooks lists the webhooks.",
         "delivery": "GET /v1/webhooks/{id}/deliveries lists a webhook's.",

@@ -4,34 +4,25 @@ A lease is a random token with a time until which it holds. Every write of a run
 and so fails once somebody else holds the search. All times are the database's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import (
-    ColumnElement,
-    Double,
-    and_,
-    case,
-    cast,
-    false,
-    func,
-    literal,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import lifecycle
+from store.demand import look, need_of
 from store.errors import LeaseLostError
-from store.models import Search, Trial
+from store.models import Search
+from store.order import candidates
+from store.preemption import make_room
 from store.room import Capacity as Capacity
 from store.room import Node as Node
-from store.room import has_room as has_room
-from store.states import TRIAL_ENDED, UNCOUNTED, Reason, SearchStatus
+from store.room import Packing
+from store.states import UNCOUNTED, Reason, SearchStatus
 
 _CLAIMS: Final = 7_230_180_991
 """Key of the advisory lock that a claim holds until it commits."""
@@ -51,92 +42,86 @@ class Lease:
 def claim(
     session: Session, capacity: Capacity, *, holder: str, duration: timedelta
 ) -> Lease | None:
-    """Leases the first search of the queue, if the cluster has room for one of its trials now.
+    """Leases the first search of the queue, if it can start now; see `claim_all`.
 
-    A search that no node could ever hold is passed over; one that only has to wait for room keeps
-    its place, so that small searches cannot starve a large one.
+    Returns:
+        The lease, or None when nothing can start now.
+    """
+    leases = claim_all(session, capacity, holder=holder, duration=duration, limit=1)
+    return leases[0] if leases else None
+
+
+def claim_all(
+    session: Session, capacity: Capacity, *, holder: str, duration: timedelta, limit: int
+) -> list[Lease]:
+    """Leases the first searches of the queue for which the cluster has room for a trial now.
+
+    A search that no node could ever hold, and one that its owner's quota keeps from running, are
+    passed over. One that only has to wait for room keeps its place, so that small searches cannot
+    starve a large one; preemptible ones of lower priority are asked to make that room.
 
     Args:
         session: The caller's session.
         capacity: What the cluster holds in all.
         holder: Who claims, for people.
-        duration: How long the lease holds unless renewed.
+        duration: How long the leases hold unless renewed.
+        limit: Most searches to claim.
 
     Returns:
-        The lease, or None when nothing can start now.
+        The leases, in the order of the queue.
     """
     # One claim at a time: two that count the same free room would both take it, and a claim that
     # skips the head of the queue because another looks at it would let a small search overtake.
     session.execute(select(func.pg_advisory_xact_lock(_CLAIMS)))
-    search = session.scalars(
+    demand = look(session, capacity)
+    packing = Packing(capacity, demand.needs())
+    chosen: dict[UUID, int] = {}
+    for search in candidates(session, capacity, demand, per_owner=limit):
+        need, share = need_of(search), demand.share(search.owner)
+        if not packing.has_room(need):
+            if not chosen:
+                make_room(session, search, capacity, demand)
+            break
+        count = share.num_allowed(need, search.num_processes)
+        packing.place(need, count)
+        share.add(need, count, capacity)
+        chosen[search.id] = count
+        if len(chosen) == limit:
+            break
+    return _lease(session, chosen, holder, duration) if chosen else []
+
+
+def _lease(
+    session: Session, chosen: Mapping[UUID, int], holder: str, duration: timedelta
+) -> list[Lease]:
+    rows = session.scalars(
         select(Search)
-        .where(
-            Search.status == SearchStatus.QUEUED,
-            fits_some_node(capacity),
-            or_(Search.not_before.is_(None), Search.not_before <= func.clock_timestamp()),
-        )
-        .order_by(Search.priority.desc(), Search.queued_at, Search.id)
-        .limit(1)
+        .where(Search.id.in_(chosen), Search.status == SearchStatus.QUEUED)
+        # One that its user steers at this moment can be claimed at the next try.
         .with_for_update(skip_locked=True)
-    ).one_or_none()
-    if search is None:
-        return None
-    if not has_room(capacity, open_trials(session), need_of(search)):
-        return None
-    token = uuid4()
+        .execution_options(populate_existing=True)
+    )
+    found = {search.id: search for search in rows}
     now = session.scalar(select(func.clock_timestamp()))
     assert isinstance(now, datetime)
-    search.lease_token = token
-    search.lease_expires_at = now + duration
-    search.leased_by = holder
-    search.claimed_at = now
-    search.started_at = search.started_at or now
-    search.attempt += 1
-    search.not_before = None
-    lifecycle.transition(session, search, SearchStatus.RUNNING, data={"holder": holder})
-    return Lease(search.id, token, search.attempt)
-
-
-def need_of(search: Search) -> Node:
-    """What each trial of a search needs of its node."""
-    return Node(search.trial_cpus, search.trial_gpus, custom=search.trial_custom)
-
-
-def fits_some_node(capacity: Capacity) -> ColumnElement[bool]:
-    """The condition that some node of the cluster could hold a trial of the search."""
-    shapes = {(node.cpus, node.gpus, tuple(sorted(node.custom.items()))) for node in capacity.nodes}
-    return or_(
-        false(),
-        *(
-            and_(Search.trial_cpus <= cpus, Search.trial_gpus <= gpus, _custom_within(custom))
-            for cpus, gpus, custom in sorted(shapes)
-        ),
-    )
-
-
-def _custom_within(held: Sequence[tuple[str, float]]) -> ColumnElement[bool]:
-    """The condition that a trial needs no more of any custom resource than a node holds."""
-    # One column each: the key, and the value as the text of a JSON number.
-    need = func.jsonb_each_text(Search.trial_custom).table_valued("key", "value")
-    available = case(dict(held), value=need.c.key, else_=0.0) if held else literal(0.0)
-    more_than_held = (
-        select(1).select_from(need).where(cast(need.c.value, Double) > available).exists()
-    )
-    return or_(Search.trial_custom == {}, ~more_than_held)
-
-
-def open_trials(session: Session) -> list[Node]:
-    """What each trial that the running searches still have to run needs of a node.
-
-    Trials that are stacked need what one of them does.
-    """
-    rows = session.execute(
-        select(Search.trial_cpus, Search.trial_gpus, Search.trial_custom)
-        .join(Trial, Trial.search_id == Search.id)
-        .where(Search.status == SearchStatus.RUNNING, Trial.status.not_in(TRIAL_ENDED))
-        .group_by(Search.id, Trial.stack)
-    )
-    return [Node(cpus, gpus, custom=custom) for cpus, gpus, custom in rows]
+    # In the order in which they were chosen.
+    searches = [found[search_id] for search_id in chosen if search_id in found]
+    for search in searches:
+        search.lease_token = uuid4()
+        search.lease_expires_at = now + duration
+        search.leased_by = holder
+        search.claimed_at = now
+        search.started_at = search.started_at or now
+        search.attempt += 1
+        search.not_before = None
+        limited = chosen[search.id] < search.num_processes
+        search.max_live = chosen[search.id] if limited else None
+    lifecycle.transition_all(session, searches, SearchStatus.RUNNING, data={"holder": holder})
+    return [
+        Lease(search.id, search.lease_token, search.attempt)
+        for search in searches
+        if search.lease_token is not None
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The one function that moves a search from one state to another."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -65,33 +66,73 @@ def transition(
     Raises:
         IllegalTransitionError: The table in `store.states` has no such step; nothing is changed.
     """
-    status = SearchStatus(search.status)
-    if to not in SEARCH_TRANSITIONS[status]:
-        raise IllegalTransitionError(search.id, status, to, kind=JobKind(search.kind))
-    # A query would flush the changes made so far, half of what the row's constraints demand.
+    transition_all(session, [search], to, reason=reason, message=message, data=data)
+
+
+def transition_all(
+    session: Session,
+    searches: Sequence[Search],
+    to: SearchStatus,
+    *,
+    reason: Reason | None = None,
+    message: str = "",
+    data: dict[str, Any] | None = None,
+) -> None:
+    """As `transition`, for several searches in a few statements.
+
+    Raises:
+        IllegalTransitionError: One of them has no such step; nothing is changed.
+    """
+    before = {search.id: SearchStatus(search.status) for search in searches}
+    for search in searches:
+        status = before[search.id]
+        if to not in SEARCH_TRANSITIONS[status]:
+            raise IllegalTransitionError(search.id, status, to, kind=JobKind(search.kind))
+    # A query would flush the changes made so far, half of what the rows' constraints demand.
     with session.no_autoflush:
         now = session.scalar(select(func.clock_timestamp()))
     assert isinstance(now, datetime)
-    _enter(search, status, to, now)
-    search.reason = reason
-    search.message = message
+    for search in searches:
+        _enter(search, before[search.id], to, now)
+        search.reason = reason
+        search.message = message
     session.flush()
-    if to in (SearchStatus.QUEUED, SearchStatus.PAUSED):
-        _settle_trials(session, search.id, TrialStatus.QUEUED, None, "")
-    elif to is SearchStatus.CANCELLED:
-        _settle_trials(session, search.id, TrialStatus.CANCELLED, reason, message)
-    elif to is SearchStatus.FAILED:
-        _settle_trials(session, search.id, TrialStatus.FAILED, reason, message)
-    if status is SearchStatus.RUNNING or to is SearchStatus.QUEUED:
-        # What it held is free for the next in line, or it is in line itself.
-        events.notify(session, events.QUEUE_CHANNEL, search.id)
-    kind = str(to)
-    if to is SearchStatus.QUEUED:
-        kind = "resumed" if status is SearchStatus.PAUSED else "requeued"
+    ids = [*before]
+    if to in _TRIALS:
+        given = (
+            (None, "") if to in (SearchStatus.QUEUED, SearchStatus.PAUSED) else (reason, message)
+        )
+        _settle_trials(session, ids, _TRIALS[to], *given)
+    # What they held is free for the next in line, or they are in line themselves.
+    woken = [
+        each for each in ids if before[each] is SearchStatus.RUNNING or to is SearchStatus.QUEUED
+    ]
+    events.notify_all(session, events.QUEUE_CHANNEL, woken)
+    events.append_all(session, [_event(search, before, reason, data) for search in searches])
+
+
+_TRIALS: Final = {
+    SearchStatus.QUEUED: TrialStatus.QUEUED,
+    SearchStatus.PAUSED: TrialStatus.QUEUED,
+    SearchStatus.CANCELLED: TrialStatus.CANCELLED,
+    SearchStatus.FAILED: TrialStatus.FAILED,
+}
+"""What becomes of trials that have not ended when their search enters a state."""
+
+
+def _event(
+    search: Search,
+    before: Mapping[UUID, SearchStatus],
+    reason: Reason | None,
+    data: Mapping[str, Any] | None,
+) -> events.NewEvent:
+    kind = search.status
+    if kind == SearchStatus.QUEUED:
+        kind = "resumed" if before[search.id] is SearchStatus.PAUSED else "requeued"
     details: dict[str, Any] = {"attempt": search.attempt, **(data or {})}
     if reason is not None:
-        details |= {"reason": reason, "message": message}
-    events.append(session, search.id, f"{search.kind}.{kind}", details)
+        details |= {"reason": reason, "message": search.message}
+    return events.NewEvent(search.id, f"{search.kind}.{kind}", details)
 
 
 def _enter(search: Search, status: SearchStatus, to: SearchStatus, now: datetime) -> None:
@@ -112,6 +153,7 @@ def _let_go(search: Search, now: datetime) -> None:
     assert search.claimed_at is not None
     search.ran_seconds += (now - search.claimed_at).total_seconds()
     search.claimed_at = None
+    search.max_live = None
     search.lease_token = None
     search.lease_expires_at = None
     search.leased_by = None
@@ -131,12 +173,16 @@ def _reopen(search: Search, now: datetime) -> None:
 
 
 def _settle_trials(
-    session: Session, search_id: UUID, to: TrialStatus, reason: Reason | None, message: str
+    session: Session,
+    search_ids: Sequence[UUID],
+    to: TrialStatus,
+    reason: Reason | None,
+    message: str,
 ) -> None:
     # Trials that ended keep how they ended; the others share their search's fate.
     session.execute(
         update(Trial)
-        .where(Trial.search_id == search_id, Trial.status.not_in(TRIAL_ENDED))
+        .where(Trial.search_id.in_(search_ids), Trial.status.not_in(TRIAL_ENDED))
         .values(
             status=to,
             reason=reason,

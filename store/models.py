@@ -117,6 +117,8 @@ class Key(Base):
 class Search(Base):
     """A submitted search or training: its spec, where it is in its life, and who leases it.
 
+    `num_processes` is how many its trials run in, each of which needs the `trial_` resources, and
+    `max_live` how many of them its owner's quota lets run at once, as of the present claim.
     `claimed_at` is when its present attempt began, `ran_seconds` how long those before it ran, and
     `time_limit` the most seconds for all.
     """
@@ -139,6 +141,7 @@ class Search(Base):
             name="asked_to_stop_while_running",
         ),
         CheckConstraint("time_limit > 0", name="time_limit_positive"),
+        CheckConstraint("num_processes >= 1 AND max_live >= 1", name="processes_sane"),
         CheckConstraint(
             f"({_ENDED_SQL}) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name="ended_with_reason",
@@ -158,6 +161,14 @@ class Search(Base):
         ),
         Index("ix_searches_status_id", "status", "id"),
         Index("ix_searches_owner_id", "owner", "id"),
+        Index(
+            "ix_searches_owner_queue",
+            "owner",
+            text("priority DESC"),
+            "queued_at",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
         Index("ix_searches_labels", "labels", postgresql_using="gin"),
     )
 
@@ -183,6 +194,8 @@ class Search(Base):
     cancel_requested_at: Mapped[datetime | None]
     pause_requested_at: Mapped[datetime | None]
     preempt_requested_at: Mapped[datetime | None]
+    num_processes: Mapped[int]
+    max_live: Mapped[int | None]
     preemptible: Mapped[bool] = mapped_column(server_default=text("false"))
     time_limit: Mapped[float | None] = mapped_column(Float)
     claimed_at: Mapped[datetime | None]

@@ -1,7 +1,7 @@
 """The queue as people see it: counts, who waits and why, who runs, what the cluster holds."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,13 +9,13 @@ from sqlalchemy import delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from search_core.spec.resources import total
-from store import access, leases
+from search_core.spec.resources import times, total
+from store import access, estimates, order
 from store.access import Principal
-from store.leases import Capacity, Node
+from store.demand import Demand, look, need_of
 from store.models import Dispatcher, Search
-from store.room import missing, total_custom
-from store.states import SearchStatus
+from store.room import Capacity, Node, Packing, missing, total_custom
+from store.states import Role, SearchStatus
 
 SEEN_LATELY = timedelta(seconds=15)
 """A dispatcher, which shows itself every five seconds, counts as gone when silent for longer."""
@@ -25,11 +25,15 @@ _FORGOTTEN = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued search, its place in the queue from 1, and why it has not started."""
+    """A queued search, its place in the queue from 1, why it has not started, and when it may.
+
+    `estimated_start` is None where nothing lets it start, or nothing was measured to tell from.
+    """
 
     search: Search
     position: int
     why: str
+    estimated_start: datetime | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Overview:
     running: Sequence[Search]
     dispatchers: Sequence[Dispatcher]
     capacity: Capacity
-    reserved_cpus: int
+    reserved_cpus: float
     reserved_gpus: float
     reserved_custom: dict[str, float]
 
@@ -113,12 +117,6 @@ def overview(session: Session, *, seen_by: Principal | None = None, limit: int =
     ):
         counts[SearchStatus(status)] = count
     seen = true() if seen_by is None else access.sees(seen_by)
-    queued = session.scalars(
-        select(Search)
-        .where(Search.status == SearchStatus.QUEUED, seen)
-        .order_by(Search.priority.desc(), Search.queued_at, Search.id)
-        .limit(limit)
-    ).all()
     running = session.scalars(
         select(Search)
         .where(Search.status == SearchStatus.RUNNING, seen)
@@ -126,16 +124,20 @@ def overview(session: Session, *, seen_by: Principal | None = None, limit: int =
         .limit(limit)
     ).all()
     cluster = _see(session)
-    places = waiting_of(session, queued)
+    ids = None
+    if seen_by is not None and seen_by.role is not Role.ADMIN:
+        ids = order.first_seen(session, cluster.capacity, cluster.demand, seen, limit)
+    waiting = _line(session, cluster, ids, limit)
+    owed = [(held.need, held.count) for held in cluster.demand.held]
     return Overview(
         counts,
-        [places[search.id] for search in queued],
+        list(waiting.values())[:limit],
         running,
         cluster.dispatchers,
         cluster.capacity,
-        int(sum(trial.cpus for trial in cluster.open_trials)),
-        total(trial.gpus for trial in cluster.open_trials),
-        total_custom(cluster.open_trials),
+        total(times(need.cpus, count) for need, count in owed),
+        total(times(need.gpus, count) for need, count in owed),
+        total_custom([need for need, count in owed for _ in range(count)]),
     )
 
 
@@ -146,30 +148,56 @@ def waiting(session: Session, search: Search) -> Waiting | None:
 
 def waiting_of(session: Session, searches: Sequence[Search]) -> dict[UUID, Waiting]:
     """The places of several searches, by id, without those that are not queued."""
-    queued = {search.id: search for search in searches if search.status == SearchStatus.QUEUED}
-    if not queued:
-        return {}
-    cluster = _see(session)
-    order = (Search.priority.desc(), Search.queued_at, Search.id)
-    places = (
-        select(
-            Search.id,
-            func.row_number().over(order_by=order).label("position"),
-            func.count()
-            .filter(leases.fits_some_node(cluster.capacity))
-            .over(order_by=order, rows=(None, -1))
-            .label("num_fitting_ahead"),
-        )
-        .where(Search.status == SearchStatus.QUEUED)
-        .subquery()
+    queued = [search.id for search in searches if search.status == SearchStatus.QUEUED]
+    return _line(session, _see(session), queued, 0) if queued else {}
+
+
+def _line(
+    session: Session, cluster: "_Cluster", search_ids: Sequence[UUID] | None, first: int
+) -> dict[UUID, Waiting]:
+    """Certain searches of the queue, or the first ones, in its order."""
+    capacity, demand = cluster.capacity, cluster.demand
+    places = order.places(
+        session,
+        capacity,
+        demand,
+        search_ids=search_ids or (),
+        first=max(first, estimates.MOST_FOLLOWED),
     )
+    rows = {
+        search.id: search for search in session.scalars(select(Search).where(Search.id.in_(places)))
+    }
+    line = [rows[search_id] for search_id in places if search_id in rows]
+    # Of those further back a start cannot be told better than by how fast the line moves.
+    head = [search for search in line if places[search.id].position <= estimates.MOST_FOLLOWED]
+    seconds = estimates.estimate(session, capacity, demand, head)
     found = {}
-    for search_id, position, num_ahead in session.execute(
-        select(places).where(places.c.id.in_(queued))
-    ):
-        search = queued[search_id]
-        found[search_id] = Waiting(search, position, cluster.why(search, position, num_ahead))
+    for search in line:
+        if search_ids is not None and search.id not in search_ids:
+            continue
+        place = places[search.id]
+        in_seconds = seconds.get(search.id)
+        if in_seconds is None and place.position > len(head):
+            in_seconds = _beyond(place, head, seconds)
+        if not cluster.could_start(search):
+            in_seconds = None
+        found[search.id] = Waiting(
+            search,
+            place.position,
+            cluster.why(search, place),
+            None if in_seconds is None else cluster.now + timedelta(seconds=in_seconds),
+        )
     return found
+
+
+def _beyond(
+    place: order.Place, head: Sequence[Search], seconds: Mapping[UUID, float]
+) -> float | None:
+    """When one starts that waits behind those that were followed: the line goes on as it began."""
+    last = max(seconds.values(), default=0.0)
+    if not last:
+        return None
+    return last * place.position / len(head)
 
 
 @dataclass(frozen=True)
@@ -178,45 +206,66 @@ class _Cluster:
 
     dispatchers: Sequence[Dispatcher]
     capacity: Capacity
-    open_trials: Sequence[Node]
+    demand: Demand
     now: datetime
 
-    def could_hold(self, search: Search) -> bool:
-        """Whether some node is large enough for one of the search's trials."""
-        return self.capacity.holds(leases.need_of(search))
+    def could_start(self, search: Search) -> bool:
+        """Whether it starts some time, if nothing changes but what runs now."""
+        return (
+            bool(self.dispatchers)
+            and self.capacity.holds(need_of(search))
+            and self._quota(search, if_nothing_ran=True) is None
+        )
 
-    def why(self, search: Search, position: int, num_ahead: int) -> str:
-        """Why a search in this place, with so many before it that fit, has not started."""
+    def why(self, search: Search, place: order.Place) -> str:
+        """Why a search has not started."""
         if not self.dispatchers:
             return "no dispatcher is running"
         if not self.capacity.nodes:
             return "the cluster has no node yet"
-        if not self.could_hold(search):
-            needed = missing(self.capacity, leases.need_of(search))
+        if not self.capacity.holds(need_of(search)):
+            needed = missing(self.capacity, need_of(search))
             return f"{needed}, which each of its trials needs"
-        num_too_large = position - 1 - num_ahead
-        if num_ahead:
+        if (quota := self._quota(search)) is not None:
+            return quota
+        num_too_large = place.position - 1 - place.num_fitting_ahead
+        if place.num_fitting_ahead:
             fitting = " that some node can hold" if num_too_large else ""
-            return (
-                f"1{fitting} is ahead of it"
-                if num_ahead == 1
-                else f"{num_ahead}{fitting} are ahead of it"
-            )
+            num_ahead = place.num_fitting_ahead
+            return f"{num_ahead}{fitting} {'is' if num_ahead == 1 else 'are'} ahead of it"
         if search.not_before is not None and search.not_before > self.now:
             moment = search.not_before.astimezone(UTC).strftime("%H:%M:%S")
             return f"it crashed and is tried again after {moment} UTC"
-        if not leases.has_room(self.capacity, self.open_trials, leases.need_of(search)):
+        if not Packing(self.capacity, self.demand.needs()).has_room(need_of(search)):
+            if any(held.lets_go for held in self.demand.held):
+                return "the cluster is full, and others are making room"
             return "the cluster is full"
         if num_too_large:
             return "no node can hold what is ahead of it, so it is about to start"
         return "it is about to start"
+
+    def _quota(self, search: Search, *, if_nothing_ran: bool = False) -> str | None:
+        """How the quota of its owner keeps it from running."""
+        share, need = self.demand.share(search.owner), need_of(search)
+        if if_nothing_ran:
+            share = replace(share, num_running=0, gpus=0.0)
+        if share.is_full:
+            running = f"{share.num_running} of at most {share.max_running}"
+            return f"its owner {search.owner} runs {running} searches"
+        if not share.num_allowed(need, 1):
+            return (
+                f"its owner {search.owner} holds {share.gpus:g} of at most {share.max_gpus:g} "
+                f"GPUs, and each of its trials needs {need.gpus:g}"
+            )
+        return None
 
 
 def _see(session: Session) -> _Cluster:
     dispatchers = dispatchers_seen(session)
     now = session.scalar(select(func.clock_timestamp()))
     assert isinstance(now, datetime)
-    return _Cluster(dispatchers, _capacity(dispatchers), leases.open_trials(session), now)
+    capacity = _capacity(dispatchers)
+    return _Cluster(dispatchers, capacity, look(session, capacity), now)
 
 
 def _capacity(dispatchers: Sequence[Dispatcher]) -> Capacity:

@@ -4,6 +4,7 @@ Amounts are summed in ten-thousandths, as Ray sums them: ten tenths of a GPU are
 a GPU is on one GPU: two that are half taken have no room for 0.6.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -11,6 +12,7 @@ from typing import Final, Self
 from search_core.spec.resources import in_units, total
 
 _ONE: Final = in_units(1)
+_MANY: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Node:
     gpus: float = 0.0
     memory: float | None = None
     custom: Mapping[str, float] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        """Of equal needs there is one count, though a mapping of resources has no hash itself."""
+        return hash((self.cpus, self.gpus, self.memory, *sorted(self.custom.items())))
 
     def lacks(self, need: "Node") -> list[str]:
         """The resources of which the node has less than a trial needs, even while it is empty.
@@ -84,32 +90,57 @@ def total_custom(nodes: Sequence[Node]) -> dict[str, float]:
     return {name: total(node.custom.get(name, 0) for node in nodes) for name in names}
 
 
-def has_room(capacity: Capacity, held: Sequence[Node], wanted: Node) -> bool:
-    """Whether a trial finds room on one node beside the trials that the cluster already owes.
+class Packing:
+    """The nodes of a cluster with what it owes placed on them.
 
     Places the largest first, each on the first node that holds it, as a cluster would roughly do.
-    Where one of them finds no room, it comes before any new trial; unless no node is large enough
-    for it, such as after its node has left: then it takes nobody's room.
+
+    Args:
+        capacity: What the cluster holds.
+        held: How many of each kind of trial it owes. One that no node is large enough for, such as
+            after its node has left, takes nobody's room.
+
+    Attributes:
+        owes: Whether something that it owes found no room: that comes before anything new.
+    """
+
+    def __init__(self, capacity: Capacity, held: Mapping[Node, int]) -> None:
+        """Places what is held."""
+        self._capacity = capacity
+        self._free = [_Free.of(node) for node in capacity.nodes]
+        self.owes = False
+        for need in sorted(held, key=_size, reverse=True):
+            self.place(need, held[need])
+
+    def has_room(self, need: Node) -> bool:
+        """Whether one more trial finds room now."""
+        return not self.owes and any(node.has(need) for node in self._free)
+
+    def place(self, need: Node, count: int) -> None:
+        """Places trials of one kind that the cluster owes from now on."""
+        if not self._capacity.holds(need):
+            return
+        for node in self._free:
+            count -= node.take(need, count)
+            if not count:
+                return
+        self.owes = True
+
+
+def has_room(capacity: Capacity, held: Sequence[Node], wanted: Node) -> bool:
+    """Whether a trial finds room on one node beside the trials that the cluster already owes.
 
     Args:
         capacity: What the cluster holds.
         held: What the open trials need, each on one node.
         wanted: What the next one needs.
     """
-    free = [_Free.of(node) for node in capacity.nodes]
-    for need in sorted(filter(capacity.holds, held), key=_size, reverse=True):
-        if not any(node.take(need) for node in free):
-            return False
-    return any(node.take(wanted) for node in free)
+    return Packing(capacity, Counter(held)).has_room(wanted)
 
 
 def num_places(node: Node, need: Node) -> int:
     """How many trials of one kind an empty node runs side by side."""
-    free = _Free.of(node)
-    count = 0
-    while free.take(need):
-        count += 1
-    return count
+    return _Free.of(node).take(need, _MANY)
 
 
 def _size(need: Node) -> tuple[int, int, int]:
@@ -133,19 +164,27 @@ class _Free:
             {name: in_units(amount) for name, amount in node.custom.items()},
         )
 
-    def take(self, need: Node) -> bool:
-        """Takes what a trial needs, if all of it is there."""
+    def has(self, need: Node) -> bool:
+        """Whether all that a trial needs is there."""
+        copy = type(self)(self.cpus, [*self.gpus], dict(self.custom))
+        return copy.take(need, 1) == 1
+
+    def take(self, need: Node, count: int) -> int:
+        """Takes what trials of one kind need, as many of them as there is room for.
+
+        Returns:
+            For how many.
+        """
         custom = {name: in_units(amount) for name, amount in need.custom.items()}
-        if in_units(need.cpus) > self.cpus:
-            return False
-        if any(units > self.custom.get(name, 0) for name, units in custom.items()):
-            return False
-        if not self._take_gpus(in_units(need.gpus)):
-            return False
-        self.cpus -= in_units(need.cpus)
+        rooms = [self.custom.get(name, 0) // units for name, units in custom.items() if units]
+        cpus, gpus = in_units(need.cpus), in_units(need.gpus)
+        taken = min([count, *rooms, *([self.cpus // cpus] if cpus else [])])
+        if gpus:
+            taken = next((done for done in range(taken) if not self._take_gpus(gpus)), taken)
+        self.cpus -= taken * cpus
         for name, units in custom.items():
-            self.custom[name] -= units
-        return True
+            self.custom[name] = self.custom.get(name, 0) - taken * units
+        return taken
 
     def _take_gpus(self, units: int) -> bool:
         if units >= _ONE:

@@ -65,6 +65,7 @@ def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Sea
         The new row, flushed, with its id and times.
     """
     kind = kind_of(spec)
+    points = trial_points(spec.trials)
     search = Search(
         kind=kind,
         owner=owner,
@@ -76,6 +77,7 @@ def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Sea
         trial_cpus=spec.resources.cpus,
         trial_gpus=spec.resources.gpus,
         trial_custom=dict(spec.resources.custom),
+        num_processes=len({point.stack for point in points}),
         preemptible=spec.preemptible,
         time_limit=spec.time_limit,
         status=SearchStatus.QUEUED,
@@ -91,7 +93,7 @@ def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Sea
             parameters=None if point.parameters is None else dict(point.parameters),
             epochs=point_epochs(spec, point),
         )
-        for point in trial_points(spec.trials)
+        for point in points
     )
     events.append(session, search.id, f"{kind}.queued")
     events.notify(session, events.QUEUE_CHANNEL, search.id)

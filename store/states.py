@@ -107,6 +107,8 @@ class Reason(StrEnum):
     """The trial was given a GPU by Ray, and PyTorch finds none on the node; not retried."""
     TRIAL_CRASHED = "trial_crashed"
     """A trial's process died or raised what nobody foresaw, more often than is retried."""
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    """The storage of the checkpoints was full or gone, more often than is retried."""
     RUNNER_CRASHED = "runner_crashed"
     """The runner's process ended without saying why."""
     LEASE_EXPIRED = "lease_expired"

@@ -14,6 +14,9 @@ from store import embedded, keys, owners
 from store.notifications import plain_url
 from store.sessions import driver_url, make_engine, transaction
 from store.states import Role
+from tests.s3 import s3_server
+
+__all__ = ["s3_server"]
 
 _numbers = itertools.count()
 

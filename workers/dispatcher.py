@@ -13,31 +13,40 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Final
 from uuid import UUID, uuid4
 
 import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from store import leases, queue, removals
+from search_core.storage import StorageError
+from store import artifacts, leases, logs, queue, removals
 from store.errors import DatabaseUnavailableError, LeaseLostError
 from store.events import QUEUE_CHANNEL
 from store.leases import Capacity, Lease
 from store.notifications import Listener, listening
 from store.sessions import database_url, make_engine, transaction
 from store.states import Reason
+from workers import ray_token, secrets
 from workers.capacity import CapacitySource, RayCapacity, ThisMachine
 from workers.exits import Exit
+from workers.log_keeping import LogKeeper
+from workers.runner_processes import RunnerProcesses
 from workers.settings import WorkerSettings
 
 _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
+_LOG_SECONDS: Final = 3.0
+CLAIMS_AT_ONCE = 4
+"""Few, so that several dispatchers share what starts at once."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,11 @@ class Dispatcher:
         self._capacity = capacity
         self._id = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._runners: dict[UUID, _Runner] = {}
+        self._processes = RunnerProcesses(
+            url, num_warm=settings.warm_runners, log=settings.runner_logs / "waiting.log"
+        )
+        self._keeping: list[threading.Thread] = []
+        self._removing: threading.Thread | None = None
         self._stopping = False
         self._next_heartbeat = 0.0
         self._next_claim = 0.0
@@ -90,8 +104,11 @@ class Dispatcher:
                     time.sleep(_POLL_SECONDS)
         finally:
             self._stopping = True
+            self._processes.close()
             self._stop_runners()
             self._sign_off()
+            for thread in self._keeping:
+                thread.join(_LOG_SECONDS)
         _LOG.info("dispatcher %s stopped", self._id)
 
     def _sign_off(self) -> None:
@@ -124,8 +141,10 @@ class Dispatcher:
             expired = leases.expire(session, max_failures=self._settings.max_failures)
         for search_id in expired:
             _LOG.warning("the lease of search %s ran out", search_id)
-        while capacity.nodes and self._may_claim() and self._claim_one(capacity):
+        while capacity.nodes and self._may_claim() and self._claim(capacity):
             pass
+        if capacity.nodes and not self._stopping:
+            self._processes.refill()
 
     def _may_claim(self) -> bool:
         return not self._stopping and time.monotonic() >= self._next_claim
@@ -141,50 +160,50 @@ class Dispatcher:
             )
 
     def _remove_files(self) -> None:
-        """Removes what deleted searches left in the checkpoint storage."""
-        with transaction(self._engine) as session:
-            search_ids = removals.due(session)
-        for search_id in search_ids:
-            # Another dispatcher may be at it too: then there is nothing left to remove.
-            shutil.rmtree(self._settings.checkpoints / str(search_id), ignore_errors=True)
-            with transaction(self._engine) as session:
-                removals.done(session, search_id)
+        """Removes what deleted searches left in the storage, beside the other work."""
+        if self._removing is None or not self._removing.is_alive():
+            self._removing = threading.Thread(target=self._remove_due, name="removals", daemon=True)
+            self._removing.start()
 
-    def _claim_one(self, capacity: Capacity) -> bool:
-        with transaction(self._engine) as session:
-            lease = leases.claim(session, capacity, holder=self._id, duration=self._settings.lease)
-        if lease is None:
-            return False
+    def _remove_due(self) -> None:
         try:
-            self._start_runner(lease)
-        except OSError as error:
-            _LOG.exception("no runner could be started; claiming nothing for a while")
-            self._next_claim = time.monotonic() + _HEARTBEAT_SECONDS
-            self._give_back(
-                lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
+            with transaction(self._engine) as session:
+                search_ids = removals.due(session)
+            for search_id in search_ids:
+                # Another dispatcher may be at it too: then there is nothing left to remove.
+                folder = artifacts.checkpoints_of(self._settings.storage_root, search_id)
+                artifacts.remove(folder)
+                for results in self._settings.tune_results.glob(f"{search_id}-*"):
+                    shutil.rmtree(results, ignore_errors=True)
+                with transaction(self._engine) as session:
+                    removals.done(session, search_id)
+        except (StorageError, DBAPIError) as error:
+            _LOG.warning("files of deleted searches are left; trying again: %s", error)
+
+    def _claim(self, capacity: Capacity) -> bool:
+        """Claims a few searches; whether there may be more to claim."""
+        with transaction(self._engine) as session:
+            claimed = leases.claim_all(
+                session,
+                capacity,
+                holder=self._id,
+                duration=self._settings.lease,
+                limit=CLAIMS_AT_ONCE,
             )
-        return True
+        for lease in claimed:
+            try:
+                self._start_runner(lease)
+            except OSError as error:
+                _LOG.exception("no runner could be started; claiming nothing for a while")
+                self._next_claim = time.monotonic() + _HEARTBEAT_SECONDS
+                self._give_back(
+                    lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
+                )
+        return bool(claimed)
 
     def _start_runner(self, lease: Lease) -> None:
-        folder = self._settings.runner_logs
-        folder.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{lease.search_id}-{lease.attempt}.log"
-        environment = {
-            **os.environ,
-            "DARTBOARD_DATABASE_URL": self._url,
-            "DARTBOARD_LEASE_TOKEN": str(lease.token),
-            "DARTBOARD_ATTEMPT": str(lease.attempt),
-        }
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workers.runner", str(lease.search_id)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # A group of its own: Ctrl-C on the dispatcher is the dispatcher's to hand on.
-                start_new_session=True,
-            )
+        log = self._settings.runner_logs / f"{lease.search_id}-{lease.attempt}.log"
+        process = self._processes.start(lease, log)
         self._runners[lease.search_id] = _Runner(process, lease, log)
         _LOG.info("search %s, attempt %d: runner %d", lease.search_id, lease.attempt, process.pid)
 
@@ -195,12 +214,46 @@ class Dispatcher:
                 continue
             self._take_back(runner, status)
             del self._runners[search_id]
+            self._keep_log(runner)
+
+    def _keep_log(self, runner: _Runner) -> None:
+        """Copies the end of a runner's log, which a runner that was killed has not."""
+        try:
+            source = os.open(runner.log, os.O_RDONLY)
+        except OSError as error:
+            _LOG.warning("the log of runner %d is not kept: %s", runner.process.pid, error)
+            return
+        keeper = LogKeeper(
+            source,
+            artifacts.logs_of(self._settings.storage_root, runner.lease.search_id),
+            [logs.runner_log(runner.lease.attempt)],
+            secrets={
+                *secrets.known(self._url, self._settings.storage),
+                str(runner.lease.token),
+            },
+        )
+
+        def keep() -> None:
+            keeper.keep()
+            os.close(source)
+
+        # Aside: a storage that is away must not keep others from their turn.
+        thread = threading.Thread(target=keep, name="log-keeper", daemon=True)
+        thread.start()
+        self._keeping = [each for each in self._keeping if each.is_alive()]
+        self._keeping.append(thread)
 
     def _take_back(self, runner: _Runner, status: int) -> None:
         """Requeues the search of a runner that ended without saying how, at once."""
         _LOG.info(
             "runner %d of search %s ended: %d", runner.process.pid, runner.lease.search_id, status
         )
+        if status == Exit.NOTHING_TO_RUN:
+            # It ended while it was being told.
+            self._give_back(
+                runner.lease, Reason.RUNNER_NOT_STARTED, "Its runner ended before it began."
+            )
+            return
         if status in tuple(Exit):
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
@@ -256,6 +309,7 @@ def main() -> int:
         return 1
     source: CapacitySource = ThisMachine()
     if settings.executor == "ray":
+        ray_token.prepare(settings.home)
         assert settings.ray_address is not None
         source = RayCapacity(settings.ray_address)
     dispatcher = Dispatcher(settings, make_engine(url), url, source)

@@ -9,6 +9,7 @@ from search_core.errors import (
     SearchCoreError,
     is_out_of_memory,
 )
+from search_core.storage import StorageError
 from store.states import Reason
 
 
@@ -47,15 +48,16 @@ def explain(error: BaseException) -> Failure:
             return Failure(Reason.INVALID_INPUT, text)
         case _ if is_out_of_memory(error):
             return out_of_memory(text)
-        case SearchCoreError() | ValueError():
-            return Failure(Reason.INVALID_INPUT, text)
-        case OSError():
+        case StorageError():
             return Failure(
-                Reason.TRIAL_CRASHED,
-                f"{text}. If the checkpoint storage is full or gone, make room and submit again; "
-                "earlier checkpoints are untouched.",
+                Reason.STORAGE_UNAVAILABLE,
+                f"The checkpoint storage is full or gone: {text}. Earlier checkpoints are "
+                "untouched: make room or bring it back, then retry the trial, which goes on from "
+                "its last one.",
                 retry=True,
             )
+        case SearchCoreError() | ValueError():
+            return Failure(Reason.INVALID_INPUT, text)
         case _:
             return Failure(
                 Reason.TRIAL_CRASHED,

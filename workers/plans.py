@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from search_core.spec import Parameters, TrialPoint, point_spec, trial_points
 from search_core.spec.points import canonical
+from store.artifacts import ArtifactFolder
 from store.jobs import JobSpec
 from store.models import Trial
 from store.states import TRIAL_ENDED, Reason, TrialStatus
@@ -46,6 +47,7 @@ class StoredPlans:
         store: Told of what is drawn before it is handed out.
         folder: Where the checkpoints of the search are.
         data_root: Where the data sets are.
+        most_live: How many processes may run at once; None for as many as there is room for.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class StoredPlans:
         trials: Sequence[Trial],
         store: PlanStore,
         *,
-        folder: Path,
+        folder: ArtifactFolder,
         data_root: Path,
+        most_live: int | None = None,
     ) -> None:
+        self.most_live = most_live
         self._spec = spec
         self._points = trial_points(spec.trials)
         self._waiting = deque(trials)

@@ -20,6 +20,7 @@ from ray.tune.result import DONE
 from ray.tune.search import Searcher
 
 from search_core.genotype import parse
+from store.artifacts import ArtifactFolder
 from store.jobs import JobSpec, kind_of
 from store.room import Node, num_places
 from store.states import Reason
@@ -39,6 +40,8 @@ class RayTrials:
     Args:
         address: The head's address.
         results: Folder for what Tune itself writes.
+        logs: Where what the trials write goes.
+        attempt: Of the search.
         max_failures: Crashes of one trial's process that are retried.
         node_losses: Losses of a trial's node in a row that are no crashes.
         patience: Seconds for which no node may be large enough for a trial.
@@ -49,12 +52,16 @@ class RayTrials:
         address: str,
         results: Path,
         *,
+        logs: ArtifactFolder,
+        attempt: int,
         max_failures: int,
         node_losses: int,
         patience: float,
     ) -> None:
         self._address = address
         self._results = results
+        self._logs = logs
+        self._attempt = attempt
         self._max_failures = max_failures
         self._node_losses = node_losses
         self._patience = patience
@@ -82,7 +89,7 @@ class RayTrials:
         # How many wait for room on the cluster. Tune's own choice is to prepare the next one only
         # when the one before it has started.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(plans.num_open, _MOST_PENDING))
-        self._connect()
+        connect(self._address)
         errors = _Errors()
         halting = _Halting(halt)
         tuner = tune.Tuner(
@@ -90,7 +97,7 @@ class RayTrials:
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,
-                search_alg=_Planner(plans, errors, halt),
+                search_alg=_Planner(plans, errors, halt, self._logs, self._attempt),
                 num_samples=plans.num_open,
                 scheduler=stopping,
             ),
@@ -126,18 +133,24 @@ class RayTrials:
                 raise errors.first from None
             raise
 
-    def _connect(self) -> None:
-        if ray.is_initialized():
-            return
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address=self._address, log_to_driver=True)
-        except ConnectionError as error:
-            raise ExecutorError(
-                f"No Ray cluster answers at {self._address}: {error}", Reason.NO_CLUSTER
-            ) from error
-        # Ray puts a handler of its own there, which ends the process without our last word.
-        signal.signal(signal.SIGTERM, on_sigterm)
+
+def connect(address: str) -> None:
+    """Joins a cluster as the driver of one search, unless this process has.
+
+    Raises:
+        ExecutorError: No cluster answers.
+    """
+    if ray.is_initialized():
+        return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=True)
+    except ConnectionError as error:
+        raise ExecutorError(
+            f"No Ray cluster answers at {address}: {error}", Reason.NO_CLUSTER
+        ) from error
+    # Ray puts a handler of its own there, which ends the process without our last word.
+    signal.signal(signal.SIGTERM, on_sigterm)
 
 
 class _Errors:
@@ -163,13 +176,23 @@ class _Planner(Searcher):
     can run at once: one that waits for room would be drawn too early.
     """
 
-    def __init__(self, plans: TrialPlans, errors: _Errors, halt: threading.Event) -> None:
+    def __init__(
+        self,
+        plans: TrialPlans,
+        errors: _Errors,
+        halt: threading.Event,
+        logs: ArtifactFolder,
+        attempt: int,
+    ) -> None:
         super().__init__()
         self._halt = halt
+        self._logs = logs
+        self._attempt = attempt
         self._plans = plans
         self._errors = errors
         self._live: set[str] = set()
-        self._most_live = plans.num_open
+        self._allowed = plans.most_live or plans.num_open
+        self._most_live = self._allowed
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What Tune's next trial runs; `FINISHED` after the last, None for not now."""
@@ -183,9 +206,9 @@ class _Planner(Searcher):
             return Searcher.FINISHED  # type: ignore[no-any-return]
         spec = plans[0].spec
         if self._plans.are_drawn_late:
-            self._most_live = _num_places(spec)
+            self._most_live = min(self._allowed, _num_places(spec))
         self._live.add(trial_id)
-        return {"plan": to_config(plans, kind_of(spec))}
+        return {"plan": to_config(plans, kind_of(spec), self._logs, self._attempt)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -17,8 +17,6 @@ class WorkerSettings(StoreSettings):
     """Where trials run: on a Ray cluster, or one after the other inside the runner's process."""
     ray_address: str | None = None
     """Address of the Ray cluster's head, such as 127.0.0.1:6379."""
-    storage: Path | None = None
-    """Folder that every node can reach, for checkpoints; `checkpoints` under `home` when unset."""
     data: Path | None = None
     """Folder of the data sets, the same on every node; `data` under `home` when unset."""
     lease_seconds: float = Field(default=30.0, ge=1.0)
@@ -31,6 +29,8 @@ class WorkerSettings(StoreSettings):
     """Losses of a trial's node, without an epoch in between, that do not count as crashes."""
     node_patience_seconds: float = Field(default=60.0, ge=1.0)
     """How long no node may be large enough for a search's trials before it is queued again."""
+    warm_runners: int = Field(default=1, ge=0, le=16)
+    """Runners that each dispatcher keeps ready, with Ray and PyTorch loaded."""
     grace_seconds: float = Field(default=20.0, ge=0.0)
     """How long a stopping dispatcher waits for its runners."""
 
@@ -40,9 +40,9 @@ class WorkerSettings(StoreSettings):
         return timedelta(seconds=self.lease_seconds)
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of all checkpoints, absolute."""
-        return (self.storage or self.home / "checkpoints").resolve()
+    def tune_results(self) -> Path:
+        """The folder of what Tune writes for itself while a search runs, absolute."""
+        return (self.home / "tune").resolve()
 
     @property
     def data_root(self) -> Path:

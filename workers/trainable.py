@@ -1,5 +1,6 @@
 """Trials as Ray Tune sees them: a process on some node that takes steps."""
 
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,20 @@ import ray
 from ray import tune
 from ray.tune.result import DONE
 
+from store.artifacts import ArtifactFolder
 from store.jobs import SPECS, JobSpec
+from store.logs import trial_log
 from store.recording import EpochResult
 from store.states import JobKind
 from workers.failures import Failure, explain
 from workers.reports import to_report
+from workers.trial_output import TrialOutput, log_to_stderr
 from workers.trials import TrialPlan
 
 if TYPE_CHECKING:
     from workers.trial_group import TrialGroup
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrialTrainable(tune.Trainable):
@@ -46,6 +52,15 @@ class TrialTrainable(tune.Trainable):
         """
         self._plan: dict[str, Any] = config["plan"]
         self._group: TrialGroup | None = None
+        self._output = TrialOutput(
+            ArtifactFolder(self._plan["storage"], self._plan["logs"]),
+            [trial_log(each["number"], self._plan["attempt"]) for each in self._plan["trials"]],
+        )
+        log_to_stderr()
+
+    def cleanup(self) -> None:
+        """Keeps the rest of the log; Tune is done with this process."""
+        self._output.close()
 
     def step(self) -> dict[str, Any]:
         """Starts, or trains an epoch.
@@ -63,12 +78,17 @@ class TrialTrainable(tune.Trainable):
         try:
             news = self._start() if self._group is None else self._train(self._group)
         except Exception as error:
+            _LOG.exception("no trial of this process can go on")
+            # Tune may end the process before another copy is made.
+            self._output.keep()
             failure = explain(error)
             if failure.retry:
                 raise
             left = _ids(self._plan) if self._group is None else [*map(str, self._group.open)]
             return {"trials": dict.fromkeys(left, _failed(failure)), DONE: True}
         assert self._group is not None
+        if not self._group.open:
+            self._output.keep()
         return {"trials": news, "ray_node": _ray_node(), DONE: not self._group.open}
 
     def _start(self) -> dict[str, Any]:
@@ -100,24 +120,31 @@ class TrialTrainable(tune.Trainable):
         }
 
 
-def to_config(plans: Sequence[TrialPlan], kind: JobKind) -> dict[str, Any]:
+def to_config(
+    plans: Sequence[TrialPlan], kind: JobKind, logs: ArtifactFolder, attempt: int
+) -> dict[str, Any]:
     """The plans of one process as plain values.
 
     Args:
         plans: They differ in the trial, its seed and its folder only.
         kind: Of their job.
+        logs: Where the logs of the job go, in the storage of the checkpoints.
+        attempt: Of the job.
     """
     first = plans[0]
     return {
         "kind": str(kind),
         "spec": first.spec.model_dump_json(),
         "data_root": str(first.data_root),
+        "storage": first.folder.root,
+        "logs": logs.path,
+        "attempt": attempt,
         "trials": [
             {
                 "trial_id": str(plan.trial_id),
                 "number": plan.number,
                 "seed": plan.seed,
-                "folder": str(plan.folder),
+                "folder": plan.folder.path,
             }
             for plan in plans
         ],
@@ -137,7 +164,7 @@ def _plans(plan: Mapping[str, Any]) -> list[TrialPlan]:
             each["number"],
             each["seed"],
             spec,
-            folder=Path(each["folder"]),
+            folder=ArtifactFolder(plan["storage"], each["folder"]),
             data_root=Path(plan["data_root"]),
         )
         for each in plan["trials"]

@@ -1,5 +1,6 @@
 """The trials of one process: one, or several seeds of a search that are stacked."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,11 @@ from workers import memory
 from workers.failures import Failure, explain
 from workers.trial_run import TrialRun, device_of
 from workers.trials import TrialPlan
+
+_LOG = logging.getLogger(__name__)
+
+_LOGGED = ("train_loss", "validation_loss", "validation_accuracy", "seconds")
+"""The metrics of an epoch's line in the log; all of them are in the database."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,10 @@ class TrialGroup:
         for plan in self._plans:
             try:
                 self._trials[plan.trial_id] = TrialRun(
-                    _share_of(plan.spec, len(self._plans)), plan.seed, plan.folder, plan.data_root
+                    _share_of(plan.spec, len(self._plans)),
+                    plan.seed,
+                    plan.folder.open(),
+                    plan.data_root,
                 )
             except Exception as error:
                 failure = explain(error)
@@ -97,7 +106,10 @@ class TrialGroup:
             )
             for trial_id, trial in self._trials.items()
         }
-        return {**started, **failures}
+        outcomes: dict[UUID, Started | Failure] = {**started, **failures}
+        for plan in self._plans:
+            _log_start(plan, outcomes[plan.trial_id])
+        return outcomes
 
     @property
     def open(self) -> Mapping[UUID, TrialRun]:
@@ -122,6 +134,13 @@ class TrialGroup:
         """
         lowest = min(trial.epoch for trial in self.open.values())
         behind = {key: trial for key, trial in self.open.items() if trial.epoch == lowest}
+        outcomes = self._train(behind)
+        for plan in self._plans:
+            if plan.trial_id in outcomes:
+                _log_epoch(plan, outcomes[plan.trial_id])
+        return outcomes
+
+    def _train(self, behind: Mapping[UUID, TrialRun]) -> dict[UUID, EpochResult | Failure]:
         if len(self._plans) == 1:
             (trial_id, trial), *_ = behind.items()
             return {trial_id: trial.train_epoch()}
@@ -145,6 +164,27 @@ class TrialGroup:
         for trial in self._trials.values():
             if trial.epoch == lowest + 1:
                 trial.go_back()
+
+
+def _log_start(plan: TrialPlan, start: Started | Failure) -> None:
+    if isinstance(start, Failure):
+        _LOG.error("trial %d, seed %d, failed: %s", plan.number, plan.seed, start.message)
+    else:
+        _LOG.info("trial %d, seed %d, at epoch %d", plan.number, plan.seed, start.from_epoch)
+
+
+def _log_epoch(plan: TrialPlan, outcome: EpochResult | Failure) -> None:
+    if isinstance(outcome, Failure):
+        _LOG.error("trial %d failed: %s", plan.number, outcome.message)
+        return
+    shown = ", ".join(
+        f"{name} {outcome.metrics[name]:.4f}" for name in _LOGGED if name in outcome.metrics
+    )
+    _LOG.info(
+        "trial %d, epoch %d of %d: %s", plan.number, outcome.epoch, plan.spec.total_epochs, shown
+    )
+    for warning in outcome.warnings:
+        _LOG.warning("trial %d, epoch %d: %s", plan.number, outcome.epoch, warning.message)
 
 
 def _share_of(spec: JobSpec, num_stacked: int) -> JobSpec:

@@ -1,4 +1,4 @@
-"""One trial on its node: resumes from its folder, trains an epoch, leaves a checkpoint."""
+"""One trial on its node: resumes from its checkpoints, trains an epoch, leaves a checkpoint."""
 
 import platform
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from search_core.checkpoints import CheckpointFolder
+from search_core.checkpoints import Checkpoints
 from search_core.genotype import Genotype
 from search_core.reports import EpochReport
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
 from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.retraining import RetrainingSpec
+from search_core.storage import Storage
 from search_core.training import TrainingRun
 from store.jobs import JobSpec
 from store.recording import EpochResult, EpochWarning
@@ -27,7 +28,7 @@ class TrialRun:
     Args:
         spec: What runs.
         seed: The trial's seed.
-        folder: Where its checkpoints are and go.
+        storage: Where its checkpoints are and go.
         data_root: Where the data sets are.
 
     Attributes:
@@ -36,14 +37,15 @@ class TrialRun:
 
     Raises:
         SearchCoreError: The data or the checkpoints are not what the spec needs.
+        StorageError: The storage does not answer.
     """
 
-    def __init__(self, spec: JobSpec, seed: int, folder: Path, data_root: Path) -> None:
+    def __init__(self, spec: JobSpec, seed: int, storage: Storage, data_root: Path) -> None:
         self._spec = spec
         self._seed = seed
         self._data_root = data_root
         self._run = self._begin()
-        self._checkpoints = CheckpointFolder(folder)
+        self._checkpoints = Checkpoints(storage)
         self.last_result: EpochResult | None = None
         self._resume(self._checkpoints.load_latest())
         self.from_epoch = self._run.epoch
@@ -86,7 +88,7 @@ class TrialRun:
 
         Raises:
             SearchCoreError: The run cannot go on, such as after a loss that is not finite.
-            OSError: The checkpoint cannot be written.
+            StorageError: The checkpoint cannot be written.
         """
         if isinstance(self._run, SearchRun):
             return self.keep(self._run.run_epoch())
@@ -100,7 +102,7 @@ class TrialRun:
             report: What the epoch measured.
 
         Raises:
-            OSError: The checkpoint cannot be written.
+            StorageError: The checkpoint cannot be written.
         """
         warnings = tuple(EpochWarning(note.kind, note.message) for note in report.warnings)
         return self._save(
@@ -141,6 +143,7 @@ class TrialRun:
         self._checkpoints.save(
             result.epoch,
             {"run": self._run.state_dict(), "result": to_report(result)},
+            accuracy=result.metrics.get("validation_accuracy"),
         )
         self.last_result = result
         return result

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from search_core.genotype import Genotype
 from search_core.spec.algorithm import RelaxationForm
+from store.artifacts import ArtifactFolder
 from store.jobs import JobSpec
 from store.recording import EpochResult
 from store.states import Reason
@@ -31,7 +32,7 @@ class TrialPlan:
     number: int
     seed: int
     spec: JobSpec
-    folder: Path
+    folder: ArtifactFolder
     data_root: Path
 
 
@@ -41,6 +42,10 @@ class TrialPlans(Protocol):
     @property
     def num_open(self) -> int:
         """How many there were; fewer may come."""
+
+    @property
+    def most_live(self) -> int | None:
+        """How many processes may run at once; None for as many as there is room for."""
 
     @property
     def are_drawn_late(self) -> bool:

@@ -83,6 +83,13 @@ def age(then: datetime | None, now: datetime | None = None) -> str:
     return duration(((now or datetime.now(UTC)) - then).total_seconds())
 
 
+def until(then: datetime | None, now: datetime | None = None) -> str:
+    """How long it is until something, in one unit; a dash where nobody knows."""
+    if then is None:
+        return "-"
+    return duration((then - (now or datetime.now(UTC))).total_seconds())
+
+
 def duration(seconds: float) -> str:
     """A time span, in the largest unit of which there are two or more."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):

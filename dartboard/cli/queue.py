@@ -77,14 +77,18 @@ def _print_queue(found: "Queue", console: "Console") -> None:
         console.print()
         console.print(running)
     if found.waiting:
-        waiting = output.table("waiting", "name", "place", "priority", "why", "age")
+        waiting = output.table(
+            "waiting", "owner", "name", "place", "priority", "why", "starts in", "age"
+        )
         for line in found.waiting:
             waiting.add_row(
                 str(line.search_id),
+                line.owner,
                 line.name or "-",
                 str(line.position),
                 str(line.priority),
                 line.why,
+                output.until(line.estimated_start),
                 output.age(line.created_at),
             )
         console.print()

@@ -212,7 +212,9 @@ def _trial_note(trial: Trial) -> Text:
 def waiting_sentence(search: Job) -> str:
     """Where a search is, and if it is in the queue why it waits."""
     if search.waiting is not None:
-        return f"queued, place {search.waiting.position}: {search.waiting.why}"
+        begins = search.waiting.estimated_start
+        when = "" if begins is None else f", starts in about {output.until(begins)}"
+        return f"queued, place {search.waiting.position}: {search.waiting.why}{when}"
     if search.cancel_requested_at is not None and not search.ended:
         return f"{search.status}, and ends within seconds"
     if search.pause_requested_at is not None:

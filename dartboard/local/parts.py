@@ -39,11 +39,6 @@ class Layout:
         return self.logs / f"{name}.log"
 
     @property
-    def runner_logs(self) -> Path:
-        """The folder of what the runners wrote, a file for each attempt of a search."""
-        return self.logs / "runners"
-
-    @property
     def state(self) -> Path:
         """What was started."""
         return self.home / "run" / "state.json"

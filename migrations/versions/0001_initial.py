@@ -236,6 +236,8 @@ def upgrade() -> None:
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("pause_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("preempt_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("num_processes", sa.Integer(), nullable=False),
+        sa.Column("max_live", sa.Integer(), nullable=True),
         sa.Column("preemptible", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("time_limit", sa.Float(), nullable=True),
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
@@ -263,6 +265,9 @@ def upgrade() -> None:
             name=op.f("ck_searches_asked_to_stop_while_running"),
         ),
         sa.CheckConstraint("time_limit > 0", name=op.f("ck_searches_time_limit_positive")),
+        sa.CheckConstraint(
+            "num_processes >= 1 AND max_live >= 1", name=op.f("ck_searches_processes_sane")
+        ),
         sa.CheckConstraint(
             "(status IN ('cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL) AND (ended_at IS NULL OR reason IS NOT NULL)",
             name=op.f("ck_searches_ended_with_reason"),
@@ -294,6 +299,13 @@ def upgrade() -> None:
         "ix_searches_queue",
         "searches",
         [sa.literal_column("priority DESC"), "queued_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'queued'"),
+    )
+    op.create_index(
+        "ix_searches_owner_queue",
+        "searches",
+        ["owner", sa.literal_column("priority DESC"), "queued_at", "id"],
         unique=False,
         postgresql_where=sa.text("status = 'queued'"),
     )
@@ -433,6 +445,11 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_index("ix_searches_status_id", table_name="searches")
     op.drop_index("ix_searches_owner_id", table_name="searches")
+    op.drop_index(
+        "ix_searches_owner_queue",
+        table_name="searches",
+        postgresql_where=sa.text("status = 'queued'"),
+    )
     op.drop_index(
         "ix_searches_queue", table_name="searches", postgresql_where=sa.text("status = 'queued'")
     )

@@ -20,6 +20,8 @@ class WaitingAnswer(Answer):
     """Its place in the queue, from 1."""
     why: str
     """Why it has not started."""
+    estimated_start: Time | None
+    """When it may start, at the pace of what runs; null where nothing lets it, or tells."""
 
 
 class JobAnswer(Answer):
@@ -98,7 +100,11 @@ class JobAnswer(Answer):
             "ran_seconds": search.ran_seconds,
             "waiting": None
             if waiting is None
-            else WaitingAnswer(position=waiting.position, why=waiting.why),
+            else WaitingAnswer(
+                position=waiting.position,
+                why=waiting.why,
+                estimated_start=waiting.estimated_start,
+            ),
             "counts": TrialCounts.of(trials),
             "trials": [TrialAnswer.of(trial) for trial in trials],
         }

@@ -28,6 +28,8 @@ class QueuedSearch(Answer):
     """Its place, from 1."""
     why: str
     """Why it has not started."""
+    estimated_start: Time | None
+    """When it may start, at the pace of what runs; null where nothing lets it, or tells."""
     created_at: Time
     """When it was submitted."""
 
@@ -43,6 +45,7 @@ class QueuedSearch(Answer):
             priority=search.priority,
             position=waiting.position,
             why=waiting.why,
+            estimated_start=waiting.estimated_start,
             created_at=search.created_at,
         )
 

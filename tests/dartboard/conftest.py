@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -19,6 +20,7 @@ from service.__main__ import Server
 from service.app import create_app
 from service.settings import ServiceSettings
 from store import leases, queue, recording
+from store.artifacts import logs_of
 from store.leases import Capacity, Lease, Node
 from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
@@ -48,9 +50,11 @@ SPEC = {
 class Served:
     """The API in a thread, on a port that it keeps when it is started again."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, storage: Path) -> None:
+        self.storage = storage
         self._settings = ServiceSettings(
             database_url=database_url,
+            storage=str(storage),
             shutdown_seconds=1,
             webhooks_allow_private=True,
             webhooks_poll_seconds=0.1,
@@ -58,6 +62,10 @@ class Served:
         self._listener: socket.socket | None = None
         self.port = 0
         self.start()
+
+    def keep_log(self, job_id: UUID, name: str, content: str) -> None:
+        """Keeps a log, as a runner does."""
+        logs_of(str(self.storage), job_id).open().write(name, content.encode())
 
     @property
     def url(self) -> str:
@@ -174,9 +182,11 @@ def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def server(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     """The API; `DARTBOARD_URL` names it, and `DARTBOARD_API_KEY` lets in."""
-    served = Served(database_url)
+    served = Served(database_url, tmp_path_factory.mktemp("storage"))
     monkeypatch.setenv("DARTBOARD_URL", served.url)
     monkeypatch.setenv("DARTBOARD_API_KEY", KEY)
     yield served

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +18,7 @@ from dartboard import (
     InvalidRequestError,
     InvalidSpecError,
     NotFoundError,
+    ServerFailedError,
     ServerUnreachableError,
     UnexpectedAnswerError,
     WaitTimeoutError,
@@ -25,6 +26,7 @@ from dartboard import (
 from dartboard.models import Search
 from dartboard.settings import DEFAULT_URL, Settings
 from search_core.spec import SearchSpec
+from store.logs import runner_log, trial_log
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
 
 
@@ -267,3 +269,34 @@ def test_times_are_written_as_the_server_writes_them(client: Client) -> None:
     written = search.model_dump(mode="json")["created_at"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", written)
     assert datetime.fromisoformat(written) == search.created_at
+
+
+def test_logs_of_searches_and_trainings(server: Served, client: Client) -> None:
+    search = client.submit(SPEC)
+    assert client.logs(search) == client.logs(str(search.id)) == ()
+    server.keep_log(search.id, runner_log(1), "one\ntwo\n")
+    server.keep_log(search.id, trial_log(0, 1), "three\n")
+    runner, trial = client.logs(search)
+    assert (runner.name, runner.trial, runner.attempt, runner.size) == (
+        "runner-attempt-1.log", None, 1, 8,
+    )  # fmt: skip
+    assert (trial.trial, trial.modified_at.tzinfo) == (0, UTC)
+    assert client.log(search.id, runner.name) == "one\ntwo\n"
+    assert client.log(search, runner.name, tail=1) == "two\n"
+    training = client.train({"architecture": GENOTYPES[0].model_dump(mode="json")})
+    server.keep_log(training.id, runner_log(1), "of a training\n")
+    assert client.log(training, client.logs(training)[0].name) == "of a training\n"
+    for name in ("runner-attempt-2.log", "../runner-attempt-1.log"):
+        with pytest.raises((NotFoundError, InvalidRequestError)):
+            client.log(search, name)
+    with pytest.raises(NotFoundError):
+        client.logs(uuid4())
+
+
+def test_a_storage_that_is_away_is_an_error_of_the_server(server: Served, client: Client) -> None:
+    search = client.submit(SPEC)
+    server.storage.rmdir()
+    assert client.logs(search) == ()
+    server.storage.write_text("a file where the storage should be")
+    with pytest.raises(ServerFailedError, match="DARTBOARD_STORAGE"):
+        client.logs(search)

@@ -1,6 +1,5 @@
 """Trainings through the client and the command, against a real server."""
 
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +9,7 @@ from sqlalchemy import Engine
 from dartboard import Client, ConflictError, InvalidSpecError, NotFoundError
 from search_core.spec.retraining import RetrainingSpec
 from store import recording
+from store.logs import runner_log
 from store.sessions import transaction
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
 from tests.dartboard.test_cli import Dartboard, dartboard
@@ -135,7 +135,7 @@ def test_the_command_trains_and_follows(
 
 
 def test_an_id_may_be_shortened_or_the_last_of_both_kinds(
-    dartboard: Dartboard, client: Client, tmp_path: Path
+    dartboard: Dartboard, client: Client, server: Served
 ) -> None:
     training = client.train(TRAINING, name="older")
     assert dartboard("show", "last", "--json").json["name"] == "older"
@@ -152,9 +152,7 @@ def test_an_id_may_be_shortened_or_the_last_of_both_kinds(
     # Only a search has something to draw.
     assert str(search.id) in dartboard("genotype", "last").err
     newest = client.train(TRAINING)
-    log = tmp_path / "home" / "logs" / "runners" / f"{newest.id}-1.log"
-    log.parent.mkdir(parents=True)
-    log.write_text("of the training\n")
+    server.keep_log(newest.id, runner_log(1), "of the training\n")
     assert dartboard("logs", "last").out == "of the training\n"
     assert dartboard("cancel", "last").out == f"{newest.id} is cancelled.\n"
     assert dartboard("follow", "last", "--json").out.count("training.cancelled") == 1

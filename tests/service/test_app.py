@@ -17,6 +17,7 @@ from service.settings import ServiceSettings
 from tests.service.conftest import SPEC, Api, Worker
 
 PROBLEM = "application/problem+json"
+NOBODY = "01979d3c-6f5e-7a31-9c53-5f2f0c1d8e4b"
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,11 @@ def test_a_wrong_method_names_the_right_ones(api: Api) -> None:
         ("/v1/trainings/not-a-uuid", "training_id"),
         ("/v1/trainings?space=darts", "space"),
         ("/v1/trainings?label=team", "label"),
+        (f"/v1/searches/{NOBODY}/logs/passwd", "name"),
+        (f"/v1/searches/{NOBODY}/logs/%2e%2e", "name"),
+        (f"/v1/searches/{NOBODY}/logs/runner-attempt-1.log%0A", "name"),
+        (f"/v1/trainings/{NOBODY}/logs/runner-attempt-1.log?tail=0", "tail"),
+        (f"/v1/searches/{NOBODY}/logs?tail=1", "tail"),
         ("/v1/queue?verbose=1", "verbose"),
         ("/v1/presets?a=1", "'a'"),
         ("/healthz?a=1", "'a'"),
@@ -191,15 +197,16 @@ def test_a_foreign_cursor_is_refused(api: Api, cursor: str) -> None:
     assert "next_cursor" in answer.json()["detail"]
 
 
-NOBODY = "01979d3c-6f5e-7a31-9c53-5f2f0c1d8e4b"
-
-
 _LOST = [
     ("GET", f"/v1/searches/{NOBODY}"),
     ("POST", f"/v1/searches/{NOBODY}/cancel"),
     ("GET", f"/v1/searches/{NOBODY}/trials"),
     ("GET", f"/v1/searches/{NOBODY}/events"),
     ("GET", f"/v1/searches/{NOBODY}/architectures"),
+    ("GET", f"/v1/searches/{NOBODY}/logs"),
+    ("GET", f"/v1/searches/{NOBODY}/logs/runner-attempt-1.log"),
+    ("GET", f"/v1/trainings/{NOBODY}/logs"),
+    ("GET", f"/v1/trainings/{NOBODY}/logs/trial-0-attempt-1.log"),
     ("GET", f"/v1/trainings/{NOBODY}"),
     ("POST", f"/v1/trainings/{NOBODY}/cancel"),
     ("GET", f"/v1/trainings/{NOBODY}/trials"),

@@ -38,7 +38,7 @@ def _no_key(api: Api) -> None:
 
 def _everything_of(search: dict[str, Any]) -> list[str]:
     path, trial = f"/v1/searches/{search['id']}", f"/v1/trials/{search['trials'][0]['id']}"
-    below = ("trials", "events", "architectures")
+    below = ("trials", "events", "architectures", "logs")
     of_trial = ("metrics", "alphas", "paths", "cuboid.svg")
     return [path, *(f"{path}/{each}" for each in below), trial,
             *(f"{trial}/{each}" for each in of_trial)]  # fmt: skip

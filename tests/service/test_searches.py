@@ -56,7 +56,11 @@ def test_the_list_says_the_same_as_the_search(api: Api, worker: Worker) -> None:
     places = [item["waiting"] and item["waiting"]["position"] for item in items]
     assert places == [None, 4, 2, 3, 5, 1]
     for item in items:
-        assert api.get(f"/v1/searches/{item['id']}").json() == item
+        now = api.get(f"/v1/searches/{item['id']}").json()
+        if now["waiting"]:
+            # What starts at once was asked for at two moments.
+            now["waiting"]["estimated_start"] = item["waiting"]["estimated_start"]
+        assert now == item
     queue = {place["search_id"]: place["why"] for place in api.get("/v1/queue").json()["waiting"]}
     assert queue == {item["id"]: item["waiting"]["why"] for item in items[1:]}
 

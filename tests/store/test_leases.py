@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from store import leases, searches, verbs
 from store.errors import LeaseLostError
 from store.leases import Capacity, Lease, Node
+from store.room import has_room
 from store.sessions import transaction
 from store.states import UNCOUNTED, Reason, SearchStatus
 from tests.store.conftest import MINUTE, forget_pauses
@@ -117,7 +118,7 @@ def test_room_is_on_one_node(
     fits: bool,
 ) -> None:
     capacity = Capacity(tuple(Node(*node) for node in nodes))
-    assert leases.has_room(capacity, [Node(*need) for need in held], Node(*wanted)) is fits
+    assert has_room(capacity, [Node(*need) for need in held], Node(*wanted)) is fits
 
 
 def test_many_claimers_share_out_every_search_once(

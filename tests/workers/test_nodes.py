@@ -3,7 +3,6 @@
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from sqlalchemy import Engine
 
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
-from store import queue, searches
+from store import owners, queue, searches
 from store.models import Event
 from store.sessions import transaction
 from store.states import Reason
@@ -172,13 +171,13 @@ def test_a_crash_is_no_lost_node(
     start(**nodes.variables(), DARTBOARD_TRIAL_FAILURES="1")
     search = submit(training={"epochs": 10_000}, resources=A100)
 
-    def has_started(count: int) -> bool:
-        return record(search).kinds.count("trial.started") == count
-
-    for count in (1, 2):
-        wait_until(partial(has_started, count))
+    def kill_start(count: int) -> None:
+        wait_until(lambda: record(search).kinds.count("trial.started") == count)
         (trial,) = trial_processes(record(search))
         trial.kill()
+
+    kill_start(1)
+    kill_start(2)
     wait_until(lambda: record(search).search.ended_at)
     after = record(search)
     assert (after.search.status, after.search.reason) == ("failed", Reason.TRIAL_CRASHED)
@@ -246,3 +245,27 @@ def test_a_trial_that_finds_no_gpu_says_what_to_do(
     assert (after.search.status, after.search.reason) == ("failed", Reason.NO_GPU)
     assert "nvidia-smi" in after.search.message
     assert "DARTBOARD_CPU_STANDS_FOR_GPU=1" in after.search.message
+
+
+def test_a_quota_of_gpus_lets_so_many_trials_run_at_once(
+    nodes: Cluster,
+    engine: Engine,
+    spare: Callable[..., int],
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    for _ in range(3):
+        spare(num_cpus=1, num_gpus=1)
+    with transaction(engine) as session:
+        owners.change(session, owners.LOCAL, {"max_gpus": 1})
+    start(**nodes.variables())
+    search = submit(trials={"seeds": [0, 1, 2]}, resources={"cpus": 1, "gpus": 1})
+    wait_until(lambda: record(search).search.ended_at)
+    after = record(search)
+    assert after.search.status == "succeeded"
+    # One begins when the one before it has ended, though there is room for all three.
+    steps = [
+        event.kind for event in after.events if event.kind in ("trial.starting", "trial.succeeded")
+    ]
+    assert steps == ["trial.starting", "trial.succeeded"] * 3

@@ -153,7 +153,7 @@ def test_the_files_of_a_deleted_search_are_removed(
     search_id, other = submit(), submit()
     for each in (search_id, other):
         wait_until(lambda each=each: record(each).search.status == "succeeded")  # type: ignore[misc]
-    folder = settings.checkpoints / str(search_id)
+    folder = Path(settings.storage_root) / str(search_id)
     assert any(_files(folder))
     with transaction(engine) as session:
         verbs.delete(session, search_id)
@@ -162,7 +162,7 @@ def test_the_files_of_a_deleted_search_are_removed(
         session.execute(update(DeletedSearch).values(deleted_at=long_ago))
     wait_until(lambda: not folder.exists())
     wait_until(lambda: _are_noted_as_removed(engine))
-    assert any(_files(settings.checkpoints / str(other)))
+    assert any(_files(Path(settings.storage_root) / str(other)))
 
 
 def _files(folder: Path) -> list[Path]:

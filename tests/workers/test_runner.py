@@ -152,9 +152,12 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     search_id = submit()
     storage = tmp_path / "storage"
     storage.write_text("a file where a folder should be")
-    blocked = settings.model_copy(update={"storage": storage})
+    blocked = settings.model_copy(update={"storage": str(storage)})
     assert run(engine, claim(engine), blocked, InlineTrials()) == "failed"
-    assert str(storage) in record(search_id).search.message
+    after = record(search_id)
+    assert after.search.reason == Reason.STORAGE_UNAVAILABLE
+    assert str(storage) in after.search.message
+    assert "earlier checkpoints are untouched" in after.search.message.lower()
 
 
 def test_a_lost_lease_stops_the_runner_without_a_trace(

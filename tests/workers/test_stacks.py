@@ -14,7 +14,9 @@ from search_core.data import LabelledImages
 from search_core.pace import reproducible
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
+from search_core.storage import Folder
 from store import verbs
+from store.artifacts import ArtifactFolder
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import Record, tiny
@@ -42,7 +44,14 @@ TAME: dict[str, Any] = {
 
 def plans_of(spec: SearchSpec, folder: Path, seeds: list[int] = SEEDS) -> list[TrialPlan]:
     return [
-        TrialPlan(uuid4(), number, seed, spec, folder=folder / str(seed), data_root=folder)
+        TrialPlan(
+            uuid4(),
+            number,
+            seed,
+            spec,
+            folder=ArtifactFolder(str(folder), str(seed)),
+            data_root=folder,
+        )
         for number, seed in enumerate(seeds)
     ]
 
@@ -154,7 +163,7 @@ def test_one_that_diverges_fails_alone_and_is_run_again(
 
 def test_a_checkpoint_of_another_search_fails_one_trial_only(tmp_path: Path) -> None:
     spec = tiny(trials={"seeds": SEEDS, "stack": 3})
-    TrialRun(spec, 99, tmp_path / str(SEEDS[0]), tmp_path).train_epoch()
+    TrialRun(spec, 99, Folder(tmp_path / str(SEEDS[0])), tmp_path).train_epoch()
     plans = plans_of(spec, tmp_path)
     group = TrialGroup(plans)
     started = group.start()
@@ -183,7 +192,7 @@ def test_killed_between_two_saves_a_stack_ends_with_the_same_bits(
         killed.train_epoch()
     # As if the process had ended before the others had saved this epoch.
     for plan in plans[num_saved:]:
-        (newest,) = plan.folder.glob(f"epoch-{epoch:06d}.*")
+        (newest,) = Path(plan.folder.root, plan.folder.path).glob(f"epoch-{epoch:06d}.*")
         newest.unlink()
     resumed = TrialGroup(plans)
     assert epochs_of(resumed, plans) == [epoch - 1] * 3
@@ -193,7 +202,7 @@ def test_killed_between_two_saves_a_stack_ends_with_the_same_bits(
 def test_one_that_is_far_behind_catches_up(tmp_path: Path) -> None:
     spec = tiny(training={"epochs": 4}, trials={"seeds": SEEDS[:2], "stack": 2})
     plans = plans_of(spec, tmp_path, SEEDS[:2])
-    ahead = TrialRun(spec, plans[0].seed, plans[0].folder, tmp_path)
+    ahead = TrialRun(spec, plans[0].seed, plans[0].folder.open(), tmp_path)
     for _ in range(3):
         ahead.train_epoch()
     group = TrialGroup(plans)
@@ -210,7 +219,7 @@ def test_a_trial_goes_on_alone_from_a_stack_and_the_other_way_round(tmp_path: Pa
     group = TrialGroup(plans)
     group.start()
     group.train_epoch()
-    alone = TrialRun(spec, plans[0].seed, plans[0].folder, tmp_path)
+    alone = TrialRun(spec, plans[0].seed, plans[0].folder.open(), tmp_path)
     assert alone.from_epoch == 1
     result = alone.train_epoch()
     again = TrialGroup(plans)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, update
 
 from search_core.pace import reproducible
 from search_core.spec.retraining import RetrainingSpec
+from search_core.storage import Folder
 from search_core.training import TrainingRun
 from search_core.training_measurement import TestImages
 from store.models import Search
@@ -116,11 +117,11 @@ def test_a_training_that_loses_its_process_ends_the_same(
 def test_a_trial_of_a_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     spec = tiny_training()
-    whole = TrialRun(spec, 5, tmp_path / "whole", tmp_path)
+    whole = TrialRun(spec, 5, Folder(tmp_path / "whole"), tmp_path)
     expected = [whole.train_epoch() for _ in range(2)]
-    first = TrialRun(spec, 5, tmp_path / "interrupted", tmp_path)
+    first = TrialRun(spec, 5, Folder(tmp_path / "interrupted"), tmp_path)
     first.train_epoch()
-    second = TrialRun(spec, 5, tmp_path / "interrupted", tmp_path)
+    second = TrialRun(spec, 5, Folder(tmp_path / "interrupted"), tmp_path)
     assert second.from_epoch == 1
     results = [second.last_result, second.train_epoch()]
     for result, wanted in zip(results, expected, strict=True):

@@ -1,0 +1,1 @@
+"""What the service costs: submitting, claiming, reading, writing, streaming, starting."""

@@ -1,0 +1,1 @@
+"""What runners and trials wrote, from the artifact storage."""
