@@ -1,9 +1,10 @@
 """The application: its parts put together, and what lives as long as it does."""
 
 import asyncio
+import logging
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -36,6 +37,10 @@ from service.webhooks.deliverer import Deliverer
 from service.webhooks.sending import Sender
 from service.wiring import Wiring
 from store.sessions import database_url, make_async_engine
+
+_ASK_AGAIN_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
 
 _DESCRIPTION = """
 Differentiable architecture search as a service. Submit a search with `POST /v1/searches`, follow it
@@ -120,13 +125,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 yield
             finally:
                 feed.close()
-                for task in tasks:
-                    task.cancel()
-                for task in tasks:
-                    with suppress(asyncio.CancelledError):
-                        await task
+                await _end(tasks)
     finally:
         await engine.dispose()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    # Asked again: a library that turns a cancellation into an error of its own has used it up.
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_ASK_AGAIN_SECONDS)
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            _logger.error("work in the background had ended early", exc_info=outcome)
 
 
 def _deliverer(

@@ -66,15 +66,22 @@ def _message(client: socket.socket) -> bytes:
     """A request with its body."""
     received = b""
     while _HEAD_END not in received:
-        received += client.recv(65_536)
+        received += _some(client)
     head, _, body = received.partition(_HEAD_END)
     length = 0
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             length = int(line.partition(b":")[2])
     while len(body) < length:
-        body += client.recv(65_536)
+        body += _some(client)
     return head + _HEAD_END + body
+
+
+def _some(client: socket.socket) -> bytes:
+    received = client.recv(65_536)
+    if not received:
+        raise ConnectionError("the client left in the middle of its request")
+    return received
 
 
 @contextmanager
