@@ -18,6 +18,9 @@ from store.errors import DatabaseUnavailableError
 
 Result = TypeVar("Result")
 
+_TRIES = 3
+_DEADLOCK = "40P01"
+
 
 class Database:
     """Runs store operations, each in one committed transaction."""
@@ -34,7 +37,8 @@ class Database:
         be a row with anything left to load: the connection is back in its pool by then.
 
         Args:
-            operation: Takes the session; commits nothing itself.
+            operation: Takes the session; commits nothing itself. It is run again where PostgreSQL
+                ended it to resolve a deadlock.
 
         Returns:
             What the operation returns.
@@ -43,17 +47,25 @@ class Database:
             DatabaseUnavailableError: PostgreSQL does not answer or has no tables; nothing is
                 stored.
         """
-        try:
-            async with (
-                AsyncSession(self._engine, expire_on_commit=False) as session,
-                session.begin(),
-            ):
-                return await session.run_sync(operation)
-        except SQLAlchemyError as error:
-            reason = _unavailable(error)
-            if reason is None:
-                raise
-            raise DatabaseUnavailableError(reason) from error
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                async with (
+                    AsyncSession(self._engine, expire_on_commit=False) as session,
+                    session.begin(),
+                ):
+                    return await session.run_sync(operation)
+            except SQLAlchemyError as error:
+                if tries_left and _is_deadlock(error):
+                    continue  # PostgreSQL ended this one so that the other could go on
+                reason = _unavailable(error)
+                if reason is None:
+                    raise
+                raise DatabaseUnavailableError(reason) from error
+        raise AssertionError("the last try either returns or raises")
+
+
+def _is_deadlock(error: SQLAlchemyError) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _DEADLOCK
 
 
 def _unavailable(error: SQLAlchemyError) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, true, update
 from sqlalchemy.orm import Session
 
 from store.errors import NotFoundError
@@ -88,6 +88,7 @@ def remove(session: Session, webhook_id: UUID) -> None:
     Raises:
         NotFoundError: There is none.
     """
+    _lock_deliveries(session, webhook_id, true())
     found = session.scalars(
         delete(Webhook).where(Webhook.id == webhook_id).returning(Webhook.id)
     ).one_or_none()
@@ -134,6 +135,7 @@ def disable(session: Session, webhook_id: UUID, why: str) -> Webhook:
     Raises:
         NotFoundError: There is none.
     """
+    waiting = _lock_deliveries(session, webhook_id, Delivery.status == DeliveryStatus.PENDING)
     session.execute(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.disabled_at.is_(None))
@@ -142,8 +144,20 @@ def disable(session: Session, webhook_id: UUID, why: str) -> Webhook:
     )
     session.execute(
         update(Delivery)
-        .where(Delivery.webhook_id == webhook_id, Delivery.status == DeliveryStatus.PENDING)
+        .where(Delivery.id.in_(waiting))
         .values(status=DeliveryStatus.FAILED, leased_until=None, error="Its webhook was disabled.")
         .execution_options(synchronize_session=False)
     )
     return get(session, webhook_id)
+
+
+def _lock_deliveries(
+    session: Session, webhook_id: UUID, which: ColumnElement[bool]
+) -> Sequence[UUID]:
+    """Locks messages of a webhook before the webhook itself: in the order in which senders do."""
+    return session.scalars(
+        select(Delivery.id)
+        .where(Delivery.webhook_id == webhook_id, which)
+        .order_by(Delivery.id)
+        .with_for_update()
+    ).all()

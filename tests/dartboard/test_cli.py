@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -387,7 +388,13 @@ def test_following_with_json_prints_an_event_a_line(
 def test_submitting_and_following_in_one(
     dartboard: Dartboard, server: Served, worker: Worker
 ) -> None:
-    runs = threading.Timer(0.5, worker.run)
+    def run_once_it_waits() -> None:
+        with Client() as watching:
+            while not any(watching.list(status="queued")):
+                time.sleep(0.05)
+        worker.run()
+
+    runs = threading.Thread(target=run_once_it_waits)
     runs.start()
     said = dartboard("submit", "--preset", "digits-quick", "--follow", "--json")
     runs.join()

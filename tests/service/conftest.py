@@ -45,6 +45,8 @@ class Api:
     """The application and a client of it, for tests that are written without async."""
 
     def __init__(self, url: str, **settings: Any) -> None:
+        # What is sent to webhooks, and where, is for the tests of that alone.
+        settings = {"webhooks_senders": 0, **settings}
         self.app = create_app(ServiceSettings(database_url=url, **settings))
 
     def __enter__(self) -> "Api":

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import func, select
@@ -49,6 +50,33 @@ def test_an_operation_that_raises_leaves_nothing(database_url: str) -> None:
     with pytest.raises(ValueError, match="no"):
         asyncio.run(_run(database_url, refuse))
     assert asyncio.run(_run(database_url, _count)) == [0]
+
+
+def test_an_operation_that_is_ended_for_a_deadlock_is_run_again(database_url: str) -> None:
+    runs: list[int] = []
+
+    def take(first: int, second: int) -> Callable[[Session], int]:
+        def operation(session: Session) -> int:
+            runs.append(first)
+            session.execute(select(func.pg_advisory_xact_lock(first)))
+            # Long enough for the other to have its own first one.
+            session.execute(select(func.pg_sleep(0.3)))
+            session.execute(select(func.pg_advisory_xact_lock(second)))
+            return first
+
+        return operation
+
+    async def both() -> tuple[int, int]:
+        engine = make_async_engine(database_url, pool_size=2)
+        database = Database(engine)
+        try:
+            first, second = await asyncio.gather(database.run(take(1, 2)), database.run(take(2, 1)))
+            return first, second
+        finally:
+            await engine.dispose()
+
+    assert asyncio.run(both()) == (1, 2)
+    assert len(runs) == 3
 
 
 def test_what_is_not_the_databases_absence_is_not_called_so(database_url: str) -> None:
