@@ -39,6 +39,8 @@ _RAY: Final = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
+    # A new driver would else start as many workers as there are CPUs, most of them for nothing.
+    "RAY_prestart_worker_first_driver": "0",
     "CUDA_VISIBLE_DEVICES": "",
 }
 

@@ -19,7 +19,7 @@ from benchmarks.faults.parts import Part, Postgres
 STOPPED_SECONDS: Final = 1.5 * LEASE_SECONDS
 """How long a process is stopped: beyond its lease."""
 
-_PATIENCE_SECONDS: Final = 12.0
+_PATIENCE_SECONDS: Final = 20.0
 """How long to wait for the moment that was drawn, before it is any moment."""
 _TARGET_PATIENCE_SECONDS: Final = 60.0
 

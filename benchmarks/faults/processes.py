@@ -32,19 +32,21 @@ class Census:
         Returns:
             All living processes of the run, but for this one.
         """
+        children: dict[int, list[psutil.Process]] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
+                children.setdefault(process.ppid(), []).append(process)
                 if process.pid != os.getpid() and process.environ().get(MARKER) == self._marker:
-                    self.add(process)
-        for process in [*self._seen]:
-            with contextlib.suppress(psutil.Error):
-                self._seen.update(process.children(recursive=True))
+                    self._seen.add(process)
+        # Those of a process that is dead, and whose number another has by now, are not its own.
+        todo = [process for process in self._seen if is_alive(process)]
+        while todo:
+            for child in children.get(todo.pop().pid, ()):
+                if child not in self._seen:
+                    self._seen.add(child)
+                    todo.append(child)
         self._seen = {process for process in self._seen if is_alive(process)}
         return [*self._seen]
-
-    def add(self, process: psutil.Process) -> None:
-        """Takes a process for one of the run."""
-        self._seen.add(process)
 
 
 def is_alive(process: psutil.Process) -> bool:
