@@ -1,7 +1,7 @@
 """From what a caller passes to the JSON that is sent."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,6 +33,23 @@ def submission(
     body = merge(base, plain)
     _check_is_json(body, "")
     return body
+
+
+def batch(specs: Iterable[SearchSpec | Mapping[str, Any]]) -> dict[str, Any]:
+    """The body of a submission of many searches.
+
+    Args:
+        specs: The specs, typed or as JSON values.
+
+    Raises:
+        InvalidSpecError: Something in one cannot be written as JSON.
+    """
+    plain = [
+        spec.model_dump(mode="json") if isinstance(spec, BaseModel) else dict(spec)
+        for spec in specs
+    ]
+    _check_is_json(plain, "/searches")
+    return {"searches": plain}
 
 
 def _check_is_json(value: object, pointer: str) -> None:

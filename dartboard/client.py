@@ -1,7 +1,7 @@
 """The Python client: every call of the HTTP API as a typed method."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from dartboard import streams
-from dartboard.bodies import submission
+from dartboard.bodies import batch, submission
 from dartboard.errors import (
     ServerFailedError,
     ServerUnreachableError,
@@ -38,6 +38,7 @@ from dartboard.models import (
 )
 from dartboard.settings import Settings
 from dartboard.transport import Transport, parse_answer
+from dartboard.webhooks import WebhookCalls
 from search_core.errors import InvalidGenotypeError
 from search_core.genotype import Genotype, parse
 from search_core.spec import SearchSpec
@@ -61,6 +62,14 @@ class _Page(Result):
 class _TrainingPage(Result):
     items: tuple[Training, ...]
     next_cursor: str | None = None
+
+
+class _Batch(Result):
+    items: tuple[Search, ...]
+
+
+class _DryRuns(Result):
+    items: tuple[DryRun, ...]
 
 
 class _Trials(Result):
@@ -87,8 +96,9 @@ class Client:
     """Talks to a Dartboard server. Usable as a context manager; safe to use from several threads.
 
     Every method raises `ServerUnreachableError` when no server answers, and a `ProblemError` with
-    the server's words when it refuses. GETs are tried again when the connection fails; nothing
-    else is.
+    the server's words when it refuses. GETs are tried again when the connection fails, and so are
+    submissions and other creates: each carries a new `Idempotency-Key`, of which the server makes
+    one thing however often it gets it. Nothing else is tried again.
 
     Args:
         url: The server's address. None: `DARTBOARD_URL`, else the server that `dartboard up` runs
@@ -131,6 +141,11 @@ class Client:
         """Calls about owners: `list`, `get`, `change`."""
         return OwnerCalls(self._transport)
 
+    @property
+    def webhooks(self) -> WebhookCalls:
+        """Calls about webhooks: `create`, `list`, `change`, `delete`, `test`, `deliveries`, ..."""
+        return WebhookCalls(self._transport)
+
     def me(self) -> Me:
         """Who the client's key lets in, and what it lets them do.
 
@@ -148,11 +163,19 @@ class Client:
         """Closes the connections."""
         self._transport.close()
 
-    def submit(self, spec: SearchSpec | Mapping[str, Any] | None = None, **fields: Any) -> Search:
+    def submit(
+        self,
+        spec: SearchSpec | Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Search:
         """Submits a search.
 
         Args:
             spec: The spec, typed or as JSON values.
+            idempotency_key: A name for this request, under which it may be sent again, also by
+                another process, and is one search; a new one when None.
             **fields: Fields that override the spec's, such as `preset="digits-quick"` or
                 `trials={"seeds": [0, 1]}`.
 
@@ -162,8 +185,48 @@ class Client:
         Raises:
             InvalidSpecError: The spec is wrong; `errors` points at each offending field.
         """
-        response = self._transport.post("/v1/searches", json=submission(spec, fields))
+        response = self._transport.create(
+            "/v1/searches", json=submission(spec, fields), idempotency_key=idempotency_key
+        )
         return parse_answer(response, Search)
+
+    def submit_all(
+        self,
+        specs: Iterable[SearchSpec | Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+    ) -> tuple[Search, ...]:
+        """Submits 1 to 100 searches, all or none.
+
+        Args:
+            specs: Their specs, typed or as JSON values.
+            idempotency_key: As in `submit`.
+
+        Returns:
+            The searches, queued, in the order of their specs.
+
+        Raises:
+            InvalidSpecError: Some specs are wrong, and nothing was submitted; `errors` points at
+                each offending field, as in `/searches/3/space/channels`.
+        """
+        response = self._transport.create(
+            "/v1/searches:batch", json=batch(specs), idempotency_key=idempotency_key
+        )
+        return parse_answer(response, _Batch).items
+
+    def dry_run_all(self, specs: Iterable[SearchSpec | Mapping[str, Any]]) -> tuple[DryRun, ...]:
+        """Checks specs and tells what each would run, and stores nothing.
+
+        Args:
+            specs: As in `submit_all`.
+
+        Raises:
+            InvalidSpecError: Some specs are wrong; `errors` points at each offending field.
+        """
+        response = self._transport.post(
+            "/v1/searches:batch", json=batch(specs), params={"dry_run": "true"}
+        )
+        return parse_answer(response, _DryRuns).items
 
     def dry_run(self, spec: SearchSpec | Mapping[str, Any] | None = None, **fields: Any) -> DryRun:
         """Checks a spec and tells what it would run, and stores nothing.
@@ -233,7 +296,11 @@ class Client:
             params["cursor"] = page.next_cursor
 
     def train(
-        self, spec: RetrainingSpec | Mapping[str, Any] | None = None, **fields: Any
+        self,
+        spec: RetrainingSpec | Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Any,
     ) -> Training:
         """Submits a training from scratch, which waits in the same queue as the searches.
 
@@ -241,6 +308,7 @@ class Client:
             spec: The spec, typed or as JSON values. Its `architecture` is a genotype, the name of a
                 published architecture or the hash of a stored one. With a hash, `network.family`
                 defaults to the family of the searches that found it.
+            idempotency_key: As in `submit`.
             **fields: Fields that override the spec's, such as `preset="retrain-digits"` or
                 `architecture=search.recommended.architecture`.
 
@@ -251,7 +319,9 @@ class Client:
         Raises:
             InvalidSpecError: The spec is wrong; `errors` points at each offending field.
         """
-        response = self._transport.post("/v1/trainings", json=submission(spec, fields))
+        response = self._transport.create(
+            "/v1/trainings", json=submission(spec, fields), idempotency_key=idempotency_key
+        )
         return parse_answer(response, Training)
 
     def dry_run_training(

@@ -82,6 +82,7 @@ class KeyCalls:
         *,
         name: str = "",
         days: float | None = None,
+        idempotency_key: str | None = None,
     ) -> NewKey:
         """Makes a key, and its owner with the first one.
 
@@ -90,6 +91,8 @@ class KeyCalls:
             role: viewer, member or admin, but not more than your own.
             name: What it is used by.
             days: How long it lets them in; None until it is revoked.
+            idempotency_key: A name for this request, under which it may be sent again; a new one
+                when None.
 
         Returns:
             The key with its secret.
@@ -100,7 +103,8 @@ class KeyCalls:
         """
         wanted = {"owner": owner, "role": role, "name": name, "days": days}
         body = {field: value for field, value in wanted.items() if value is not None}
-        return parse_answer(self._transport.post("/v1/keys", json=body), NewKey)
+        response = self._transport.create("/v1/keys", json=body, idempotency_key=idempotency_key)
+        return parse_answer(response, NewKey)
 
     def list(self, owner: str | None = None) -> tuple[Key, ...]:
         """Your own keys, or as an admin everybody's; the newest first."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import httpx2
 from pydantic import TypeAdapter, ValidationError
@@ -13,7 +14,10 @@ from dartboard.problems import error_from
 from dartboard.settings import is_this_machine
 
 _RETRY_AFTER: Final = (0.1, 0.4)
-"""Seconds before the second and the third try of a GET whose connection failed."""
+"""Seconds before the second and the third try of what may be sent again when a connection failed:
+GETs, and creates, which name themselves."""
+
+_IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 _SILENCE: Final = 60.0
 """Seconds after which a stream that carried nothing, not even a comment, counts as broken."""
@@ -69,16 +73,35 @@ class Transport:
         request = self._http.build_request(
             "GET", path, params=_present(params), headers={"Accept": accept}
         )
-        for pause in (*_RETRY_AFTER, None):
-            try:
-                response = self._http.send(request)
-            except httpx2.TransportError as error:
-                if pause is None:
-                    raise self._unreachable(error) from error
-                time.sleep(pause)
-            else:
-                return _checked(response, also)
-        raise AssertionError("the last try either returns or raises")
+        return self._send_repeatedly(request, also)
+
+    def create(
+        self,
+        path: str,
+        *,
+        json: object,
+        idempotency_key: str | None = None,
+    ) -> httpx2.Response:
+        """POSTs a JSON document that makes something; tries again when the connection fails.
+
+        The request carries an `Idempotency-Key`, so that the server makes one thing of all tries.
+
+        Args:
+            path: Absolute path on the server.
+            json: The document.
+            idempotency_key: The name of the request; a new one when None. To send the same request
+                again from another process, name it yourself.
+
+        Raises:
+            DartboardError: The server refused, or there is none, or the key cannot be one.
+        """
+        name = str(uuid4()) if idempotency_key is None else idempotency_key
+        if not (name.isascii() and name.isprintable() and name.strip()):
+            raise DartboardError("an idempotency key has printable ASCII characters, as a UUID has")
+        request = self._http.build_request(
+            "POST", path, json=json, headers={_IDEMPOTENCY_KEY: name}
+        )
+        return self._send_repeatedly(request, ())
 
     def post(
         self, path: str, *, json: object | None = None, params: Params | None = None
@@ -105,6 +128,18 @@ class Transport:
             DartboardError: The server refused, or there is none.
         """
         return self._send("DELETE", path, None, None)
+
+    def _send_repeatedly(self, request: httpx2.Request, also: Collection[int]) -> httpx2.Response:
+        for pause in (*_RETRY_AFTER, None):
+            try:
+                response = self._http.send(request)
+            except httpx2.TransportError as error:
+                if pause is None:
+                    raise self._unreachable(error) from error
+                time.sleep(pause)
+            else:
+                return _checked(response, also)
+        raise AssertionError("the last try either returns or raises")
 
     def _send(
         self, method: str, path: str, json: object | None, params: Params | None

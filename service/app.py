@@ -1,6 +1,7 @@
 """The application: its parts put together, and what lives as long as it does."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from service.events import endpoints as events
 from service.events.feed import EventFeed
 from service.head import HeadMiddleware
 from service.health import endpoints as health
+from service.housekeeping import keep_house
 from service.keys import endpoints as keys
 from service.logs import endpoints as logs
 from service.newline import NewlineMiddleware
@@ -23,10 +25,15 @@ from service.parameters import refuse_unknown_query_parameters
 from service.paths import endpoints as paths
 from service.presets import endpoints as presets
 from service.queue import endpoints as queue
+from service.searches import batch
 from service.searches import endpoints as searches
 from service.settings import ServiceSettings
 from service.trainings import endpoints as trainings
 from service.trials import endpoints as trials
+from service.webhooks import endpoints as webhooks
+from service.webhooks import log as deliveries
+from service.webhooks.deliverer import Deliverer
+from service.webhooks.sending import Sender
 from service.wiring import Wiring
 from store.sessions import database_url, make_async_engine
 
@@ -74,6 +81,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     problems.install(app)
     for domain in (
         searches,
+        batch,
         trainings,
         events,
         trials,
@@ -82,6 +90,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         logs,
         architectures,
         queue,
+        webhooks,
+        deliveries,
         keys,
         owners,
         presets,
@@ -98,14 +108,35 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
     url = await asyncio.to_thread(database_url, settings)
     engine = make_async_engine(url, pool_size=settings.database_connections)
-    feed = EventFeed(url)
-    listening = asyncio.create_task(feed.run())
-    app.state.wiring = Wiring(settings, Database(engine), feed)
+    feed, database = EventFeed(url), Database(engine)
+    app.state.wiring = Wiring(settings, database, feed)
     try:
-        yield
+        async with Sender(allow_private=settings.webhooks_allow_private) as sender:
+            work = [feed.run(), keep_house(database)]
+            if settings.webhooks_senders:
+                work.append(_deliverer(settings, database, feed, sender).run())
+            tasks = [asyncio.create_task(each) for each in work]
+            try:
+                yield
+            finally:
+                feed.close()
+                for task in tasks:
+                    task.cancel()
+                for task in tasks:
+                    with suppress(asyncio.CancelledError):
+                        await task
     finally:
-        feed.close()
-        listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await listening
         await engine.dispose()
+
+
+def _deliverer(
+    settings: ServiceSettings, database: Database, feed: EventFeed, sender: Sender
+) -> Deliverer:
+    return Deliverer(
+        database,
+        feed,
+        sender,
+        at_once=settings.webhooks_senders,
+        poll_seconds=settings.webhooks_poll_seconds,
+        rng=random.Random(),  # noqa: S311  (spreads attempts, guards nothing)
+    )

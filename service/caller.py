@@ -1,7 +1,7 @@
 """Who asks, by the key that a request carries: the way from an endpoint to what is somebody's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
@@ -33,11 +33,16 @@ class Caller:
 
     Attributes:
         database: Where the operations run.
-        digest: What is stored of the key.
+        secret: The key.
     """
 
     database: Database
-    digest: bytes
+    secret: str = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """What is stored of the key."""
+        return keys.digest(self.secret)
 
     async def run(
         self, operation: Callable[[Session, Principal], Result], *, needs: Role = Role.VIEWER
@@ -75,7 +80,7 @@ def _caller(
         raise ProblemError(
             "unauthorized", f"{problem}. {_HOW}.", headers={"WWW-Authenticate": "Bearer"}
         )
-    return Caller(request.app.state.wiring.database, keys.digest(credentials.credentials))
+    return Caller(request.app.state.wiring.database, credentials.credentials)
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]

@@ -519,7 +519,13 @@ PROBLEMS: Final = {
     "conflict": _problem(
         "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled."
     ),
-    "body-too-large": _problem("body-too-large", "A body has at most 1,048,576 bytes."),
+    "idempotency-key-reused": _problem(
+        "idempotency-key-reused",
+        "The Idempotency-Key '8e03978e-40d5-43e8-bc93-6894a57f9324' was used for another request "
+        "to /v1/searches, with another body or query, in the last 24 hours or more: send a new key "
+        "with every new request.",
+    ),
+    "body-too-large": _problem("body-too-large", "A body has at most 1,048,576 bytes here."),
     "unsupported-media-type": _problem(
         "unsupported-media-type",
         "The header Content-Type was 'application/x-www-form-urlencoded'; send "

@@ -18,6 +18,8 @@ from service.keys.schemas import KeyRequest
 from service.owners.schemas import OwnerChanges
 from service.problems import MEDIA_TYPE, TITLES, Problem
 from service.schema_base import STANDS_FOR
+from service.searches.schemas import SearchBatch
+from service.webhooks.schemas import WebhookChanges, WebhookRequest
 
 TAGS: Final = [
     {"name": "searches", "description": "Submit a search, follow it, cancel it."},
@@ -27,6 +29,7 @@ TAGS: Final = [
     {"name": "logs", "description": "What runners and trials wrote."},
     {"name": "architectures", "description": "What searches found: JSON, text and pictures."},
     {"name": "queue", "description": "Who waits and why, who runs, and on what."},
+    {"name": "webhooks", "description": "Addresses that are told of events, signed."},
     {"name": "keys", "description": "Who may ask for what: keys, owners, quotas."},
     {"name": "presets", "description": "Specs to start from."},
     {"name": "service", "description": "The API about itself."},
@@ -60,6 +63,9 @@ BODY: Final = (
 )
 """The problems of an operation that takes a body which is no spec."""
 
+CREATION: Final = (*BODY, "idempotency-key-reused")
+"""The problems of an operation that makes something from a body which is no spec."""
+
 SUBMISSION: Final = (
     "malformed-json",
     "body-too-large",
@@ -68,9 +74,19 @@ SUBMISSION: Final = (
     "forbidden",
     "invalid-spec",
     "invalid-parameter",
+    "idempotency-key-reused",
     "unavailable",
 )
 """The problems of an operation that takes a spec."""
+
+REPLAYED: Final = {
+    "Idempotency-Replayed": {
+        "description": "`true` if this is the answer to an earlier request with the same "
+        "`Idempotency-Key`.",
+        "schema": {"type": "string"},
+    }
+}
+"""The header of a create's answer that was given before."""
 
 _GENOTYPES: Final = ("CellGenotype", "PathGenotype")
 
@@ -91,7 +107,8 @@ def ok(
         description: What it is.
         example: What it looks like.
         model: Its schema, where the endpoint's own return type does not say it.
-        location: Whether the header Location names what was made.
+        location: Whether it is a create's: the header Location names what was made, and
+            Idempotency-Replayed says whether this was answered before.
     """
     response: dict[str, Any] = {
         "description": description,
@@ -101,7 +118,8 @@ def ok(
         response["model"] = model
     if location:
         response["headers"] = {
-            "Location": {"description": "Path of what was made.", "schema": {"type": "string"}}
+            "Location": {"description": "Path of what was made.", "schema": {"type": "string"}},
+            **REPLAYED,
         }
     return response
 
@@ -181,6 +199,9 @@ def _build(app: FastAPI) -> dict[str, Any]:
             (CellGenotype, "validation"),
             (PathGenotype, "validation"),
             (KeyRequest, "validation"),
+            (SearchBatch, "validation"),
+            (WebhookRequest, "validation"),
+            (WebhookChanges, "validation"),
             (OwnerChanges, "validation"),
             (JobChanges, "validation"),
             (Problem, "serialization"),

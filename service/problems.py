@@ -15,11 +15,13 @@ from service.sentences import sentence
 from store.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
+    IdempotencyKeyReusedError,
     IllegalTransitionError,
     InvalidCursorError,
     InvalidKeyError,
     NotFoundError,
     NotRetryableError,
+    WebhookDisabledError,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -32,6 +34,7 @@ TITLES: Final[dict[str, tuple[HTTPStatus, str]]] = {
     "not-found": (HTTPStatus.NOT_FOUND, "There is no such thing"),
     "method-not-allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "This path has other methods"),
     "conflict": (HTTPStatus.CONFLICT, "Its state does not allow that"),
+    "idempotency-key-reused": (HTTPStatus.CONFLICT, "The key was used for another request"),
     "body-too-large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported-media-type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON"),
     "invalid-spec": (HTTPStatus.UNPROCESSABLE_ENTITY, "The spec is not valid"),
@@ -128,6 +131,8 @@ def install(app: FastAPI) -> None:
         ForbiddenError: _forbidden,
         IllegalTransitionError: _conflict,
         NotRetryableError: _conflict,
+        WebhookDisabledError: _conflict,
+        IdempotencyKeyReusedError: _key_reused,
         InvalidCursorError: _invalid_cursor,
         DatabaseUnavailableError: _unavailable,
         # Starlette logs what nobody foresaw, with its traceback, after this has answered.
@@ -195,6 +200,8 @@ def _not_found(_: Request, error: NotFoundError) -> ProblemError:
         "architecture": "GET /v1/searches/{id}/architectures lists what a search found.",
         "log": "GET /v1/searches/{id}/logs lists the logs of a search.",
         "key": "GET /v1/keys lists the keys.",
+        "webhook": "GET /v1/webhooks lists the webhooks.",
+        "delivery": "GET /v1/webhooks/{id}/deliveries lists a webhook's.",
         "owner": "GET /v1/owners lists the owners; the first key of one makes it.",
     }
     return ProblemError("not-found", f"There is {error}. {lists.get(error.noun, '')}".rstrip())
@@ -213,8 +220,15 @@ def _forbidden(_: Request, error: ForbiddenError) -> ProblemError:
     return ProblemError("forbidden", f"{str(error)[0].upper()}{str(error)[1:]}.")
 
 
-def _conflict(_: Request, error: IllegalTransitionError | NotRetryableError) -> ProblemError:
+def _conflict(
+    _: Request, error: IllegalTransitionError | NotRetryableError | WebhookDisabledError
+) -> ProblemError:
     return ProblemError("conflict", f"{str(error)[0].upper()}{str(error)[1:]}.")
+
+
+def _key_reused(_: Request, error: IdempotencyKeyReusedError) -> ProblemError:
+    detail = f"{str(error)[0].upper()}{str(error)[1:]}."
+    return ProblemError("idempotency-key-reused", detail)
 
 
 def _invalid_cursor(_: Request, error: InvalidCursorError) -> ProblemError:

@@ -20,3 +20,9 @@ class ServiceSettings(StoreSettings):
     """How long an event stream stays silent before it sends a comment to keep proxies content."""
     shutdown_seconds: int = Field(default=10, ge=1, le=600)
     """How long requests in progress may go on after SIGTERM."""
+    webhooks_allow_private: bool = False
+    """Whether webhooks may lead to this machine and to private networks."""
+    webhooks_senders: int = Field(default=8, ge=0, le=1000)
+    """Messages to webhooks that this process sends at a time; 0 leaves them to others."""
+    webhooks_poll_seconds: float = Field(default=5.0, gt=0, le=600)
+    """How often it looks for messages whose next attempt is due."""

@@ -9,7 +9,6 @@ from typing import Any, Final, NoReturn, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from search_core.spec import SearchSpec
 from search_core.spec.base import SpecModel
 from service.pointers import MOST_ERRORS, field_problems
 from service.problems import FieldProblem, ProblemError
@@ -20,22 +19,15 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 LARGEST_BODY: Final = 1_048_576
 """Bytes; a spec with everything in it has a few thousand."""
 
+LARGEST_BATCH: Final = 8 * LARGEST_BODY
+"""Bytes of a batch of up to a hundred specs."""
+
 _MOST_DIGITS: Final = 1000
 """Of an integer; Python reads no more than some thousands."""
 
 
 _MOST_READ_OFF: Final = 16 * LARGEST_BODY
 _SECONDS_TO_READ_OFF: Final = 5.0
-
-
-async def read_spec(request: Request) -> SearchSpec:
-    """The spec of a search in a request's body.
-
-    Raises:
-        ProblemError: The body is not JSON, too large, or no valid spec; says where.
-    """
-    body = await read_json(request, smallest='{"preset": "digits-quick"}')
-    return await parse_spec_aside(SearchSpec, body)
 
 
 async def read_model(request: Request, model: type[ModelT], *, smallest: str) -> ModelT:
@@ -49,25 +41,34 @@ async def read_model(request: Request, model: type[ModelT], *, smallest: str) ->
     Raises:
         ProblemError: The body is not JSON, too large, or not valid; says where.
     """
-    body = await read_json(request, smallest=smallest)
+    return parse_model(model, await read_json(request, smallest=smallest))
+
+
+def parse_model(model: type[ModelT], body: bytes) -> ModelT:
+    """What is in JSON that is no spec.
+
+    Raises:
+        ProblemError: It is not valid; says where.
+    """
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid("invalid-body", field_problems(model, error)) from None
+        raise invalid_body(field_problems(model, error)) from None
 
 
-async def read_json(request: Request, *, smallest: str) -> bytes:
+async def read_json(request: Request, *, smallest: str, largest: int = LARGEST_BODY) -> bytes:
     """A request's body, which is JSON.
 
     Args:
         request: The request.
         smallest: The smallest spec, for who sends none.
+        largest: Most bytes that it may have.
 
     Raises:
         ProblemError: The body is not JSON, or too large.
     """
     _check_media_type(request)
-    body = await _read(request)
+    body = await _read(request, largest)
     _check_json(body, smallest)
     return body
 
@@ -101,6 +102,11 @@ def invalid_spec(problems: Sequence[FieldProblem]) -> ProblemError:
     return _invalid("invalid-spec", problems)
 
 
+def invalid_body(problems: Sequence[FieldProblem]) -> ProblemError:
+    """The refusal of a body that is no spec for what is wrong with its fields."""
+    return _invalid("invalid-body", problems)
+
+
 def _invalid(slug: str, problems: Sequence[FieldProblem]) -> ProblemError:
     first = problems[0]
     where = f"{first.pointer}: " if first.pointer else ""
@@ -122,12 +128,12 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, largest: int) -> bytes:
     # FastAPI's own limit answers in plain text when Content-Length gives the size away.
     declared = request.headers.get("content-length", "")
-    is_large = declared.isdecimal() and int(declared) > LARGEST_BODY
+    is_large = declared.isdecimal() and int(declared) > largest
     if is_large and "100-continue" in request.headers.get("expect", "").lower():
-        raise _too_large()  # nothing of it was sent yet
+        raise _too_large(largest)  # nothing of it was sent yet
     chunks = request.stream()
     body = bytearray()
     while not is_large:
@@ -135,9 +141,9 @@ async def _read(request: Request) -> bytes:
         if chunk is None:
             return bytes(body)
         body += chunk
-        is_large = len(body) > LARGEST_BODY
+        is_large = len(body) > largest
     await _read_off(chunks)
-    raise _too_large()
+    raise _too_large(largest)
 
 
 async def _read_off(chunks: AsyncIterator[bytes]) -> None:
@@ -154,10 +160,10 @@ async def _read_off(chunks: AsyncIterator[bytes]) -> None:
                     return
 
 
-def _too_large() -> ProblemError:
+def _too_large(largest: int) -> ProblemError:
     return ProblemError(
         "body-too-large",
-        f"A body has at most {LARGEST_BODY:,} bytes.",
+        f"A body has at most {largest:,} bytes here.",
         # There may be more of the body than was read off: the connection cannot be used again.
         headers={"Connection": "close"},
     )

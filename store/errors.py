@@ -53,6 +53,14 @@ class NotRetryableError(StoreError):
     """A trial that cannot be run again; the message says why and what to do instead."""
 
 
+class IdempotencyKeyReusedError(StoreError):
+    """A create names itself as another one did; the message says what to send."""
+
+
+class WebhookDisabledError(StoreError):
+    """A webhook that nothing is sent to now; the message says what to do."""
+
+
 class InvalidKeyError(StoreError):
     """A key that lets nobody in: unknown, expired or revoked."""
 

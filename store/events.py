@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
+from store import outbox
 from store.models import Event, Search
 
 EVENTS_CHANNEL: Final = "dartboard_events"
 """NOTIFY channel; the payload is the id of a search that has a new event."""
+
+DELIVERIES_CHANNEL: Final = "dartboard_deliveries"
+"""NOTIFY channel; something waits to be sent to a webhook. The payload is the id of its search."""
 
 QUEUE_CHANNEL: Final = "dartboard_queue"
 """NOTIFY channel; the payload is the id of a search that a dispatcher or runner should look at."""
@@ -27,7 +31,7 @@ def append(
     *,
     trial_id: UUID | None = None,
 ) -> int:
-    """Appends an event and wakes its listeners when the transaction commits.
+    """Appends an event, and what webhooks are told of it; wakes who listens at the commit.
 
     Args:
         session: A session whose transaction holds, or may take, the search's row lock.
@@ -66,23 +70,30 @@ def append_all(session: Session, new: Sequence[NewEvent]) -> list[int]:
         update(Search)
         .where(Search.id.in_(ids))
         .values(last_event=Search.last_event + 1)
-        .returning(Search.id, Search.last_event)
+        .returning(Search.id, Search.last_event, outbox.is_told().label("is_told"))
         .execution_options(synchronize_session=False)
-    )
+    ).all()
     numbers = {row.id: row.last_event for row in rows}
-    session.execute(
-        insert(Event),
-        [
-            {
-                "search_id": each.search_id,
-                "number": numbers[each.search_id],
-                "trial_id": each.trial_id,
-                "kind": each.kind,
-                "data": finite(each.data),
-            }
-            for each in new
-        ],
-    )
+    appended = [
+        Event(
+            search_id=each.search_id,
+            number=numbers[each.search_id],
+            trial_id=each.trial_id,
+            kind=each.kind,
+            data=finite(each.data),
+        )
+        for each in new
+    ]
+    session.add_all(appended)
+    session.flush()
+    # Only where there is a webhook at all does an event cost a statement more.
+    told = {row.id for row in rows if row.is_told}
+    to_deliver = [
+        event.search_id
+        for event in appended
+        if event.search_id in told and outbox.put(session, event)
+    ]
+    notify_all(session, DELIVERIES_CHANNEL, to_deliver)
     notify_all(session, EVENTS_CHANNEL, ids)
     return [numbers[search_id] for search_id in ids]
 

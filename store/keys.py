@@ -7,7 +7,9 @@ for whoever has the database's URL.
 """
 
 import argparse
+import base64
 import hashlib
+import hmac
 import re
 import secrets
 import sys
@@ -86,6 +88,17 @@ def create(
 def draw() -> str:
     """A new secret."""
     return PREFIX + secrets.token_urlsafe(32)
+
+
+def derive(shown: str, nonce: bytes) -> str:
+    """A new secret that only whoever knows another one can find again.
+
+    Args:
+        shown: The other secret, which is not stored.
+        nonce: Random bytes, which are, for a day.
+    """
+    code = hmac.digest(shown.encode(), b"dartboard key\0" + nonce, "sha256")
+    return PREFIX + base64.urlsafe_b64encode(code).decode().rstrip("=")
 
 
 def digest(secret: str) -> bytes:

@@ -24,7 +24,16 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from search_core.spec.algorithm import RelaxationForm
-from store.states import ENDED, TRIAL_COMPLETED, JobKind, Role, SearchStatus, TrialStatus
+from store.states import (
+    ENDED,
+    TRIAL_COMPLETED,
+    DeliveryStatus,
+    JobKind,
+    Role,
+    SearchStatus,
+    TrialStatus,
+    WebhookScope,
+)
 
 SCHEMA_REVISION: Final = "0001"
 """The migration that these models match; a test holds it equal to Alembic's head."""
@@ -197,6 +206,7 @@ class Search(Base):
     lease_expires_at: Mapped[datetime | None]
     leased_by: Mapped[str | None]
     last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    best_validation_accuracy: Mapped[float | None]
     recommended_hash: Mapped[str | None] = mapped_column(ForeignKey("architectures.hash"))
     recommendation: Mapped[str] = mapped_column(server_default="")
 
@@ -317,6 +327,97 @@ class Event(Base):
     kind: Mapped[str]
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class IdempotencyKey(Base):
+    """A create that named itself with `Idempotency-Key`, and the answer that it was given.
+
+    Written in the transaction of what was made. The primary key makes whoever repeats the create
+    meanwhile wait for that transaction. `nonce` is for answers with a secret, which is not in
+    `answer`: what the secret is derived from, together with one that is not stored.
+    """
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)
+
+    owner: Mapped[str] = mapped_column(ForeignKey("owners.name"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes]
+    nonce: Mapped[bytes]
+    location: Mapped[str | None]
+    answer: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Webhook(Base):
+    """An address that is told of events. `kinds` are event kinds, `search.*` or `*`.
+
+    `secret` signs what is sent, and so is stored as it is. `failing_since` is the first failed
+    attempt after the last good one.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint(_one_of("scope", WebhookScope), name="scope_known"),
+        CheckConstraint("cardinality(kinds) > 0", name="kinds_not_empty"),
+        Index("ix_webhooks_owner", "owner"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    owner: Mapped[str] = mapped_column(ForeignKey("owners.name"))
+    name: Mapped[str] = mapped_column(server_default="")
+    url: Mapped[str]
+    secret: Mapped[str]
+    kinds: Mapped[list[str]]
+    scope: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    failing_since: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    disabled_why: Mapped[str] = mapped_column(server_default="")
+
+
+class Delivery(Base):
+    """A message to a webhook: its body, and how far it is. Outlives the search that it tells of.
+
+    `attempts` counts since it was queued, also for redelivery, and guards what a sender writes, as
+    a lease's token does. `leased_until` is set while somebody sends it.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "search_id", "event_number"),
+        CheckConstraint(_one_of("status", DeliveryStatus), name="status_known"),
+        CheckConstraint(
+            "(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at_a_time"
+        ),
+        CheckConstraint("status = 'pending' OR leased_until IS NULL", name="ended_is_free"),
+        Index("ix_deliveries_webhook_id_id", "webhook_id", "id"),
+        Index("ix_deliveries_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_deliveries_in_order",
+            "webhook_id",
+            "search_id",
+            "event_number",
+            postgresql_where=text("status = 'pending'"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    search_id: Mapped[UUID | None]
+    event_number: Mapped[int | None] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    leased_until: Mapped[datetime | None]
+    response_status: Mapped[int | None]
+    error: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    attempted_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
 
 
 class Architecture(Base):

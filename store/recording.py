@@ -1,6 +1,7 @@
 """What a runner writes while it leases a search. Every write is guarded and can be repeated."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,9 +236,35 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
         "genotype_hash": architectures.put(session, result.genotype),
     }
     events.append(session, lease.search_id, "trial.epoch", data, trial_id=trial_id)
+    _note_best(session, search, trial_id, accuracy, data)
     for warning in result.warnings:
         data = {"epoch": result.epoch, "kind": warning.kind, "message": warning.message}
         events.append(session, lease.search_id, "trial.warning", data, trial_id=trial_id)
+
+
+def _note_best(
+    session: Session,
+    search: Search,
+    trial_id: UUID,
+    accuracy: float | None,
+    epoch: Mapping[str, Any],
+) -> None:
+    """Appends an event if no epoch of any trial of the search has been as good until now."""
+    before = search.best_validation_accuracy
+    if (
+        accuracy is None
+        or not math.isfinite(accuracy)
+        or (before is not None and before >= accuracy)
+    ):
+        return
+    search.best_validation_accuracy = accuracy
+    data = {
+        "validation_accuracy": accuracy,
+        "before": before,
+        "epoch": epoch["epoch"],
+        "genotype_hash": epoch["genotype_hash"],
+    }
+    events.append(session, search.id, f"{search.kind}.best", data, trial_id=trial_id)
 
 
 def trial_succeeded(

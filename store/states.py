@@ -1,4 +1,4 @@
-"""Roles of keys; kinds and states of searches and trials, and which changes are legal, and why."""
+"""Roles, kinds and states of what the tables hold, and which changes are legal, and why."""
 
 from enum import StrEnum
 from typing import Final
@@ -13,6 +13,26 @@ class Role(StrEnum):
     """Submit as its owner, and steer what its owner sees."""
     ADMIN = "admin"
     """See and steer everything; make keys for anybody; set weights and quotas."""
+
+
+class WebhookScope(StrEnum):
+    """Whose events a webhook is told."""
+
+    VISIBLE = "visible"
+    """Those of its owner's searches, and of the ones that a team label shares with its owner."""
+    ALL = "all"
+    """Those of everybody's searches; only an admin's key makes such a webhook."""
+
+
+class DeliveryStatus(StrEnum):
+    """Where one message to a webhook is in its life."""
+
+    PENDING = "pending"
+    """Waits for its first attempt, or for the next one."""
+    DELIVERED = "delivered"
+    """The receiver answered with a 2xx status."""
+    FAILED = "failed"
+    """Given up: out of attempts, or its webhook was disabled."""
 
 
 class JobKind(StrEnum):

@@ -37,6 +37,7 @@ from workers import ray_token, secrets
 from workers.capacity import CapacitySource, RayCapacity, ThisMachine
 from workers.exits import Exit
 from workers.log_keeping import LogKeeper
+from workers.runner_processes import RunnerProcesses
 from workers.settings import WorkerSettings
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ class Dispatcher:
         self._capacity = capacity
         self._id = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._runners: dict[UUID, _Runner] = {}
+        self._processes = RunnerProcesses(
+            url, num_warm=settings.warm_runners, log=settings.runner_logs / "waiting.log"
+        )
         self._keeping: list[threading.Thread] = []
         self._removing: threading.Thread | None = None
         self._stopping = False
@@ -100,6 +104,7 @@ class Dispatcher:
                     time.sleep(_POLL_SECONDS)
         finally:
             self._stopping = True
+            self._processes.close()
             self._stop_runners()
             self._sign_off()
             for thread in self._keeping:
@@ -138,6 +143,8 @@ class Dispatcher:
             _LOG.warning("the lease of search %s ran out", search_id)
         while capacity.nodes and self._may_claim() and self._claim(capacity):
             pass
+        if capacity.nodes and not self._stopping:
+            self._processes.refill()
 
     def _may_claim(self) -> bool:
         return not self._stopping and time.monotonic() >= self._next_claim
@@ -195,26 +202,8 @@ class Dispatcher:
         return bool(claimed)
 
     def _start_runner(self, lease: Lease) -> None:
-        folder = self._settings.runner_logs
-        folder.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{lease.search_id}-{lease.attempt}.log"
-        environment = {
-            **os.environ,
-            "DARTBOARD_DATABASE_URL": self._url,
-            "DARTBOARD_LEASE_TOKEN": str(lease.token),
-            "DARTBOARD_ATTEMPT": str(lease.attempt),
-            "DARTBOARD_RUNNER_LOG": str(log),
-        }
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workers.runner", str(lease.search_id)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # A group of its own: Ctrl-C on the dispatcher is the dispatcher's to hand on.
-                start_new_session=True,
-            )
+        log = self._settings.runner_logs / f"{lease.search_id}-{lease.attempt}.log"
+        process = self._processes.start(lease, log)
         self._runners[lease.search_id] = _Runner(process, lease, log)
         _LOG.info("search %s, attempt %d: runner %d", lease.search_id, lease.attempt, process.pid)
 
@@ -259,6 +248,12 @@ class Dispatcher:
         _LOG.info(
             "runner %d of search %s ended: %d", runner.process.pid, runner.lease.search_id, status
         )
+        if status == Exit.NOTHING_TO_RUN:
+            # It ended while it was being told.
+            self._give_back(
+                runner.lease, Reason.RUNNER_NOT_STARTED, "Its runner ended before it began."
+            )
+            return
         if status in tuple(Exit):
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"

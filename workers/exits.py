@@ -8,6 +8,8 @@ class Exit(IntEnum):
 
     ENDED = 0
     """The search ended and its end is recorded."""
+    NOTHING_TO_RUN = 14
+    """Whoever would have given it something is gone."""
     CANCELLED = 10
     """The search was cancelled and that is recorded."""
     REQUEUED = 11

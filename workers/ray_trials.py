@@ -89,7 +89,7 @@ class RayTrials:
         # How many wait for room on the cluster. Tune's own choice is to prepare the next one only
         # when the one before it has started.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(plans.num_open, _MOST_PENDING))
-        self._connect()
+        connect(self._address)
         errors = _Errors()
         halting = _Halting(halt)
         tuner = tune.Tuner(
@@ -133,18 +133,24 @@ class RayTrials:
                 raise errors.first from None
             raise
 
-    def _connect(self) -> None:
-        if ray.is_initialized():
-            return
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address=self._address, log_to_driver=True)
-        except ConnectionError as error:
-            raise ExecutorError(
-                f"No Ray cluster answers at {self._address}: {error}", Reason.NO_CLUSTER
-            ) from error
-        # Ray puts a handler of its own there, which ends the process without our last word.
-        signal.signal(signal.SIGTERM, on_sigterm)
+
+def connect(address: str) -> None:
+    """Joins a cluster as the driver of one search, unless this process has.
+
+    Raises:
+        ExecutorError: No cluster answers.
+    """
+    if ray.is_initialized():
+        return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=True)
+    except ConnectionError as error:
+        raise ExecutorError(
+            f"No Ray cluster answers at {address}: {error}", Reason.NO_CLUSTER
+        ) from error
+    # Ray puts a handler of its own there, which ends the process without our last word.
+    signal.signal(signal.SIGTERM, on_sigterm)
 
 
 class _Errors:

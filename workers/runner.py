@@ -1,11 +1,13 @@
-"""Runs one leased search or training to its end: `python -m workers.runner SEARCH_ID`.
+"""Runs one leased search or training to its end: `python -m workers.runner`.
 
-A dispatcher starts it, with the lease's token in `DARTBOARD_LEASE_TOKEN`. The process ends at once
-when the lease is lost; Ray then frees what its trials held, because their driver is gone.
+A dispatcher starts it, maybe before there is anything to run, and tells it what by one line of
+standard input (`workers.runner_processes`). The process ends at once when the lease is lost; Ray
+then frees what its trials held, because their driver is gone.
 """
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,7 +15,6 @@ import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
-from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Engine
@@ -33,8 +34,10 @@ from workers.lease_keeper import LeaseKeeper, Verdict
 from workers.log_keeping import LogKeeper
 from workers.plans import StoredPlans
 from workers.recording import StoreSink
+from workers.runner_processes import Assignment
 from workers.settings import WorkerSettings
 from workers.trials import EarlyStopping, ExecutorError, TrialExecutor
+from workers.warming import warm_up
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,21 +47,20 @@ _LOG_SECONDS: Final = 3.0
 
 
 def main() -> int:
-    """Runs the search that the command line names.
+    """Runs the search that it is given.
 
     Returns:
         An `Exit`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = WorkerSettings()
-    lease = Lease(
-        UUID(sys.argv[1]),
-        UUID(os.environ.pop("DARTBOARD_LEASE_TOKEN")),
-        int(os.environ.pop("DARTBOARD_ATTEMPT")),
-    )
+    assignment = _wait_for_work(settings)
+    if assignment is None:
+        return Exit.NOTHING_TO_RUN
+    lease = assignment.lease
     url = database_url(settings)
     engine = make_engine(url)
-    log = _keep_log(os.environ.pop("DARTBOARD_RUNNER_LOG", None), lease, settings, url)
+    log = _keep_log(assignment.log, lease, settings, url)
 
     def end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
         _end_with(last_word, status, log)
@@ -108,8 +110,28 @@ def main() -> int:
         return _run_to_exit(engine, lease, settings, give_back, halt, finishing)
     finally:
         keeper.close()
-        if log is not None:
-            log.close()
+        log.close()
+
+
+def _wait_for_work(settings: WorkerSettings) -> Assignment | None:
+    """Warms up, unless there is something to run already; then waits for that."""
+    has_work, _, _ = select.select([sys.stdin], [], [], 0)
+    if not has_work:
+        try:
+            warm_up(settings)
+        except ExecutorError as error:
+            # Whoever is given work meanwhile says so again, and puts it back.
+            _LOG.warning("not ready: %s", error)
+    assignment = Assignment.read(sys.stdin.readline())
+    if assignment is not None:
+        # What it wrote until now is nobody's; from here on it is this search's.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        output = os.open(assignment.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        os.close(output)
+    return assignment
 
 
 def _run_to_exit(
@@ -254,12 +276,8 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
     )
 
 
-def _keep_log(
-    file: str | None, lease: Lease, settings: WorkerSettings, url: str
-) -> LogKeeper | None:
-    """Copies this process's log into the storage while it runs; None where nobody says which."""
-    if file is None:
-        return None
+def _keep_log(file: str, lease: Lease, settings: WorkerSettings, url: str) -> LogKeeper:
+    """Copies this process's log into the storage while it runs."""
     if settings.executor == "ray":
         ray_token.prepare(settings.home)  # a secret, too
     keeper = LogKeeper(
@@ -277,7 +295,7 @@ def _last(engine: Engine, lease: Lease, write: Callable[[Session, Lease], object
         write(session, lease)
 
 
-def _end_with(last_word: Callable[[], None] | None, status: Exit, log: LogKeeper | None) -> None:
+def _end_with(last_word: Callable[[], None] | None, status: Exit, log: LogKeeper) -> None:
     """Ends the process from any thread, after one last write."""
     if last_word is not None:
         try:
@@ -286,8 +304,7 @@ def _end_with(last_word: Callable[[], None] | None, status: Exit, log: LogKeeper
             # The lease runs out by itself and brings the search back.
             _LOG.exception("the last word could not be written")
     logging.shutdown()
-    if log is not None:
-        log.close(_LOG_SECONDS)
+    log.close(_LOG_SECONDS)
     os._exit(status)
 
 

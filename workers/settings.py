@@ -29,6 +29,8 @@ class WorkerSettings(StoreSettings):
     """Losses of a trial's node, without an epoch in between, that do not count as crashes."""
     node_patience_seconds: float = Field(default=60.0, ge=1.0)
     """How long no node may be large enough for a search's trials before it is queued again."""
+    warm_runners: int = Field(default=1, ge=0, le=16)
+    """Runners that each dispatcher keeps ready, with Ray and PyTorch loaded."""
     grace_seconds: float = Field(default=20.0, ge=0.0)
     """How long a stopping dispatcher waits for its runners."""
 

@@ -7,6 +7,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10, help="of each side of submitting")
     parser.add_argument("--json", action="store_true", help="print one object")
     given = parser.parse_args()
+    # So that what was started is stopped again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()}
     }

@@ -23,6 +23,7 @@ from dartboard.cli import (
     steering,
     submitting,
     trainings,
+    webhooks,
 )
 from dartboard.errors import DartboardError, ServerUnreachableError
 from dartboard.local.signals import Terminated
@@ -103,6 +104,16 @@ _keys.command(cls=_Command)(keys.revoke)
 _owners = _group("owners", "Weights, quotas and teams of those whom searches belong to.")
 _owners.command("list", cls=_Command)(keys.list_owners)
 _owners.command("set", cls=_Command)(keys.set_owner)
+
+_webhooks = _group("webhooks", "Tell addresses of events, and see what came of it.")
+_webhooks.command(cls=_Command)(webhooks.create)
+_webhooks.command("list", cls=_Command)(webhooks.list_webhooks)
+_webhooks.command(cls=_Command)(webhooks.delete)
+_webhooks.command(cls=_Command)(webhooks.deliveries)
+_webhooks.command(cls=_Command)(webhooks.redeliver)
+_webhooks.command("test", cls=_Command)(webhooks.ping)
+_webhooks.command(cls=_Command)(webhooks.enable)
+_webhooks.command(cls=_Command)(webhooks.disable)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,15 @@ Url = Annotated[
         help="The server. Default: DARTBOARD_URL, else the one that `dartboard up` started.",
     ),
 ]
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key",
+        metavar="NAME",
+        help="A name for this request: sent again under it within a day, it makes nothing new. "
+        "Default: a new one, for tries of this command alone.",
+    ),
+]
 JobRef = Annotated[
     str,
     typer.Argument(

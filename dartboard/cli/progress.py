@@ -121,6 +121,8 @@ class SearchProgress:
     def apply(self, event: Event) -> None:
         """Takes an event. One that the state already contains changes nothing."""
         what, _, happened = event.kind.partition(".")
+        if happened == "best":
+            return  # its epoch has told the accuracy
         if what in ("search", "training"):
             self._apply_to_search(happened)
         if event.trial_id is not None and event.trial_id in self.trials:

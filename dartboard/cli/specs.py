@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -12,12 +13,59 @@ import typer
 _NEARLY_JSON: Final = frozenset({"true", "false", "null", "none", "nan", "inf", "infinity"})
 
 
+@dataclass(frozen=True)
+class SpecFiles:
+    """The specs in some files.
+
+    Attributes:
+        specs: JSON objects, in order.
+        places: Where each of them stands, for people.
+        is_one: Whether it is a single file with a single object, and no list of specs.
+    """
+
+    specs: list[dict[str, Any]]
+    places: list[str]
+    is_one: bool
+
+
 def read_spec(source: str) -> dict[str, Any]:
     """The JSON object in a file, or on standard input when the source is `-`.
 
     Raises:
         typer.BadParameter: There is no such file, or it holds no JSON object.
     """
+    name, text = _read(source)
+    return _object(_one_document(name, text), name)
+
+
+def read_specs(sources: Sequence[str]) -> SpecFiles:
+    """The specs in files, or on standard input for `-`.
+
+    A file holds one JSON object, an array of them, or one on each of its lines (JSONL).
+
+    Raises:
+        typer.BadParameter: There is no such file, or it holds something else.
+    """
+    specs: list[dict[str, Any]] = []
+    places: list[str] = []
+    is_one = len(sources) == 1
+    for source in sources:
+        name, text = _read(source)
+        documents = _documents(name, text)
+        if documents is None:
+            specs.append(_object(_one_document(name, text), name))
+            places.append(name)
+            continue
+        is_one = False
+        for number, document in enumerate(documents, start=1):
+            place = f"spec {number} of {name}"
+            specs.append(_object(document, place))
+            places.append(place)
+    return SpecFiles(specs, places, is_one)
+
+
+def _read(source: str) -> tuple[str, str]:
+    """The name of a file for people, and what is in it."""
     name = "standard input" if source == "-" else source
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
@@ -29,10 +77,32 @@ def read_spec(source: str) -> dict[str, Any]:
         raise typer.BadParameter(
             f'{name} is empty: the smallest spec is {{"preset": "digits-quick"}}'
         )
+    return name, text
+
+
+def _one_document(name: str, text: str) -> Any:
     try:
-        spec = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{name} is not JSON: {error}") from None
+
+
+def _documents(name: str, text: str) -> list[Any] | None:
+    """What is in a file of several specs; None of a file that holds one, or is wrong."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        lines = [line for line in text.splitlines() if line.strip()]
+        # One object that is written over several lines has lines that begin otherwise.
+        if len(lines) == 1 or not all(line.lstrip().startswith("{") for line in lines):
+            return None
+        return [_one_document(f"line {n} of {name}", line) for n, line in enumerate(lines, 1)]
+    if isinstance(document, list) and document:
+        return document
+    return None
+
+
+def _object(spec: Any, name: str) -> dict[str, Any]:
     if not isinstance(spec, dict):
         raise typer.BadParameter(f"{name} holds no JSON object: a spec is written in braces")
     return spec

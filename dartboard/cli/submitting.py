@@ -1,15 +1,17 @@
 """`submit`."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from dartboard.cli import output
-from dartboard.cli.options import Json, Url, connect
-from dartboard.cli.specs import apply_settings, parse_labels, read_spec
+from dartboard.cli.options import IdempotencyKey, Json, Url, connect
+from dartboard.cli.specs import SpecFiles, apply_settings, parse_labels, read_specs
 
 if TYPE_CHECKING:
+    from dartboard.errors import InvalidSpecError
     from dartboard.models import DryRun, SpaceSize
 
 _MOST_WRITTEN_OUT: Final = 10**12
@@ -25,9 +27,12 @@ Settings = Annotated[
 
 
 def submit(
-    spec: Annotated[
-        str | None,
-        typer.Argument(metavar="SPEC.json|-", help="A file with a spec, or - for stdin."),
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SPEC.json|-...",
+            help="Files with a spec, an array of specs, or a spec a line (JSONL); - for stdin.",
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Start from a preset; `dartboard presets` lists them.")
@@ -46,47 +51,128 @@ def submit(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Watch it until it ends, as `follow` does.")
     ] = False,
+    idempotency_key: IdempotencyKey = None,
     as_json: Json = False,
     url: Url = None,
 ) -> int:
-    """Submit a search.
+    """Submit a search, or up to 100 at once, all or none.
 
-    The options win over the file, and --set over all. With --json: the search; with --follow
-    besides, one event a line after it.
+    The options win over the files, for every spec in them, and --set over all. With --json: the
+    search; with --follow besides, one event a line after it. Of several files, and of a file with
+    several specs: an array of searches.
     """
-    from dartboard.cli.following import follow_job
-    from dartboard.cli.rendering import waiting_sentence
-
-    body = read_spec(spec) if spec is not None else {}
-    for field, value in (("preset", preset), ("name", name), ("priority", priority)):
-        if value is not None:
-            body[field] = value
+    given = read_specs(specs) if specs else SpecFiles([{}], [""], is_one=True)
     labels = parse_labels(label or ())
+    for body in given.specs:
+        _apply_options(body, {"preset": preset, "name": name, "priority": priority}, labels)
+        apply_settings(body, settings or ())
+    if given.is_one:
+        (body,) = given.specs
+        how = _How(idempotency_key, dry_run, follow, as_json)
+        return _submit_one(body, url, how)
+    if follow:
+        raise typer.BadParameter(
+            "--follow watches one search, and here are several specs: submit them without it, and "
+            "follow each"
+        )
+    _submit_all(given, url, idempotency_key, dry_run=dry_run, as_json=as_json)
+    return 0
+
+
+@dataclass(frozen=True)
+class _How:
+    """The options that say nothing about the search itself."""
+
+    idempotency_key: str | None
+    dry_run: bool
+    follow: bool
+    as_json: bool
+
+
+def _apply_options(body: dict[str, Any], fields: dict[str, Any], labels: dict[str, str]) -> None:
+    body.update({field: value for field, value in fields.items() if value is not None})
     if labels:
         in_file = body.get("labels")
         body["labels"] = {**in_file, **labels} if isinstance(in_file, dict) else labels
-    apply_settings(body, settings or ())
+
+
+def _submit_one(body: dict[str, Any], url: str | None, how: _How) -> int:
+    from dartboard.cli.following import follow_job
+    from dartboard.cli.rendering import waiting_sentence
+
     if not body:
         raise typer.BadParameter(
             "say what to search: a file, or --preset digits-quick, or --set space.kind=darts; "
             "`dartboard presets` lists the presets"
         )
     with connect(url) as client:
-        if dry_run:
-            tell_dry_run(client.dry_run(body), as_json=as_json)
+        if how.dry_run:
+            tell_dry_run(client.dry_run(body), as_json=how.as_json)
             return 0
-        search = client.submit(body)
-        if as_json:
-            output.print_json(search, indent=None if follow else 2)
+        search = client.submit(body, idempotency_key=how.idempotency_key)
+        if how.as_json:
+            output.print_json(search, indent=None if how.follow else 2)
         else:
             say = output.stdout()
             say.print(f"Submitted {search.id}", soft_wrap=True)
-            if not follow:
+            if not how.follow:
                 say.print(f"It is {waiting_sentence(search)}.", soft_wrap=True)
                 say.print(f"Watch it: dartboard follow {search.id}", soft_wrap=True)
-        if follow:
-            return follow_job(client, search, after=0, as_json=as_json)
+        if how.follow:
+            return follow_job(client, search, after=0, as_json=how.as_json)
     return 0
+
+
+def _submit_all(
+    given: SpecFiles,
+    url: str | None,
+    idempotency_key: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from dartboard.errors import InvalidSpecError
+
+    with connect(url) as client:
+        try:
+            if dry_run:
+                results = client.dry_run_all(given.specs)
+                if as_json:
+                    output.print_json(results)
+                    return
+                for place, result in zip(given.places, results, strict=True):
+                    output.stdout().print(f"{place}:", soft_wrap=True)
+                    tell_dry_run(result, as_json=False)
+                return
+            searches = client.submit_all(given.specs, idempotency_key=idempotency_key)
+        except InvalidSpecError as error:
+            raise _with_places(error, given.places) from None
+    if as_json:
+        output.print_json(searches)
+        return
+    say = output.stdout()
+    say.print(f"Submitted {len(searches)} searches:")
+    for search in searches:
+        say.print(f"{search.id}  {search.name}".rstrip(), soft_wrap=True)
+
+
+def _with_places(error: "InvalidSpecError", places: list[str]) -> "InvalidSpecError":
+    """The same error, whose fields say which file they are of."""
+    from dartboard.errors import FieldError, InvalidSpecError
+
+    def place(field: FieldError) -> FieldError:
+        number = field.pointer.removeprefix("/searches/").partition("/")[0]
+        if not number.isdecimal():
+            return field
+        return FieldError(field.pointer, f"{field.message} ({places[int(number)]})")
+
+    return InvalidSpecError(
+        status=error.status,
+        type=error.type,
+        title=error.title,
+        detail=error.detail,
+        errors=tuple(place(field) for field in error.errors),
+    )
 
 
 def tell_dry_run(result: "DryRun", *, as_json: bool) -> None:

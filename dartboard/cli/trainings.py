@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dartboard.cli import output
-from dartboard.cli.options import Json, Url, connect
+from dartboard.cli.options import IdempotencyKey, Json, Url, connect
 from dartboard.cli.specs import apply_settings, read_spec
 from dartboard.cli.submitting import Settings, tell_dry_run
 
@@ -32,6 +32,7 @@ def train(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Watch it until it ends, as `follow` does.")
     ] = False,
+    idempotency_key: IdempotencyKey = None,
     as_json: Json = False,
     url: Url = None,
 ) -> int:
@@ -57,7 +58,7 @@ def train(
         if dry_run:
             tell_dry_run(client.dry_run_training(body), as_json=as_json)
             return 0
-        training = client.train(body)
+        training = client.train(body, idempotency_key=idempotency_key)
         if as_json:
             output.print_json(training, indent=None if follow else 2)
         else:

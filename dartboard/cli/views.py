@@ -193,6 +193,8 @@ class Lines:
         if event.trial_id is None:
             self._search_event(event)
             return
+        if not event.kind.startswith("trial."):
+            return  # a new best: the line of its epoch has the accuracy
         trial = self._progress.trials[event.trial_id]
         self._print(f"trial {trial.name}: {self._happened(event)}")
 

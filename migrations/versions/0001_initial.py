@@ -1,4 +1,4 @@
-"""Create owners, keys, searches, trials, metrics, alphas, events, architectures and dispatchers."""
+"""Create every table: owners, keys, webhooks, searches and what belongs to them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -94,6 +94,113 @@ def upgrade() -> None:
     )
     op.create_index("ix_keys_owner", "keys", ["owner"], unique=False)
     op.create_table(
+        "idempotency_keys",
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("nonce", sa.LargeBinary(), nullable=False),
+        sa.Column("location", sa.Text(), nullable=True),
+        sa.Column("answer", sa.Text(), server_default="", nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(["owner"], ["owners.name"], name=op.f("fk_idempotency_keys_owner")),
+        sa.PrimaryKeyConstraint("owner", "path", "key", name=op.f("pk_idempotency_keys")),
+    )
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), server_default="", nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("kinds", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("disabled_why", sa.Text(), server_default="", nullable=False),
+        sa.CheckConstraint("scope IN ('visible', 'all')", name=op.f("ck_webhooks_scope_known")),
+        sa.CheckConstraint("cardinality(kinds) > 0", name=op.f("ck_webhooks_kinds_not_empty")),
+        sa.ForeignKeyConstraint(["owner"], ["owners.name"], name=op.f("fk_webhooks_owner")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+    )
+    op.create_index("ix_webhooks_owner", "webhooks", ["owner"])
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
+        sa.Column("webhook_id", sa.Uuid(), nullable=False),
+        sa.Column("search_id", sa.Uuid(), nullable=True),
+        sa.Column("event_number", sa.BigInteger(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("status", sa.Text(), server_default="pending", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column(
+            "next_attempt_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("response_status", sa.Integer(), nullable=True),
+        sa.Column("error", sa.Text(), server_default="", nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("attempted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "status IN ('pending', 'delivered', 'failed')", name=op.f("ck_deliveries_status_known")
+        ),
+        sa.CheckConstraint(
+            "(status = 'delivered') = (delivered_at IS NOT NULL)",
+            name=op.f("ck_deliveries_delivered_at_a_time"),
+        ),
+        sa.CheckConstraint(
+            "status = 'pending' OR leased_until IS NULL", name=op.f("ck_deliveries_ended_is_free")
+        ),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"],
+            ["webhooks.id"],
+            name=op.f("fk_deliveries_webhook_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+        sa.UniqueConstraint(
+            "webhook_id",
+            "search_id",
+            "event_number",
+            name=op.f("uq_deliveries_webhook_id_search_id_event_number"),
+        ),
+    )
+    op.create_index("ix_deliveries_webhook_id_id", "deliveries", ["webhook_id", "id"])
+    op.create_index(
+        "ix_deliveries_due",
+        "deliveries",
+        ["next_attempt_at"],
+        postgresql_where=sa.text("status = 'pending'"),
+    )
+    op.create_index(
+        "ix_deliveries_in_order",
+        "deliveries",
+        ["webhook_id", "search_id", "event_number"],
+        postgresql_where=sa.text("status = 'pending'"),
+    )
+    op.create_table(
         "searches",
         sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
         sa.Column("kind", sa.Text(), server_default="search", nullable=False),
@@ -141,6 +248,7 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("leased_by", sa.Text(), nullable=True),
         sa.Column("last_event", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("best_validation_accuracy", sa.Double(), nullable=True),
         sa.Column("recommended_hash", sa.Text(), nullable=True),
         sa.Column("recommendation", sa.Text(), server_default="", nullable=False),
         sa.CheckConstraint("kind IN ('search', 'training')", name=op.f("ck_searches_kind_known")),
@@ -356,6 +464,9 @@ def downgrade() -> None:
         postgresql_where=sa.text("files_removed_at IS NULL"),
     )
     op.drop_table("deleted_searches")
+    op.drop_table("deliveries")
+    op.drop_table("webhooks")
+    op.drop_table("idempotency_keys")
     op.drop_index("ix_keys_owner", table_name="keys")
     op.drop_table("keys")
     op.drop_table("owners")

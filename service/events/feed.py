@@ -9,9 +9,10 @@ from uuid import UUID
 
 import psycopg
 
-from store.events import EVENTS_CHANNEL
+from store.events import DELIVERIES_CHANNEL, EVENTS_CHANNEL
 from store.notifications import listening_async
 
+_CHANNELS: Final = (EVENTS_CHANNEL, DELIVERIES_CHANNEL)
 _RETRY_SECONDS: Final = (0.1, 0.5, 1.0, 2.0)
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,15 @@ class EventFeed:
         """Set while the feed listens."""
 
     @contextmanager
-    def subscribe(self, search_id: UUID) -> Iterator[Subscription]:
-        """A subscription to one search's events while the block runs."""
+    def subscribe(self, to: UUID | str) -> Iterator[Subscription]:
+        """A subscription to one search's events, or to a channel, while the block runs.
+
+        Args:
+            to: The search's id; or the channel's name.
+        """
         subscription = Subscription()
         # By the text of a notification: one that is no id of ours then wakes nobody.
-        key = str(search_id)
+        key = str(to)
         self._subscriptions.setdefault(key, set()).add(subscription)
         try:
             yield subscription
@@ -75,7 +80,7 @@ class EventFeed:
         failures = 0
         while True:
             try:
-                async with listening_async(self._url, [EVENTS_CHANNEL]) as notifications:
+                async with listening_async(self._url, _CHANNELS) as notifications:
                     if failures:
                         logger.info("listening for events again")
                     failures = 0
@@ -83,7 +88,8 @@ class EventFeed:
                     # What was notified while nobody listened is in the log: all streams look.
                     self._ring_all()
                     async for notification in notifications:
-                        self._ring(notification.payload)
+                        is_event = notification.channel == EVENTS_CHANNEL
+                        self._ring(notification.payload if is_event else notification.channel)
             except (psycopg.Error, OSError) as error:
                 if not failures:
                     reason = str(error).partition("\n")[0]

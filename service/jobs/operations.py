@@ -1,19 +1,24 @@
 """What the endpoints of searches and of trainings do, by the kind of their answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from service.idempotency import Made
 from service.jobs.schemas import JobAnswer
 from store import access, queue, searches
 from store.access import Principal
 from store.jobs import JobSpec
 from store.models import Search
 from store.searches import SearchFilter
+from store.states import JobKind
 
 AnswerT = TypeVar("AnswerT", bound=JobAnswer)
+
+_PATHS: Final = {JobKind.SEARCH: "searches", JobKind.TRAINING: "trainings"}
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,20 @@ class JobPage(Generic[AnswerT]):
     next_cursor: str | None
 
 
-def submit(session: Session, who: Principal, spec: JobSpec, answer: type[AnswerT]) -> AnswerT:
+def submit(
+    session: Session, who: Principal, _: bytes | None, *, spec: JobSpec, answer: type[AnswerT]
+) -> Made:
     """Stores and queues what a spec describes, as its caller's."""
-    return _tell(session, searches.submit(session, spec, owner=who.owner), answer)
+    search = searches.submit(session, spec, owner=who.owner)
+    return Made(_tell(session, search, answer), f"/v1/{_PATHS[answer.kind]}/{search.id}")
+
+
+def submit_all(
+    session: Session, who: Principal, specs: Sequence[JobSpec], answer: type[AnswerT]
+) -> list[AnswerT]:
+    """Stores and queues what each of some specs describes, one behind the other."""
+    made = [searches.submit(session, spec, owner=who.owner) for spec in specs]
+    return _tell_all(session, made, answer)
 
 
 def get(session: Session, who: Principal, job_id: UUID, answer: type[AnswerT]) -> AnswerT:
@@ -58,12 +74,13 @@ def page(
     found = searches.list_page(
         session, where, who=who, limit=limit, cursor=cursor, oldest_first=oldest_first
     )
-    trials = searches.trials_of(session, [search.id for search in found.searches])
-    waiting = queue.waiting_of(session, found.searches)
-    items = [
-        answer.of(search, trials[search.id], waiting.get(search.id)) for search in found.searches
-    ]
-    return JobPage(items, found.next_cursor)
+    return JobPage(_tell_all(session, found.searches, answer), found.next_cursor)
+
+
+def _tell_all(session: Session, found: Sequence[Search], answer: type[AnswerT]) -> list[AnswerT]:
+    trials = searches.trials_of(session, [search.id for search in found])
+    waiting = queue.waiting_of(session, found)
+    return [answer.of(search, trials[search.id], waiting.get(search.id)) for search in found]
 
 
 def _tell(session: Session, search: Search, answer: type[AnswerT]) -> AnswerT:

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from sqlalchemy.orm import Session
 
 from service.caller import CallerOf
+from service.idempotency import Create, CreationOf, Made
 from service.keys import examples
 from service.keys.schemas import KeyAnswer, KeyList, KeyRequest, Me, NewKeyAnswer
-from service.openapi import BODY, LOOKUP, READING, VERB, ok, problems, spec_body
+from service.openapi import CREATION, LOOKUP, READING, VERB, ok, problems, spec_body
 from service.parameters import PlainText
-from service.spec_body import read_model
+from service.spec_body import parse_model, read_json
 from store import access, keys, owners
 from store.access import Principal
 from store.errors import ForbiddenError, NotFoundError
@@ -43,20 +44,30 @@ async def read_me(caller: CallerOf) -> Me:
     response_model=NewKeyAnswer,
     responses={
         201: ok("The key, with its secret, this once.", examples.NEW_KEY, location=True),
-        **problems(*BODY),
+        **problems(*CREATION),
     },
     openapi_extra=spec_body(examples.KEY_REQUESTS, "KeyRequest"),
 )
-async def create_key(request: Request, response: Response, caller: CallerOf) -> NewKeyAnswer:
+async def create_key(request: Request, caller: CallerOf, creation: CreationOf) -> Response:
     """Makes a key. Its secret is in this answer and nowhere else.
 
     The first key of an owner makes the owner. Members make keys for themselves, of at most their
     own role; admins make any.
+
+    With an `Idempotency-Key` the secret is derived from the key that you show and from random
+    bytes that are kept with the answer: the same request, under the same two keys, has the same
+    secret again, which still is nowhere stored.
     """
-    wanted = await read_model(request, KeyRequest, smallest='{"role": "member"}')
-    made = await caller.run(partial(_create, wanted=wanted), needs=Role.MEMBER)
-    response.headers.update({"Location": f"/v1/keys/{made.id}", **_NO_STORE})
-    return made
+    body = await read_json(request, smallest='{"role": "member"}')
+
+    async def prepare() -> Create:
+        wanted = parse_model(KeyRequest, body)
+        return partial(_create, wanted=wanted, shown=caller.secret)
+
+    reveal = partial(_reveal, shown=caller.secret)
+    answer = await creation.answer(body, prepare, reveal=reveal, binds=caller.digest)
+    answer.headers.update(_NO_STORE)
+    return answer
 
 
 @router.get(
@@ -99,7 +110,9 @@ def _me(session: Session, who: Principal) -> Me:
     return Me.of(who, keys.get(session, who.key_id), owners.get(session, who.owner))
 
 
-def _create(session: Session, who: Principal, wanted: KeyRequest) -> NewKeyAnswer:
+def _create(
+    session: Session, who: Principal, nonce: bytes | None, *, wanted: KeyRequest, shown: str
+) -> Made:
     owner = wanted.owner or who.owner
     if not access.includes(who.role, wanted.role):
         raise ForbiddenError(
@@ -107,8 +120,20 @@ def _create(session: Session, who: Principal, wanted: KeyRequest) -> NewKeyAnswe
         )
     if owner != who.owner:
         access.require_role(who, Role.ADMIN)
-    made = keys.create(session, owner, wanted.role, name=wanted.name, lifetime=wanted.lifetime)
-    return NewKeyAnswer.of_new(made)
+    made = keys.create(
+        session,
+        owner,
+        wanted.role,
+        name=wanted.name,
+        lifetime=wanted.lifetime,
+        secret=None if nonce is None else keys.derive(shown, nonce),
+    )
+    return Made(NewKeyAnswer.of_new(made), f"/v1/keys/{made.key.id}", kept=KeyAnswer.of(made.key))
+
+
+def _reveal(_: Session, kept: str, nonce: bytes, *, shown: str) -> NewKeyAnswer:
+    answer = KeyAnswer.model_validate_json(kept)
+    return NewKeyAnswer(**answer.model_dump(), key=keys.derive(shown, nonce))
 
 
 def _list(session: Session, who: Principal, owner: str | None) -> KeyList:

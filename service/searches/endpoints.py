@@ -2,7 +2,7 @@
 
 import asyncio
 from functools import partial
-from typing import Annotated, get_args
+from typing import Annotated, Final, get_args
 
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import JSONResponse
@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec
 from service import examples
-from service.caller import CallerOf
+from service.caller import Caller, CallerOf
+from service.idempotency import Create, CreationOf
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -29,13 +30,16 @@ from service.openapi import LOOKUP, READING, SUBMISSION, ok, problems, spec_body
 from service.parameters import Limit, SearchId
 from service.searches.schemas import DryRun, SearchAnswer, SearchPageAnswer
 from service.searches.size import SpaceSize, refuse_too_large
-from service.spec_body import read_spec
+from service.spec_body import parse_spec_aside, read_json
 from store import queue
 from store.access import Principal
 from store.searches import SearchFilter
-from store.states import JobKind, Role
+from store.states import JobKind
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"])
+
+SMALLEST_SPEC: Final = '{"preset": "digits-quick"}'
+"""For who sends none."""
 
 _SPACE_KINDS = [
     kind
@@ -64,30 +68,50 @@ def _known_space(value: str) -> str:
 )
 async def submit_search(
     request: Request,
-    response: Response,
     caller: CallerOf,
+    creation: CreationOf,
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
-) -> SearchAnswer | Response:
+) -> Response:
     """Validates the spec, stores the search durably and queues it.
 
     The body is a spec; unknown fields are refused. Everything but `space` has a default, and a
     `preset` sets even that. A hypercuboid that the memory of no known node would hold is refused,
     with the estimate and the largest node's.
     """
-    spec = await read_spec(request)
+    body = await read_json(request, smallest=SMALLEST_SPEC)
+    if dry_run:
+        spec, size = await checked_spec(body, caller, fit_cluster=True)
+        return JSONResponse(DryRun.of(spec, size).model_dump(mode="json"))
+
+    async def prepare() -> Create:
+        spec, _ = await checked_spec(body, caller)
+        return partial(operations.submit, spec=spec, answer=SearchAnswer)
+
+    return await creation.answer(body, prepare)
+
+
+async def checked_spec(
+    body: bytes, caller: Caller, *, fit_cluster: bool = False
+) -> tuple[SearchSpec, SpaceSize]:
+    """The spec of a search in JSON, and the size of what it searches.
+
+    Args:
+        body: The JSON.
+        caller: Who sent it.
+        fit_cluster: Ask for the nodes' memory even where nothing is known of what the spec takes,
+            so that whoever may not ask is refused.
+
+    Raises:
+        ProblemError: It is no valid spec, or too large for every node; says where.
+    """
+    spec = await parse_spec_aside(SearchSpec, body)
     size = await asyncio.to_thread(SpaceSize.of, spec)
-    if dry_run or size.training_bytes is not None:
+    if fit_cluster or size.training_bytes is not None:
         largest = await caller.run(lambda session, _: queue.largest_memory(session))
         refuse_too_large(spec, size, largest)
-    if dry_run:
-        return JSONResponse(DryRun.of(spec, size).model_dump(mode="json"))
-    answer = await caller.run(
-        partial(operations.submit, spec=spec, answer=SearchAnswer), needs=Role.MEMBER
-    )
-    response.headers["Location"] = f"/v1/searches/{answer.id}"
-    return answer
+    return spec, size
 
 
 @router.get(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from search_core.spec import SearchSpec, trial_points
 from search_core.spec.points import point_epochs
@@ -16,6 +16,9 @@ from service.searches.size import SpaceSize
 from store import queue
 from store.models import Search, Trial
 from store.states import JobKind
+
+MOST_AT_ONCE: Final = 100
+"""Searches in a batch."""
 
 StoredSpec = Annotated[dict[str, Any], WithJsonSchema({STANDS_FOR: "SearchSpec"})]
 """A spec as it was stored: it was valid for the version that stored it."""
@@ -115,3 +118,26 @@ class DryRun(Answer):
             },
             size=size,
         )
+
+
+class SearchBatch(BaseModel):
+    """Searches to submit at once."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    searches: list[StoredSpec] = Field(min_length=1, max_length=MOST_AT_ONCE)
+    """Their specs. They wait in this order where their priorities are equal."""
+
+
+class SearchBatchAnswer(Answer):
+    """Searches that were submitted at once."""
+
+    items: Sequence[SearchAnswer]
+    """In the order of their specs."""
+
+
+class DryRunBatch(Answer):
+    """What some specs would run, without running them."""
+
+    items: Sequence[DryRun]
+    """In the order of the specs."""

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
-from service.caller import CallerOf
+from service.caller import Caller, CallerOf
+from service.idempotency import Create, CreationOf
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -30,7 +31,7 @@ from service.trainings.by_hash import with_stored_architecture
 from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
 from store.access import Principal
 from store.searches import SearchFilter
-from store.states import JobKind, Role
+from store.states import JobKind
 
 router = APIRouter(prefix="/v1/trainings", tags=["trainings"])
 
@@ -52,12 +53,12 @@ _SMALLEST_SPEC = '{"architecture": "DARTS_V2"}'
 )  # fmt: skip
 async def submit_training(
     request: Request,
-    response: Response,
     caller: CallerOf,
+    creation: CreationOf,
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
-) -> TrainingAnswer | Response:
+) -> Response:
     """Validates the spec, stores the training durably and queues it beside the searches.
 
     The body is a spec; unknown fields are refused. Everything but `architecture` has a default. The
@@ -67,15 +68,14 @@ async def submit_training(
     says all of its network itself: nothing in `network` is for it.
     """
     body = await read_json(request, smallest=_SMALLEST_SPEC)
-    body = await with_stored_architecture(body, caller)
-    spec = await parse_spec_aside(RetrainingSpec, body)
     if dry_run:
+        spec = await _spec(body, caller)
         return JSONResponse(TrainingDryRun.of(spec).model_dump(mode="json"))
-    answer = await caller.run(
-        partial(operations.submit, spec=spec, answer=TrainingAnswer), needs=Role.MEMBER
-    )
-    response.headers["Location"] = f"/v1/trainings/{answer.id}"
-    return answer
+
+    async def prepare() -> Create:
+        return partial(operations.submit, spec=await _spec(body, caller), answer=TrainingAnswer)
+
+    return await creation.answer(body, prepare)
 
 
 @router.get(
@@ -138,3 +138,7 @@ async def get_training(training_id: TrainingId, caller: CallerOf) -> TrainingAns
 
 
 add_verbs(router, TrainingAnswer, lambda **fields: {**examples.TRAINING, **fields})
+
+
+async def _spec(body: bytes, caller: Caller) -> RetrainingSpec:
+    return await parse_spec_aside(RetrainingSpec, await with_stored_architecture(body, caller))

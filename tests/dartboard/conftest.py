@@ -53,7 +53,11 @@ class Served:
     def __init__(self, database_url: str, storage: Path) -> None:
         self.storage = storage
         self._settings = ServiceSettings(
-            database_url=database_url, storage=str(storage), shutdown_seconds=1
+            database_url=database_url,
+            storage=str(storage),
+            shutdown_seconds=1,
+            webhooks_allow_private=True,
+            webhooks_poll_seconds=0.1,
         )
         self._listener: socket.socket | None = None
         self.port = 0

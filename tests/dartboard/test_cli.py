@@ -118,6 +118,70 @@ def test_submitting_from_stdin(
     assert "no dispatcher is running" in said.out
 
 
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"a.json": '{"name": "a"}', "b.json": '{"name": "b"}'}, ["a", "b"]),
+        ({"array.json": '[{"name": "a"}, {"name": "b"}]'}, ["a", "b"]),
+        ({"array.json": '[{"name": "a"}]'}, ["a"]),
+        ({"lines.jsonl": '{"name": "a"}\n\n{"name": "b"}\n'}, ["a", "b"]),
+        ({"a.json": '{"name":\n"a"}', "lines": '{"name": "b"}\n{"name": "c"}'}, ["a", "b", "c"]),
+    ],
+)
+def test_submitting_many(
+    dartboard: Dartboard, server: Served, tmp_path: Path, files: dict[str, str], names: list[str]
+) -> None:
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    options = ("--preset", "digits-quick", "--set", "training.epochs=2", "--label", "sweep=1")
+    dry = dartboard("submit", *files, *options, "--dry-run", "--json").json
+    assert [result["epochs"] for result in dry] == [2] * len(names)
+    assert dartboard("list", "--json").json == []
+    made = dartboard("submit", *files, *options, "--json")
+    assert (made.code, made.err) == (0, "")
+    assert [search["name"] for search in made.json] == names
+    assert {search["labels"]["sweep"] for search in made.json} == {"1"}
+    said = dartboard("submit", *files, *options)
+    assert f"Submitted {len(names)} searches" in said.out
+    assert [line.split()[1] for line in said.out.splitlines()[1:]] == names
+    assert len(dartboard("list", "--json").json) == 2 * len(names)
+
+
+def test_one_bad_spec_of_many_is_named_and_none_is_submitted(
+    dartboard: Dartboard, server: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "good.json").write_text(json.dumps(SPEC))
+    (tmp_path / "more.jsonl").write_text('{"preset": "digits-quick"}\n{"space": {"kind": "x"}}\n')
+    said = dartboard("submit", "good.json", "more.jsonl")
+    assert (said.code, said.out) == (1, "")
+    assert "/searches/2/space/kind" in said.err
+    assert "(spec 2 of more.jsonl)" in said.err
+    assert dartboard("list", "--json").json == []
+    (tmp_path / "many.json").write_text(json.dumps([SPEC] * 101))
+    assert "at most 100 items" in dartboard("submit", "many.json").err
+    follow = dartboard("submit", "good.json", "more.jsonl", "--follow")
+    assert (follow.code, "follow each" in follow.err) == (2, True)
+
+
+def test_a_named_submission_is_one_however_often_it_is_typed(
+    dartboard: Dartboard, server: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC))
+    (tmp_path / "specs.json").write_text(json.dumps([SPEC, SPEC]))
+    name = ("--idempotency-key", "sweep-7", "--json")
+    for command in (
+        ("submit", "spec.json"),
+        ("submit", "specs.json"),
+        ("train", "-a", "DARTS_V2"),
+    ):
+        assert dartboard(*command, *name).json == dartboard(*command, *name).json
+    assert len(dartboard("list", "--json").json) == 3
+    assert len(dartboard("trainings", "--json").json) == 1
+    other = dartboard("submit", "spec.json", "--set", "training.epochs=7", *name)
+    assert other.code == 1
+    assert json.loads(other.err)["error"] == "conflict"
+
+
 def test_an_empty_stdin_is_told(dartboard: Dartboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     said = dartboard("submit", "-", "--json")

@@ -30,6 +30,20 @@ from store.logs import runner_log, trial_log
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
 
 
+def test_submitting_many_typed_and_plain(client: Client) -> None:
+    typed = SearchSpec.model_validate({**SPEC, "name": "typed"})
+    searches = client.submit_all(spec for spec in (SPEC, typed))
+    assert [search.name for search in searches] == ["small", "typed"]
+    assert list(client.list(oldest_first=True)) == list(searches)
+    assert [each.num_trials for each in client.dry_run_all([SPEC, typed])] == [2, 2]
+    with pytest.raises(InvalidSpecError) as refused:
+        client.submit_all([SPEC, {**SPEC, "training": {"epochs": 0}}])
+    assert [error.pointer for error in refused.value.errors] == ["/searches/1/training/epochs"]
+    with pytest.raises(InvalidSpecError, match="/searches/0/name"):
+        client.submit_all([{"name": {1, 2}}])
+    assert len(list(client.list())) == 2
+
+
 def test_every_exported_name_exists() -> None:
     for name in dartboard.__all__:
         assert getattr(dartboard, name) is not None

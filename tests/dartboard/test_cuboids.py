@@ -109,8 +109,8 @@ def test_finalists_are_followed_and_the_one_that_wins_is_listed(
 ) -> None:
     finalists = {"paths": 2, "epochs": 2}
     spec = {"space": SPACE, "algorithm": {"finalists": finalists}, "training": {"epochs": 1}}
-    search = client.submit(**spec)
-    assert client.dry_run(**spec).finalist_batches_per_epoch == 15
+    search = client.submit(spec)
+    assert client.dry_run(spec).finalist_batches_per_epoch == 15
     trial_id, lease = search.trials[0].id, worker.claim()
     rival = best_paths(WEIGHTS, CUBOID, 2)[1].genotype
     reported: list[tuple[dict[str, float], PathGenotype]] = [

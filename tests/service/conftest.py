@@ -107,9 +107,10 @@ class Worker:
             spec = SearchSpec.model_validate({**SPEC, **changes})
             return str(searches.submit(session, spec).id)
 
-    def heartbeat(self) -> None:
+    def heartbeat(self, *, memory: float | None = None) -> None:
+        capacity = Capacity((Node(cpus=4, memory=memory),))
         with transaction(self._engine) as session:
-            queue.heartbeat(session, "box:1", host="box", pid=1, capacity=ONE_NODE)
+            queue.heartbeat(session, "box:1", host="box", pid=1, capacity=capacity)
 
     def claim(self) -> Lease:
         with transaction(self._engine) as session:

@@ -53,7 +53,14 @@ def test_every_operation_that_is_not_about_the_service_itself_takes_a_key(api: A
         for method, operation in operations.items():
             url = path.replace("{architecture_hash}", "0" * 64)
             url = url.replace("{owner}", "local").replace("{", "").replace("}", "")
-            for name in ("search_id", "training_id", "trial_id", "key_id"):
+            for name in (
+                "search_id",
+                "training_id",
+                "trial_id",
+                "key_id",
+                "webhook_id",
+                "delivery_id",
+            ):
                 url = url.replace(name, str(UUID(int=7)))
             answer = api.request(method.upper(), url, json={})
             if path in open_to_all:

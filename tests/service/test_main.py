@@ -40,14 +40,20 @@ def process(**variables: str) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
+def address_of(service: subprocess.Popen[str]) -> str:
+    """Where a process that has just been started listens, once it does."""
+    assert service.stderr is not None
+    address = ""
+    while not address:
+        line = service.stderr.readline()
+        assert line, "the service ended before it listened"
+        address = line.partition("API is at ")[2].strip()
+    return address
+
+
 def test_it_serves_until_sigterm_and_ends_its_streams(database_url: str, home: str) -> None:
     with process(DATABASE_URL=database_url, PORT="0", HOME=home) as service:
-        assert service.stderr is not None
-        address = ""
-        while not address:
-            line = service.stderr.readline()
-            assert line, "the service ended before it listened"
-            address = line.partition("API is at ")[2].strip()
+        address = address_of(service)
         search = httpx2.post(f"{address}/v1/searches", json=SPEC, headers=BEARER).json()
         with httpx2.stream(
             "GET",
@@ -61,6 +67,7 @@ def test_it_serves_until_sigterm_and_ends_its_streams(database_url: str, home: s
             assert not any(line.startswith("event") for line in lines)
         service.wait(timeout=10)
         assert time.monotonic() - started < 5
+        assert service.stderr is not None
         assert "Traceback" not in service.stderr.read()
 
 
@@ -81,12 +88,7 @@ def test_the_first_start_makes_a_key_for_the_user_of_this_machine(
 ) -> None:
     file = Path(home) / "api-key"
     with process(DATABASE_URL=database_url, PORT="0", HOME=home) as service:
-        assert service.stderr is not None
-        address = ""
-        while not address:
-            line = service.stderr.readline()
-            assert line, "the service ended before it listened"
-            address = line.partition("API is at ")[2].strip()
+        address = address_of(service)
         bearer = {"Authorization": f"Bearer {file.read_text().strip()}"}
         assert httpx2.get(f"{address}/v1/me", headers=bearer).json()["owner"] == "local"
         assert httpx2.get(f"{address}/v1/me").status_code == 401

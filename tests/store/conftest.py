@@ -1,5 +1,6 @@
 """Shorthand for the states that store tests start from."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -67,3 +68,11 @@ def claim(engine: Engine) -> Callable[..., Lease | None]:
             return leases.claim(session, capacity, holder="test", duration=duration)
 
     return claim
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Looks until something holds that another thread or process brings about."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

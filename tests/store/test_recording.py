@@ -62,9 +62,32 @@ def test_the_whole_way_of_a_search(engine: Engine, submit: Submit, claim: Claim)
     assert kinds_of(engine, search_id) == [
         "search.queued",
         "search.running",
-        *["trial.started", "trial.epoch", "trial.succeeded"] * 2,
+        *["trial.started", "trial.epoch", "search.best", "trial.succeeded"] * 2,
         "search.succeeded",
     ]
+
+
+def test_only_what_no_trial_reached_before_is_a_new_best(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    search_id = submit(trials={"seeds": [7, 8]})
+    lease = claim()
+    first, second = (trial.id for trial in trials_of(engine, search_id))
+    epochs = [
+        *((first, 1, math.nan), (second, 1, 0.5), (first, 2, 0.5), (second, 2, 0.4)),
+        *((second, 2, 0.9), (first, 3, 0.6), (second, 3, 0.55)),
+    ]
+    for trial_id, epoch, accuracy in epochs:
+        with transaction(engine) as session:
+            recording.epoch_ended(session, lease, trial_id, result(epoch, accuracy))
+    with transaction(engine) as session:
+        best = [event for event in events.page(session, search_id) if event.kind == "search.best"]
+        assert searches.get(session, search_id).best_validation_accuracy == 0.6
+    told = [(event.trial_id, event.data["epoch"], event.data["before"]) for event in best]
+    # The second's second epoch, sent again with 0.9, was recorded before: it changes nothing.
+    assert told == [(second, 1, None), (first, 3, 0.5)]
+    assert best[-1].data["validation_accuracy"] == 0.6
+    assert best[-1].data["genotype_hash"] == GENOTYPE.hash
 
 
 def test_only_cells_have_families(engine: Engine, submit: Submit, claim: Claim) -> None:
@@ -215,7 +238,7 @@ def test_values_that_are_not_finite_are_kept(engine: Engine, submit: Submit, cla
     with transaction(engine) as session:
         (point,) = searches.metrics(session, trial.id, names=["train_loss"])
         assert point.value == math.inf
-        event = events.page(session, search_id)[-1]
+        event = events.page(session, search_id)[-2]
         assert event.data["metrics"]["train_loss"] is None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -173,6 +174,8 @@ def start_dispatcher(settings: WorkerSettings, **variables: str) -> subprocess.P
         "DARTBOARD_DATABASE_URL": settings.database_url,
         "DARTBOARD_HOME": str(settings.home),
         "DARTBOARD_EXECUTOR": "inline",
+        # Only runners that run something are to be found by the tests.
+        "DARTBOARD_WARM_RUNNERS": "0",
         **variables,
     }
     with (settings.home / "dispatcher.log").open("ab") as log:
@@ -196,6 +199,7 @@ def start(settings: WorkerSettings) -> Iterator[Start]:
     yield start
     for process in processes:
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # it may have been put to sleep
     for process in processes:
         process.wait(120)
     for runner in runners_on(settings):

@@ -84,8 +84,8 @@ def test_what_was_said_holds_for_a_while(source: RayCapacity, clock: Clock) -> N
     assert source.now() == told
     clock.seconds += 2
     assert source.now().nodes == ()
-    source.hear('[{"cpus": 2.0, "gpus": 0.0}]\n')
-    assert source.now() == Capacity((Node(cpus=2.0),))
+    source.hear('[{"cpus": 2.0, "gpus": 0.5, "custom": {"a100": 1.0}}]\n')
+    assert source.now() == Capacity((Node(cpus=2.0, gpus=0.5, custom={"a100": 1.0}),))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from search_core.errors import CheckpointError, DataNotFoundError, DivergedError
 from store.states import Reason
-from workers.failures import explain
+from workers.failures import NoGpuError, explain
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from workers.failures import explain
         (DivergedError("loss nan in epoch 3"), Reason.DIVERGED, False),
         (DataNotFoundError("nothing in /data"), Reason.DATA_NOT_FOUND, False),
         (CheckpointError("of another spec"), Reason.INVALID_INPUT, False),
+        (NoGpuError("PyTorch finds none"), Reason.NO_GPU, False),
         (ValueError("images are too small"), Reason.INVALID_INPUT, False),
         (MemoryError(), Reason.OUT_OF_MEMORY, False),
         (torch.OutOfMemoryError("CUDA out of memory."), Reason.OUT_OF_MEMORY, False),

@@ -3,7 +3,6 @@
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -172,13 +171,13 @@ def test_a_crash_is_no_lost_node(
     start(**nodes.variables(), DARTBOARD_TRIAL_FAILURES="1")
     search = submit(training={"epochs": 10_000}, resources=A100)
 
-    def has_started(count: int) -> bool:
-        return record(search).kinds.count("trial.started") == count
-
-    for count in (1, 2):
-        wait_until(partial(has_started, count))
+    def kill_start(count: int) -> None:
+        wait_until(lambda: record(search).kinds.count("trial.started") == count)
         (trial,) = trial_processes(record(search))
         trial.kill()
+
+    kill_start(1)
+    kill_start(2)
     wait_until(lambda: record(search).search.ended_at)
     after = record(search)
     assert (after.search.status, after.search.reason) == ("failed", Reason.TRIAL_CRASHED)

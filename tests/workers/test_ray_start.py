@@ -1,8 +1,5 @@
 """A cluster that an operator starts with `ray start`, whose raylets are killed; and its token."""
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +9,7 @@ import pytest
 
 from store.states import Reason
 from tests.workers.conftest import Record, Start, tiny, wait_until
+from tests.workers.ray_door import BY_HEAD, BY_INIT, check_only_the_token_opens
 from tests.workers.ray_start import RayStart, started
 from tests.workers.test_nodes import (
     A100,
@@ -30,26 +28,6 @@ Submit = Callable[..., UUID]
 Recorder = Callable[[UUID], Record]
 
 NODE = ("--num-cpus=1", "--num-gpus=1", '--resources={"a100": 1}')
-
-BY_INIT = """
-import sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False)
-except Exception as error:
-    print("refused:", type(error).__name__)
-else:
-    print("in:", len(ray.nodes()))
-"""
-BY_HEAD = """
-import sys
-from ray._raylet import GcsClient
-try:
-    nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20)
-except Exception as error:
-    print("refused:", type(error).__name__)
-else:
-    print("in:", len(nodes))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -124,22 +102,24 @@ def test_killed_raylets_cost_a_search_nothing_and_the_token_stays_a_secret(
 
 @pytest.mark.parametrize("way", [BY_INIT, BY_HEAD])
 def test_only_the_token_opens_the_cluster(hosts: RayStart, tmp_path: Path, way: str) -> None:
-    wrong = tmp_path / "token"
-    wrong.write_text("0" * 64)
+    check_only_the_token_opens(way, hosts.address, hosts.token_file, tmp_path)
 
-    def enter(**access: str) -> str:
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")
-        }
-        return subprocess.run(
-            [sys.executable, "-c", way, hosts.address],
-            env={**environment, "HOME": str(tmp_path), **access},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=300,
-        ).stdout
 
-    assert "in:" in enter(**hosts.access)
-    assert "in:" not in enter(RAY_AUTH_MODE="disabled")
-    assert "in:" not in enter(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(wrong))
+def test_without_its_head_a_search_goes_back_to_the_queue(
+    start: Start, submit: Submit, record: Recorder
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="dr-", ignore_cleanup_errors=True) as name,
+        started(Path(name)) as held,
+    ):
+        held.join("--num-cpus=1")
+        dispatcher = start(**variables(held), DARTBOARD_NODE_PATIENCE_SECONDS="3")
+        search = submit(training={"epochs": 10_000})
+        wait_until(lambda: "trial.epoch" in record(search).kinds)
+        next(each for each in held.nodes[0].processes if each.name() == "gcs_server").kill()
+        wait_until(lambda: "search.requeued" in record(search).kinds)
+        dispatcher.terminate()
+        dispatcher.wait(120)
+    (requeued, *_) = of_kind(record(search), "search.requeued")
+    assert requeued.data["reason"] == Reason.RUNNER_CRASHED
+    assert record(search).search.failures == 1

@@ -1,13 +1,23 @@
 """The secret that lets processes into the cluster."""
 
+import contextlib
+import json
 import os
+import re
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import UUID
 
+import httpx2
+import psutil
 import pytest
 
+from tests.workers.conftest import RayCluster, Record, wait_until
+from tests.workers.ray_door import BY_HEAD, BY_INIT, check_only_the_token_opens
 from workers import ray_token
+from workers.settings import WorkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +55,67 @@ def test_rays_own_settings_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv(name, "of the operator")
     ray_token.prepare(tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("way", [BY_INIT, BY_HEAD])
+def test_only_the_token_opens_the_embedded_cluster(
+    ray_cluster: RayCluster, tmp_path: Path, way: str
+) -> None:
+    token = ray_token.token_file(ray_cluster.home)
+    check_only_the_token_opens(way, ray_cluster.address, token, tmp_path)
+
+
+@pytest.mark.ray
+def test_the_embedded_cluster_runs_a_search_and_keeps_its_token_to_itself(
+    ray_cluster: RayCluster,
+    settings: WorkerSettings,
+    start: Callable[..., object],
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    file = ray_token.token_file(ray_cluster.home)
+    start(
+        DARTBOARD_EXECUTOR="ray",
+        DARTBOARD_RAY_ADDRESS=ray_cluster.address,
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(file),
+    )
+    search = submit()
+    wait_until(lambda: record(search).search.ended_at)
+    assert record(search).search.status == "succeeded"
+
+    token = file.read_bytes()
+    holder = psutil.Process(json.loads((ray_cluster.home / "ray.json").read_text())["pid"])
+    parts = [holder, *holder.children(recursive=True)]
+    commands = [" ".join(part.cmdline()) for part in parts]
+    assert any("raylet" in command for command in commands)
+    assert [command for command in commands if token.decode() in command] == []
+    # Where Ray itself logs.
+    (session,) = {Path(found) for found in re.findall(r"--session[-_]dir=(\S+)", str(commands))}
+    logs = [
+        each
+        for root in (settings.home, ray_cluster.home, session / "logs")
+        for each in root.rglob("*")
+        if each.is_file() and each != file
+    ]
+    assert {"dispatcher.log", "gcs_server.out"} <= {each.name for each in logs}
+    assert [each for each in logs if token in each.read_bytes()] == []
+    events = [(event.kind, event.data) for event in record(search).events]
+    assert token.decode() not in str(events)
+
+    # No port of it takes a job, or tells of any, over HTTP.
+    ports = {
+        connection.laddr.port
+        for part in parts
+        for connection in part.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert int(ray_cluster.address.rpartition(":")[2]) in ports
+    host = ray_cluster.address.rpartition(":")[0]
+    for port in ports:
+        for place in (host, "127.0.0.1"):
+            for path in ("/api/jobs/", "/api/cluster_status"):
+                with contextlib.suppress(httpx2.HTTPError):
+                    answer = httpx2.get(f"http://{place}:{port}{path}", timeout=2)
+                    assert answer.status_code >= 400, f"{port}{path} answers {answer.text[:200]}"

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import psutil
@@ -10,6 +11,7 @@ from sqlalchemy import Engine
 
 from store import verbs
 from store.sessions import transaction
+from store.states import Reason
 from tests.workers.conftest import RayCluster, Record, Start, hold, wait_until
 from workers.settings import WorkerSettings
 
@@ -88,3 +90,30 @@ def test_a_cancelled_search_leaves_no_trial_behind(
         verbs.request_cancel(session, search_id)
     wait_until(lambda: record(search_id).search.status == "cancelled")
     wait_until(lambda: not trial_processes(record(search_id)))
+
+
+def test_what_a_trial_raised_is_told(
+    settings: WorkerSettings,
+    ray_cluster: RayCluster,
+    start: Start,
+    submit: Submit,
+    record: Recorder,
+) -> None:
+    search_id = submit()
+    folder = Path(settings.storage_root) / str(search_id) / "trial-0"
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file where a folder should be")
+    start(
+        DARTBOARD_EXECUTOR="ray",
+        DARTBOARD_RAY_ADDRESS=ray_cluster.address,
+        DARTBOARD_TRIAL_FAILURES="1",
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(ray_cluster.home / "run" / "ray-token"),
+    )
+    wait_until(lambda: record(search_id).search.ended_at)
+    after = record(search_id)
+    assert (after.search.status, after.search.reason) == ("failed", Reason.STORAGE_UNAVAILABLE)
+    assert str(folder) in after.search.message
+    (interrupted,) = [event for event in after.events if event.kind == "trial.interrupted"]
+    assert interrupted.data["reason"] == Reason.STORAGE_UNAVAILABLE
+    assert str(folder) in interrupted.data["message"]

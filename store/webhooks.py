@@ -1,0 +1,149 @@
+"""Webhooks: addresses that are told of events, and by whom they were named."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from store.errors import NotFoundError
+from store.models import Delivery, Webhook
+from store.states import DeliveryStatus, WebhookScope
+
+KIND_PATTERN: Final = r"^(\*|(search|training|trial)\.(\*|[a-z_]+))$"
+"""Which events: all, all of a family, or one kind."""
+
+MOST_PER_OWNER: Final = 50
+"""Each one costs its owner's searches some time with every event."""
+
+PREFIX: Final = "dbw_"
+"""What every signing secret begins with, so that a leaked one is recognised."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A webhook to make.
+
+    Attributes:
+        url: Where to.
+        kinds: Which events, as `KIND_PATTERN` has it.
+        scope: Of whose searches.
+        name: For people.
+    """
+
+    url: str
+    kinds: Sequence[str]
+    scope: WebhookScope = WebhookScope.VISIBLE
+    name: str = ""
+
+
+def create(session: Session, owner: str, wanted: Wanted) -> Webhook:
+    """Makes a webhook, with a secret of 256 random bits that its messages are signed with."""
+    webhook = Webhook(
+        owner=owner,
+        name=wanted.name,
+        url=wanted.url,
+        secret=PREFIX + secrets.token_urlsafe(32),
+        kinds=list(wanted.kinds),
+        scope=wanted.scope,
+    )
+    session.add(webhook)
+    session.flush()
+    session.refresh(webhook)
+    return webhook
+
+
+def num_of(session: Session, owner: str) -> int:
+    """How many webhooks an owner has."""
+    statement = select(func.count()).select_from(Webhook).where(Webhook.owner == owner)
+    return session.scalars(statement).one()
+
+
+def page(session: Session, owner: str | None = None) -> Sequence[Webhook]:
+    """The webhooks of an owner, or of all, the newest first."""
+    statement = select(Webhook).order_by(Webhook.id.desc())
+    if owner is not None:
+        statement = statement.where(Webhook.owner == owner)
+    return session.scalars(statement).all()
+
+
+def get(session: Session, webhook_id: UUID) -> Webhook:
+    """The webhook with this id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    webhook = session.get(Webhook, webhook_id, populate_existing=True)
+    if webhook is None:
+        raise NotFoundError("webhook", webhook_id)
+    return webhook
+
+
+def remove(session: Session, webhook_id: UUID) -> None:
+    """Removes a webhook and its deliveries.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    found = session.scalars(
+        delete(Webhook).where(Webhook.id == webhook_id).returning(Webhook.id)
+    ).one_or_none()
+    if found is None:
+        raise NotFoundError("webhook", webhook_id)
+
+
+def change(session: Session, webhook_id: UUID, changes: Mapping[str, Any]) -> Webhook:
+    """Sets what a webhook is told of.
+
+    Args:
+        session: The caller's session.
+        webhook_id: The webhook.
+        changes: Columns of `webhooks` and their new values.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    webhook = get(session, webhook_id)
+    for column, value in changes.items():
+        setattr(webhook, column, value)
+    session.flush()
+    return webhook
+
+
+def enable(session: Session, webhook_id: UUID) -> Webhook:
+    """Tells a webhook of events again, from now on. Idempotent.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    changes = {"disabled_at": None, "disabled_why": "", "failing_since": None}
+    return change(session, webhook_id, changes)
+
+
+def disable(session: Session, webhook_id: UUID, why: str) -> Webhook:
+    """Stops to tell a webhook of events, and gives up what waits to be sent to it. Idempotent.
+
+    Args:
+        session: The caller's session.
+        webhook_id: The webhook.
+        why: For people.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook_id, Webhook.disabled_at.is_(None))
+        .values(disabled_at=func.clock_timestamp(), disabled_why=why)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Delivery)
+        .where(Delivery.webhook_id == webhook_id, Delivery.status == DeliveryStatus.PENDING)
+        .values(status=DeliveryStatus.FAILED, leased_until=None, error="Its webhook was disabled.")
+        .execution_options(synchronize_session=False)
+    )
+    return get(session, webhook_id)

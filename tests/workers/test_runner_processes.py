@@ -1,0 +1,138 @@
+"""Runners that are ready before there is work: given it, lost, replaced, let go of."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psutil
+import pytest
+
+from store.leases import Lease
+from tests.workers.conftest import (
+    RayCluster,
+    Record,
+    Start,
+    runners_on,
+    wait_until,
+)
+from workers.exits import Exit
+from workers.runner_processes import Assignment, RunnerProcesses
+from workers.settings import WorkerSettings
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def processes(
+    settings: WorkerSettings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunnerProcesses]:
+    monkeypatch.setenv("DARTBOARD_EXECUTOR", "inline")
+    monkeypatch.setenv("DARTBOARD_HOME", str(settings.home))
+    assert settings.database_url is not None
+    log = settings.home / "waiting.log"
+    held = RunnerProcesses(settings.database_url, num_warm=2, log=log, clock=clock)
+    yield held
+    held.close()
+
+
+def test_an_assignment_survives_its_line() -> None:
+    assignment = Assignment.of(Lease(uuid4(), uuid4(), 3), Path("/tmp/a log"))
+    line = assignment.to_line().decode()
+    assert line.count("\n") == 1
+    assert Assignment.read(line) == assignment
+    assert assignment.lease.attempt == 3
+    assert Assignment.read("") is None
+
+
+def test_as_many_are_kept_ready_as_is_said(
+    processes: RunnerProcesses, settings: WorkerSettings
+) -> None:
+    processes.refill()
+    assert processes.num_ready == 2
+    processes.refill()
+    ready = runners_on(settings)
+    assert len(ready) == 2
+    processes.close()
+    assert processes.num_ready == 0
+    assert runners_on(settings) == []
+
+
+def test_those_that_do_not_last_are_not_started_at_once_again(
+    processes: RunnerProcesses, settings: WorkerSettings, clock: Clock
+) -> None:
+    processes.refill()
+    for process in runners_on(settings):
+        process.kill()
+        psutil.wait_procs([process])
+    wait_until(lambda: not runners_on(settings))
+    processes.refill()
+    assert processes.num_ready == 0
+    clock.now = 11.0
+    processes.refill()
+    assert processes.num_ready == 2
+
+
+def test_one_that_has_ended_is_not_given_work(
+    processes: RunnerProcesses, settings: WorkerSettings, tmp_path: Path
+) -> None:
+    processes.refill()
+    first, second = sorted(runners_on(settings), key=lambda process: process.create_time())
+    first.kill()
+    psutil.wait_procs([first])
+    # Nobody holds this lease, which is how a runner that does not hold its search ends.
+    given = processes.start(Lease(uuid4(), uuid4(), 1), tmp_path / "its.log")
+    assert given.pid == second.pid
+    assert given.wait(120) not in (Exit.ENDED, Exit.NOTHING_TO_RUN)
+    assert (tmp_path / "its.log").read_text() != ""
+
+
+def test_one_whose_dispatcher_is_gone_ends(settings: WorkerSettings) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "workers.runner"], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(120) == Exit.NOTHING_TO_RUN
+
+
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_search_is_run_by_the_process_that_was_ready(
+    request: pytest.FixtureRequest,
+    settings: WorkerSettings,
+    start: Start,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+    executor: str,
+) -> None:
+    variables = {"DARTBOARD_WARM_RUNNERS": "1", "DARTBOARD_EXECUTOR": executor}
+    if executor == "ray":
+        cluster: RayCluster = request.getfixturevalue("ray_cluster")
+        variables |= {
+            "DARTBOARD_RAY_ADDRESS": cluster.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(cluster.home / "run" / "ray-token"),
+        }
+    dispatcher = start(**variables)
+    wait_until(lambda: runners_on(settings))
+    (ready,) = runners_on(settings)
+    search_id = submit()
+    wait_until(lambda: record(search_id).search.status == "succeeded")
+    said = (settings.home / "dispatcher.log").read_text()
+    assert f"search {search_id}, attempt 1: runner {ready.pid}" in said
+    written = settings.home / "logs" / "runners" / f"{search_id}-1.log"
+    assert "succeeded" in written.read_text()
+    dispatcher.terminate()
+    dispatcher.wait(120)
+    wait_until(lambda: not runners_on(settings))
