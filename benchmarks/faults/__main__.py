@@ -6,6 +6,7 @@ ends by itself.
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.add_argument("--keep", type=Path, help="a folder for the logs when something is wrong")
     given = parser.parse_args()
+    # So that what was started is stopped then, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     done = run(
         num_faults=given.faults,
         seed=given.seed,

@@ -25,7 +25,7 @@ from workers import ray_token
 LEASE_SECONDS: Final = 6.0
 NUM_DISPATCHERS: Final = 2
 NUM_NODES: Final = 2
-_CPUS_OF_A_NODE: Final = 2
+_CPUS_OF_A_NODE: Final = 1
 
 _PATIENT: Final = {
     "DARTBOARD_LEASE_SECONDS": str(LEASE_SECONDS),

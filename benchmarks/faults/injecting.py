@@ -188,7 +188,7 @@ class Injector:
         deployment = self.deployment
         if fault in (Fault.RUNNER, Fault.RUNNER_STOPPED):
             return [
-                _Target(f"runner {process.pid}", process, search_id=UUID(search_id))
+                _Target(f"runner {process.pid}", process, search_id=search_id)
                 for process, search_id in processes.runners(deployment.look())
                 if process.pid not in self._stopped
             ]

@@ -2,14 +2,19 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import psutil
 
 from dartboard.local.processes import MARKER
 
-_NAMED_BY_RAY: Final = "ray::"
+_TRIAL: Final = "ray::TrialTrainable"
+"""How Ray's title of a trial's process begins."""
+_RUNNER_LOG: Final = re.compile(r"([0-9a-f-]{36})-\d+\.log")
 
 
 class Census:
@@ -57,13 +62,20 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def runners(processes: Iterable[psutil.Process]) -> Iterator[tuple[psutil.Process, str]]:
-    """The runners among processes, with the ids of their searches."""
+def runners(processes: Iterable[psutil.Process]) -> Iterator[tuple[psutil.Process, UUID]]:
+    """The runners among processes that have a search, with its id.
+
+    What a runner runs it is told by its dispatcher; its log, which it writes to, is named after it.
+    """
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if "workers.runner" in command[:-1]:
-                yield process, command[-1]
+            if "workers.runner" not in process.cmdline():
+                continue
+            for file in process.open_files():
+                found = _RUNNER_LOG.fullmatch(Path(file.path).name)
+                if found:
+                    yield process, UUID(found[1])
+                    break
 
 
 def trials(processes: Iterable[psutil.Process]) -> Iterator[psutil.Process]:
@@ -71,7 +83,7 @@ def trials(processes: Iterable[psutil.Process]) -> Iterator[psutil.Process]:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             title = (process.cmdline() or [""])[0]
-            if title.startswith(f"{_NAMED_BY_RAY}TrialTrainable"):
+            if title.startswith(_TRIAL):
                 yield process
 
 

@@ -28,7 +28,7 @@ class Run:
 
     Attributes:
         seconds: From the first submit until the last search had ended.
-        answers_lost: POSTs of submissions that were answered by nothing.
+        answers_lost: POSTs of submissions that the client gave up, and that were sent again.
         notes: What is no failure, and should be known.
         findings: What does not hold.
     """

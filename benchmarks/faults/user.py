@@ -2,10 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from benchmarks.faults.mix import MIX, Kind, Steering
 from dartboard.client import Client
@@ -18,8 +17,7 @@ AT_ONCE: Final = 4
 
 _STEERED_AFTER_EPOCHS: Final = 2
 _LOOK_SECONDS: Final = 0.4
-_SETTLE_SECONDS: Final = 1.0
-"""How long a POST whose answer was lost may still take to be done or not."""
+_PAUSE_SECONDS: Final = 0.5
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Submitted:
 
     Attributes:
         name: Which no other has.
-        answers_lost: How often its POST was answered by nothing.
+        answers_lost: How often its POST was given up by the client, and sent again by its user.
     """
 
     name: str
@@ -92,37 +90,25 @@ class User(threading.Thread):
 
     def _submit(self, kind: Kind) -> None:
         name = f"{len(self.submitted):03} {kind.name}"
+        key = str(uuid4())
         lost = 0
         while not self._gives_up.is_set():
-            job = self._post(kind, name) if lost == 0 else self._find_or_post(kind, name)
-            if job is not None:
+            try:
+                job = self._post(kind, name, key)
+            except (ServerUnreachableError, ServerFailedError):
+                # It may have been accepted all the same. Under its key it is, or will be, once.
+                lost += 1
+                time.sleep(_PAUSE_SECONDS)
+            else:
                 each = Submitted(name, kind, job, lost)
                 self.submitted.append(each)
                 self._open.append(each)
                 return
-            lost += 1
-            time.sleep(_SETTLE_SECONDS)
 
-    def _post(self, kind: Kind, name: str) -> Search | Training | None:
-        try:
-            if kind.job is JobKind.TRAINING:
-                return self._client.train(kind.body, name=name)
-            return self._client.submit(kind.body, name=name)
-        except (ServerUnreachableError, ServerFailedError):
-            return None
-
-    def _find_or_post(self, kind: Kind, name: str) -> Search | Training | None:
-        """Looks first: the search may have been accepted by a POST whose answer was lost."""
-        try:
-            found = next(self._named(kind, name), None)
-        except (ServerUnreachableError, ServerFailedError):
-            return None
-        return found or self._post(kind, name)
-
-    def _named(self, kind: Kind, name: str) -> Iterator[Search | Training]:
+    def _post(self, kind: Kind, name: str, key: str) -> Search | Training:
         if kind.job is JobKind.TRAINING:
-            return self._client.trainings(name=name)
-        return self._client.list(name=name)
+            return self._client.train(kind.body, name=name, idempotency_key=key)
+        return self._client.submit(kind.body, name=name, idempotency_key=key)
 
     def _see_to(self, each: Submitted) -> None:
         """Looks how a search is, and does the next thing that its user wants."""
