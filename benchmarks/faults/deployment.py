@@ -141,7 +141,9 @@ class Deployment:
         ]
         self.api.start()
         self.head.start()
-        for part in [*self.nodes, *self.dispatchers]:
+        for started in [self._pool.submit(each.start) for each in self.nodes]:
+            started.result()
+        for part in self.dispatchers:
             part.start()
 
     def _node(self, name: str, environment: dict[str, str], *options: str) -> Part:
@@ -176,8 +178,8 @@ class Deployment:
             if self._closing.wait(pause):
                 return
             part.start()
-            for each in with_head[1:]:
-                each.start()
+            for started in [self._pool.submit(each.start) for each in with_head[1:]]:
+                started.result()
             on_back()
 
         self._revivals.append(self._pool.submit(work))

@@ -19,9 +19,9 @@ from benchmarks.faults.parts import Part, Postgres
 STOPPED_SECONDS: Final = 1.5 * LEASE_SECONDS
 """How long a process is stopped: beyond its lease."""
 
-_PATIENCE_SECONDS: Final = 20.0
+_PATIENCE_SECONDS: Final = 10.0
 """How long to wait for the moment that was drawn, before it is any moment."""
-_TARGET_PATIENCE_SECONDS: Final = 60.0
+_TARGET_PATIENCE_SECONDS: Final = 5.0
 
 
 class Fault(StrEnum):
@@ -150,7 +150,7 @@ class Injector:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(min(left, 0.5))
+            time.sleep(min(left, 1.0))
 
     def _await(self, moment: Moment) -> tuple[frozenset[UUID], Moment]:
         """Waits for a moment.
