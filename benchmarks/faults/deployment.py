@@ -22,7 +22,7 @@ from service.first_key import key_file
 from store.sessions import driver_url
 from workers import ray_token
 
-LEASE_SECONDS: Final = 6.0
+LEASE_SECONDS: Final = 10.0
 NUM_DISPATCHERS: Final = 2
 NUM_NODES: Final = 2
 _CPUS_OF_A_NODE: Final = 1
@@ -136,7 +136,12 @@ class Deployment:
         }
         self.api = parts.api(self.home, self.url, ours, self._log("api"))
         self.dispatchers = [
-            parts.dispatcher(f"dispatcher {number}", ours, self._log(f"dispatcher-{number}"))
+            parts.dispatcher(
+                f"dispatcher {number}",
+                # The first keeps a runner warm, the second none: both ways are to hold.
+                ours | {"DARTBOARD_WARM_RUNNERS": str(int(number == 0))},
+                self._log(f"dispatcher-{number}"),
+            )
             for number in range(NUM_DISPATCHERS)
         ]
         self.api.start()

@@ -21,6 +21,9 @@ STOPPED_SECONDS: Final = 1.5 * LEASE_SECONDS
 
 _PATIENCE_SECONDS: Final = 10.0
 """How long to wait for the moment that was drawn, before it is any moment."""
+_LET_GO_ON: Final = 2 / 3
+"""How many of the faults wait until some search has completed an epoch since the one before."""
+_PROGRESS_SECONDS: Final = 90.0
 _TARGET_PATIENCE_SECONDS: Final = 5.0
 
 
@@ -120,7 +123,9 @@ class Injector:
     def run(self, count: int) -> None:
         """Injects so many faults, one after the other, without waiting for what each leads to."""
         while len(self.injected) < count and time.monotonic() < self.deadline:
-            self._pause(self.rng.uniform(1.0, 6.0))
+            # Mostly, something has got further before the next one; on a slow machine nothing ever
+            # would else. The others come upon what the one before has left.
+            self._pause(self.rng.uniform(1.0, 6.0), for_progress=self.rng.random() < _LET_GO_ON)
             fault = self._draw()
             moment = self.rng.choice([*Moment])
             prefers, moment = self._await(moment)
@@ -143,14 +148,21 @@ class Injector:
             self._deck = deck
         return self._deck.pop()
 
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def _pause(self, seconds: float, *, for_progress: bool) -> None:
+        """Waits; for progress until a search has got further, however long, within reason."""
+        began = time.monotonic()
+        before = self.ledger.progress()
         while True:
             self.deployment.look()
-            left = until - time.monotonic()
-            if left <= 0:
+            waited = time.monotonic() - began
+            is_stuck = for_progress and waited < _PROGRESS_SECONDS and not self._is_further(before)
+            if waited >= seconds and not is_stuck:
                 return
-            time.sleep(min(left, 1.0))
+            time.sleep(0.5)
+
+    def _is_further(self, before: Mapping[UUID, Progress]) -> bool:
+        now = self.ledger.progress()
+        return any(_has_come(Moment.EPOCH, before.get(each), now[each]) for each in now)
 
     def _await(self, moment: Moment) -> tuple[frozenset[UUID], Moment]:
         """Waits for a moment.
