@@ -143,7 +143,11 @@ class Dispatcher:
             _LOG.warning("the lease of search %s ran out", search_id)
         while capacity.nodes and self._may_claim() and self._claim(capacity):
             pass
-        if capacity.nodes and not self._stopping:
+        if not capacity.nodes:
+            # What is ready has joined a cluster that may never answer again: another one at its
+            # address would refuse it, at the cost of a crash of the search that it was given.
+            self._processes.close()
+        elif not self._stopping:
             self._processes.refill()
 
     def _may_claim(self) -> bool:

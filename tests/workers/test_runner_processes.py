@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from sqlalchemy import Engine
 
-from store.leases import Lease
+from store.leases import Capacity, Lease, Node
 from tests.workers.conftest import (
     RayCluster,
     Record,
@@ -17,6 +18,7 @@ from tests.workers.conftest import (
     runners_on,
     wait_until,
 )
+from workers.dispatcher import Dispatcher
 from workers.exits import Exit
 from workers.runner_processes import Assignment, RunnerProcesses
 from workers.settings import WorkerSettings
@@ -136,3 +138,41 @@ def test_a_search_is_run_by_the_process_that_was_ready(
     dispatcher.terminate()
     dispatcher.wait(120)
     wait_until(lambda: not runners_on(settings))
+
+
+class Comings:
+    """A cluster that goes and comes back."""
+
+    nodes: tuple[Node, ...] = (Node(cpus=1),)
+
+    def now(self) -> Capacity:
+        return Capacity(self.nodes)
+
+    def __enter__(self) -> "Comings":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+
+def test_who_joined_a_cluster_that_is_gone_is_given_nothing_of_the_next(
+    settings: WorkerSettings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARTBOARD_EXECUTOR", "inline")
+    monkeypatch.setenv("DARTBOARD_HOME", str(settings.home))
+    assert settings.database_url is not None
+    cluster = Comings()
+    dispatcher = Dispatcher(settings, engine, settings.database_url, cluster)
+    dispatcher.tick()
+    (ready,) = runners_on(settings)
+    cluster.nodes = ()
+    dispatcher.tick()
+    assert not ready.is_running()
+    assert runners_on(settings) == []
+    cluster.nodes = (Node(cpus=1),)
+    dispatcher.tick()
+    (fresh,) = runners_on(settings)
+    assert fresh != ready
+    dispatcher.stop()
+    dispatcher.run()
+    assert runners_on(settings) == []

@@ -1,0 +1,29 @@
+"""A short run of `python -m benchmarks.faults`: a whole deployment, three faults, all checks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.acceptance
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_three_faults_change_nothing() -> None:
+    command = [sys.executable, "-m", "benchmarks.faults", "--faults=3", "--seed=1", "--searches=3",
+               "--only=runner", "--only=trial process", "--only=PostgreSQL", "--minutes=10",
+               "--json"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["findings"] == []
+    assert {row["fault"]: row["injected"] for row in told["faults"]} == {
+        "runner": 1,
+        "trial process": 1,
+        "PostgreSQL": 1,
+    }
+    assert told["num_searches"] >= 3
+    assert told["num_metrics"] > 0
