@@ -13,13 +13,22 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Float, case, cast, func, literal, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from store.demand import Demand, Share, fits_some_node, need_of
 from store.models import Owner, Search
 from store.room import Capacity
 from store.states import SearchStatus
 
+_LOOKED_AT = (
+    Search.owner,
+    Search.priority,
+    Search.queued_at,
+    Search.trial_cpus,
+    Search.trial_gpus,
+    Search.trial_custom,
+    Search.num_processes,
+)
 _OWN_ORDER = (Search.priority.desc(), Search.queued_at, Search.id)
 
 
@@ -71,6 +80,8 @@ def candidates(
         .join(Search, Search.id == own.c.id)
         .where(Owner.name.not_in(full))
         .order_by(*_OWN_ORDER)
+        # Specs may be long, and are of no matter here; rows that are chosen are read again.
+        .options(load_only(*_LOOKED_AT, raiseload=True))
         .execution_options(populate_existing=True)
     ).all()
     waiting: dict[str, deque[Search]] = {}

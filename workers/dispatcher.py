@@ -45,8 +45,8 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
 _LOG_SECONDS: Final = 3.0
-CLAIMS_AT_ONCE = 4
-"""Few, so that several dispatchers share what starts at once."""
+CLAIMS_AT_ONCE = 16
+"""So few that several dispatchers share what starts at once, and so many that a claim is cheap."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from workers.plans import StoredPlans
 from workers.recording import StoreSink
 from workers.runner_processes import Assignment
 from workers.settings import WorkerSettings
-from workers.trials import EarlyStopping, ExecutorError, TrialExecutor
+from workers.trials import EarlyStopping, ExecutorError, Halt, TrialExecutor
 from workers.warming import warm_up
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def main() -> int:
         # Not here: the main thread may have been interrupted inside a statement of its own.
         threading.Thread(target=requeue_and_end, name="shut-down").start()
 
-    halt = threading.Event()
+    halt = Halt()
     keeper = LeaseKeeper(engine, url, lease, settings.lease, stop, halt)
     keeper.start()
     signal.signal(signal.SIGTERM, shut_down)
@@ -139,7 +139,7 @@ def _run_to_exit(
     lease: Lease,
     settings: WorkerSettings,
     give_back: Callable[[Reason, str], None],
-    halt: threading.Event,
+    halt: Halt,
     finishing: threading.Event,
 ) -> Exit:
     try:
@@ -165,7 +165,7 @@ def run(
     settings: WorkerSettings,
     executor: TrialExecutor | None = None,
     *,
-    halt: threading.Event | None = None,
+    halt: Halt | None = None,
     finishing: threading.Event | None = None,
 ) -> SearchStatus:
     """Runs the open trials of a leased search and ends it, or lets go of it when asked to.
@@ -197,7 +197,7 @@ def run(
             for trial in _open(sink):
                 sink.failed(trial.id, Reason.INVALID_INPUT, message)
         return status
-    halt = halt or threading.Event()
+    halt = halt or Halt()
     # A failed trial that its user retries while others run is open once these have ended.
     while (status := _let_go(sink.finish, finishing)) is None:
         if halt.is_set():
@@ -216,8 +216,9 @@ def run(
         )
         executor = executor or make_executor(settings, lease)
         num_ended = sink.num_ended
+        halt.begin()
         executor.run(plans, sink, _stopping(spec, sink), halt)
-        if sink.num_ended < num_ended + len(trials) and not halt.is_set():
+        if sink.num_ended < num_ended + len(trials) and not halt.was_set:
             raise ExecutorError("A trial ended without a result", Reason.RUNNER_CRASHED)
     return status
 

@@ -116,6 +116,29 @@ class TrialSink(Protocol):
         """A trial ended without a result."""
 
 
+class Halt(threading.Event):
+    """Set while a search is to be let go after the epochs that run.
+
+    Attributes:
+        was_set: Whether it was set since `begin`, and so may have stopped a trial, though its user
+            thought better of it then.
+    """
+
+    def __init__(self) -> None:
+        """Nobody asked yet."""
+        super().__init__()
+        self.was_set = False
+
+    def set(self) -> None:
+        """Asks for it."""
+        self.was_set = True
+        super().set()
+
+    def begin(self) -> None:
+        """Forgets what was asked before, unless it still is."""
+        self.was_set = self.is_set()
+
+
 class TrialExecutor(Protocol):
     """Runs the trials of one search, or of one training, to their ends."""
 

@@ -127,6 +127,39 @@ def test_a_trial_that_ends_without_a_word_is_tried_again(
     assert raised.value.reason is Reason.RUNNER_CRASHED
 
 
+class _HaltedForAMoment(InlineTrials):
+    """Is asked to halt while it starts its trials, and not to when they have stopped for that."""
+
+    runs = 0
+
+    def run(
+        self,
+        plans: TrialPlans,
+        sink: TrialSink,
+        stopping: EarlyStopping | None,
+        halt: threading.Event,
+    ) -> None:
+        """Runs nothing the first time."""
+        self.runs += 1
+        if self.runs == 1:
+            halt.set()
+        super().run(plans, sink, stopping, halt)
+        halt.clear()
+
+
+def test_a_pause_that_is_withdrawn_when_trials_have_stopped_costs_no_crash(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+) -> None:
+    search_id = submit()
+    executor = _HaltedForAMoment(max_failures=0)
+    assert run(engine, claim(engine), settings, executor) == "succeeded"
+    assert executor.runs == 2
+    assert record(search_id).search.failures == 0
+
+
 def test_a_spec_of_another_version_fails_at_once(
     engine: Engine,
     settings: WorkerSettings,
