@@ -12,7 +12,7 @@ from typing import Final
 from benchmarks.faults import checking, processes, undisturbed, user
 from benchmarks.faults.deployment import Deployment
 from benchmarks.faults.injecting import Fault, Injected, Injector
-from benchmarks.faults.ledger import Ledger
+from benchmarks.faults.ledger import Ledger, is_ended
 from benchmarks.faults.records import ExpectedTrial, JobRecord
 from benchmarks.faults.user import Submitted, User
 from dartboard.client import Client
@@ -172,6 +172,9 @@ def _check(submitted: Sequence[Submitted], jobs: Sequence[JobRecord]) -> list[st
         mine = accepted.get(job.id)
         if mine is None:
             findings.append(f"{job.name}: nobody was told of {job.id}")
+            continue
+        if not is_ended(job.status):
+            findings.append(f"{job.name} ({job.id}): not ended when the time was up: {job.status}")
             continue
         if mine.kind.name not in expected:
             expected[mine.kind.name] = undisturbed.run(mine.kind.spec)

@@ -226,7 +226,7 @@ def test_only_who_cancels_and_retries_sees_two_ends(kind: Kind, is_right: bool) 
 
 
 def test_a_trial_that_a_scheduler_stopped_has_the_epochs_up_to_there() -> None:
-    told: tuple[Any, ...] = (*WHOLE[:8], ("trial.stopped", {}), DONE)
+    told: tuple[tuple[str, dict[str, Any]], ...] = (*WHOLE[:8], ("trial.stopped", {}), DONE)
     stopped = changed(job_with(*told, last_epoch=2), status="stopped")
     stopped = replace(stopped, recommended=None)
     assert check(stopped, ASHA, EXPECTED) == []
