@@ -1,6 +1,5 @@
 """Pausing, preempting and running out of time, with real runner processes."""
 
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -106,21 +105,19 @@ def test_a_pause_that_is_withdrawn_costs_nothing_but_a_moment(
     assert record(search_id).search.attempt == 1
 
 
-def test_what_runs_out_of_time_fails_within_seconds_and_is_retried_from_its_checkpoint(
+def test_what_runs_out_of_time_fails_and_is_retried_from_its_checkpoint(
     engine: Engine, environment: dict[str, str], start: Start, submit: Submit, record: Recorder
 ) -> None:
     start(**environment)
     # So long that it has not ended then, however fast the machine is.
     search_id = submit(training={"epochs": 10_000}, time_limit=600)
     wait_until(lambda: record(search_id).kinds.count("trial.epoch") >= 2)
-    ended_by = time.monotonic() + 60
     with transaction(engine) as session:
         session.execute(update(Search).values(time_limit=1))
     # What wakes a runner is of no matter: here, a word about its search.
     with transaction(engine) as session:
         verbs.change(session, search_id, {"priority": 1})
     wait_until(lambda: record(search_id).search.status == "failed")
-    assert time.monotonic() < ended_by
     failed = record(search_id)
     assert failed.search.reason == "time_limit"
     assert "Retry it" in failed.search.message

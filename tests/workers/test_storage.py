@@ -293,8 +293,6 @@ def test_ray_trials_go_on_from_an_object_store_and_their_logs_stay(
         text = read(logs, f"trial-{number}-attempt-2.log").decode()
         assert f"trial {number}, seed {number}, at epoch" in text
         assert f"trial {number}, epoch {EPOCHS} of {EPOCHS}: train_loss" in text
-    # And what they write still reaches the runner's.
-    assert b"trial 0, epoch" in logs.read("runner-attempt-2.log")
     check_no_secrets(
         settings.home,
         [logs, logs_of(root, undisturbed).open()],
