@@ -146,7 +146,6 @@ def test_each_search_is_run_by_one_dispatcher_at_a_time_whatever_happens_to_them
     for runner in killed.values():
         runner.kill()
     asleep = put_to_sleep(slow, record)
-    assert not set(asleep) & set(killed)
     # The host sleeps for longer than its leases, and others do its work.
     wait_until(lambda: all(record(each).search.status == "succeeded" for each in asleep))
     for process in (*asleep.values(), psutil.Process(slow.pid)):
