@@ -122,14 +122,43 @@ def look(session: Session, capacity: Capacity) -> Demand:
     """
     # Trials that are stacked run in one process.
     is_open = Trial.status.not_in(TRIAL_ENDED)
-    processes = func.count(Trial.stack.distinct()).filter(is_open)
+    # Columns, and not rows: one that the session has seen while it was queued may run by now, and
+    # would be told as it was.
     rows = session.execute(
-        select(Search, processes)
+        select(
+            Search.id,
+            Search.owner,
+            Search.trial_cpus,
+            Search.trial_gpus,
+            Search.trial_custom,
+            Search.priority,
+            Search.preemptible,
+            Search.claimed_at,
+            Search.max_live,
+            func.num_nonnulls(
+                Search.cancel_requested_at,
+                Search.pause_requested_at,
+                Search.preempt_requested_at,
+            ).label("num_asked"),
+            func.count(Trial.stack.distinct()).filter(is_open).label("num_open"),
+        )
         .join(Trial, Trial.search_id == Search.id, isouter=True)
         .where(Search.status == SearchStatus.RUNNING)
         .group_by(Search.id)
     )
-    held = [_held(search, num_open) for search, num_open in rows]
+    held = [
+        Held(
+            row.id,
+            row.owner,
+            Node(row.trial_cpus, row.trial_gpus, custom=row.trial_custom),
+            row.num_open if row.max_live is None else min(row.num_open, row.max_live),
+            row.priority,
+            row.preemptible,
+            row.claimed_at,
+            row.num_asked > 0,
+        )
+        for row in rows
+    ]
     shares = {
         owner.name: Share(owner.weight, owner.max_running, owner.max_gpus)
         for owner in session.scalars(select(Owner))
@@ -137,22 +166,6 @@ def look(session: Session, capacity: Capacity) -> Demand:
     for each in held:
         shares[each.owner].add(each.need, each.count, capacity)
     return Demand(held, shares)
-
-
-def _held(search: Search, num_open: int) -> Held:
-    assert search.claimed_at is not None
-    count = num_open if search.max_live is None else min(num_open, search.max_live)
-    asked = (search.cancel_requested_at, search.pause_requested_at, search.preempt_requested_at)
-    return Held(
-        search.id,
-        search.owner,
-        need_of(search),
-        count,
-        search.priority,
-        search.preemptible,
-        search.claimed_at,
-        any(moment is not None for moment in asked),
-    )
 
 
 def need_of(search: Search) -> Node:

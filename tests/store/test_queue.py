@@ -149,3 +149,16 @@ def test_custom_resources_and_shares_are_seen_and_counted(
         assert (overview.reserved_gpus, overview.reserved_custom) == (0.3, {"a100": 0.3})
         for place in overview.waiting:
             assert _same(queue.waiting(session, place.search), place)
+
+
+def test_a_search_that_is_claimed_while_somebody_looks_at_it_is_told(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    beat(engine)
+    search_id = submit()
+    with transaction(engine) as session:
+        seen = searches.get(session, search_id)
+        claim()
+        # It was queued when it was read, and is in nobody's line any more.
+        assert queue.waiting(session, seen) is None
+        assert queue.overview(session).reserved_cpus == 1
