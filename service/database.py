@@ -5,8 +5,6 @@ from typing import TypeVar
 
 from sqlalchemy.exc import (
     DBAPIError,
-    InterfaceError,
-    OperationalError,
     ProgrammingError,
     SQLAlchemyError,
 )
@@ -15,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from store.errors import DatabaseUnavailableError
+from store.sessions import is_away
 
 Result = TypeVar("Result")
 
@@ -76,7 +75,6 @@ def _unavailable(error: SQLAlchemyError) -> str | None:
         )
     if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == "42P01":
         return "the database has no tables yet: run `python -m migrations`"
-    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if is_lost or isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, DBAPIError) and is_away(error):
         return "PostgreSQL does not answer: see that it runs, and try again"
     return None

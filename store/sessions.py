@@ -6,12 +6,15 @@ from typing import Final
 
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from store import embedded
 from store.errors import DatabaseUnavailableError
 from store.settings import StoreSettings
+
+_SLEPT_IN_TRANSACTION: Final = "25P03"
 
 _CONNECTING: Final = {
     # A host that went silent is given up after seconds, not after the kernel's quarter of an hour.
@@ -20,6 +23,9 @@ _CONNECTING: Final = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
+    # A process that was stopped within a transaction keeps its locks: that of the claims too, and
+    # nobody could claim until it goes on. Transactions are short; this ends those that are not.
+    "options": "-c idle_in_transaction_session_timeout=10s",
 }
 
 
@@ -73,6 +79,19 @@ def transaction(engine: Engine) -> Iterator[Session]:
     """One session with one transaction: committed at the end, rolled back on an error."""
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether a statement failed because the database, or this connection to it, was gone.
+
+    Also one that the server ended because this process was stopped within a transaction. The same
+    statement may succeed on another connection.
+    """
+    return (
+        error.connection_invalidated
+        or isinstance(error, OperationalError | InterfaceError)
+        or getattr(error.orig, "sqlstate", None) == _SLEPT_IN_TRANSACTION
+    )
 
 
 def schema_revision(session: Session) -> str | None:

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from search_core.storage import StorageError
 from store import artifacts, leases, logs, queue, removals
@@ -31,7 +31,7 @@ from store.errors import DatabaseUnavailableError, LeaseLostError
 from store.events import QUEUE_CHANNEL
 from store.leases import Capacity, Lease
 from store.notifications import Listener, listening
-from store.sessions import database_url, make_engine, transaction
+from store.sessions import database_url, is_away, make_engine, transaction
 from store.states import Reason
 from workers import ray_token, secrets
 from workers.capacity import CapacitySource, RayCapacity, ThisMachine
@@ -99,7 +99,9 @@ class Dispatcher:
                 try:
                     with listening(self._url, [QUEUE_CHANNEL]) as listener:
                         self._dispatch(listener)
-                except (OperationalError, psycopg.OperationalError) as error:
+                except (DBAPIError, psycopg.OperationalError) as error:
+                    if isinstance(error, DBAPIError) and not is_away(error):
+                        raise
                     _LOG.warning("the database does not answer; trying again: %s", error)
                     time.sleep(_POLL_SECONDS)
         finally:

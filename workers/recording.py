@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
@@ -16,7 +16,7 @@ from store.errors import LeaseLostError
 from store.leases import Lease
 from store.models import Trial
 from store.recording import EpochResult, RecordedEpoch
-from store.sessions import transaction
+from store.sessions import is_away, transaction
 from store.states import Reason, SearchStatus
 
 _T = TypeVar("_T")
@@ -143,7 +143,7 @@ class StoreSink:
                     return operation(session)
             except DBAPIError as error:
                 # Refused by the database: a mistake of ours, which no second try mends.
-                if not error.connection_invalidated and not isinstance(error, OperationalError):
+                if not is_away(error):
                     raise
                 if time.monotonic() > give_up:
                     raise LeaseLostError(

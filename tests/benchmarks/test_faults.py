@@ -20,10 +20,8 @@ def test_three_faults_change_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert told["findings"] == []
-    assert {row["fault"]: row["injected"] for row in told["faults"]} == {
-        "runner": 1,
-        "trial process": 1,
-        "PostgreSQL": 1,
-    }
+    # Which of them is the machine's: a kind of which nothing runs at the moment is drawn again.
+    assert sum(row["injected"] for row in told["faults"]) == 3
+    assert {row["fault"] for row in told["faults"]} <= {"runner", "trial process", "PostgreSQL"}
     assert told["num_searches"] >= 3
     assert told["num_metrics"] > 0

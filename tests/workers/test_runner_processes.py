@@ -66,8 +66,7 @@ def test_as_many_are_kept_ready_as_is_said(
     processes.refill()
     assert processes.num_ready == 2
     processes.refill()
-    ready = runners_on(settings)
-    assert len(ready) == 2
+    wait_until(lambda: len(runners_on(settings)) == 2)
     processes.close()
     assert processes.num_ready == 0
     assert runners_on(settings) == []
@@ -77,10 +76,11 @@ def test_those_that_do_not_last_are_not_started_at_once_again(
     processes: RunnerProcesses, settings: WorkerSettings, clock: Clock
 ) -> None:
     processes.refill()
+    # A process that was only just forked does not show yet what it is.
+    wait_until(lambda: len(runners_on(settings)) == 2)
     for process in runners_on(settings):
         process.kill()
         psutil.wait_procs([process])
-    wait_until(lambda: not runners_on(settings))
     processes.refill()
     assert processes.num_ready == 0
     clock.now = 11.0
@@ -92,6 +92,7 @@ def test_one_that_has_ended_is_not_given_work(
     processes: RunnerProcesses, settings: WorkerSettings, tmp_path: Path
 ) -> None:
     processes.refill()
+    wait_until(lambda: len(runners_on(settings)) == 2)
     first, second = sorted(runners_on(settings), key=lambda process: process.create_time())
     first.kill()
     psutil.wait_procs([first])
