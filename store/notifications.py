@@ -80,4 +80,7 @@ def _listen(channel: str) -> psycopg.sql.Composed:
 
 def plain_url(url: str) -> str:
     """A URL without SQLAlchemy's driver name, as psycopg itself reads it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    rendered = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    # libpq takes a plus in the query for a plus; SQLAlchemy writes a space so, and a plus as %2B.
+    address, mark, query = rendered.partition("?")
+    return address + mark + query.replace("+", "%20")

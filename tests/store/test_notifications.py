@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Engine
 
 from store import searches, verbs
 from store.events import EVENTS_CHANNEL, QUEUE_CHANNEL
-from store.notifications import Notification, listening
+from store.notifications import Notification, listening, plain_url
 from store.sessions import transaction
 from tests.store.conftest import spec
 
@@ -39,3 +40,14 @@ def test_every_event_wakes_its_readers(engine: Engine, database_url: str, submit
     with listening(database_url, [EVENTS_CHANNEL]) as listener:
         search_id = submit()
         assert listener.wait(10.0) == [Notification(EVENTS_CHANNEL, str(search_id))]
+
+
+def test_a_listener_is_told_what_every_connection_is_told(database_url: str) -> None:
+    with psycopg.connect(plain_url(database_url), autocommit=True) as connection:
+        told = connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+    assert told == ("10s",)
+
+
+def test_a_plus_of_a_url_stays_one() -> None:
+    url = plain_url("postgresql+psycopg://user:a+b@host/name?application_name=a%2Bb+c")
+    assert url == "postgresql://user:a+b@host/name?application_name=a%2Bb%20c"
