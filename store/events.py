@@ -1,13 +1,13 @@
 """The event log of a search: append, read a page, wake who listens."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import Text, cast, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from store import outbox
@@ -21,6 +21,9 @@ DELIVERIES_CHANNEL: Final = "dartboard_deliveries"
 
 QUEUE_CHANNEL: Final = "dartboard_queue"
 """NOTIFY channel; the payload is the id of a search that a dispatcher or runner should look at."""
+
+FIRST: Final = 1
+"""Number of a search's first event."""
 
 
 def append(
@@ -73,7 +76,20 @@ def append_all(session: Session, new: Sequence[NewEvent]) -> list[int]:
         .returning(Search.id, Search.last_event, outbox.is_told().label("is_told"))
         .execution_options(synchronize_session=False)
     ).all()
-    numbers = {row.id: row.last_event for row in rows}
+    told = {row.id for row in rows if row.is_told}
+    return _write(session, new, {row.id: row.last_event for row in rows}, told)
+
+
+def append_first(session: Session, new: Sequence[NewEvent]) -> None:
+    """The first event of each of several searches, which this transaction made with that number."""
+    is_told = session.scalar(select(outbox.is_told()))
+    ids = [each.search_id for each in new]
+    _write(session, new, dict.fromkeys(ids, FIRST), set(ids) if is_told else set())
+
+
+def _write(
+    session: Session, new: Sequence[NewEvent], numbers: Mapping[UUID, int], told: Set[UUID]
+) -> list[int]:
     appended = [
         Event(
             search_id=each.search_id,
@@ -87,15 +103,14 @@ def append_all(session: Session, new: Sequence[NewEvent]) -> list[int]:
     session.add_all(appended)
     session.flush()
     # Only where there is a webhook at all does an event cost a statement more.
-    told = {row.id for row in rows if row.is_told}
     to_deliver = [
         event.search_id
         for event in appended
         if event.search_id in told and outbox.put(session, event)
     ]
     notify_all(session, DELIVERIES_CHANNEL, to_deliver)
-    notify_all(session, EVENTS_CHANNEL, ids)
-    return [numbers[search_id] for search_id in ids]
+    notify_all(session, EVENTS_CHANNEL, [each.search_id for each in new])
+    return [numbers[each.search_id] for each in new]
 
 
 def page(session: Session, search_id: UUID, *, after: int = 0, limit: int = 200) -> Sequence[Event]:
@@ -116,8 +131,8 @@ def notify(session: Session, channel: str, search_id: UUID) -> None:
 def notify_all(session: Session, channel: str, search_ids: Sequence[UUID]) -> None:
     """Wakes the listeners of a channel for each of several searches."""
     if search_ids:
-        payload = func.unnest(array([str(each) for each in search_ids])).column_valued("payload")
-        session.execute(select(func.pg_notify(channel, payload)))
+        payload = func.unnest(cast([str(each) for each in search_ids], ARRAY(Text)))
+        session.execute(select(func.pg_notify(channel, payload.column_valued("payload"))))
 
 
 def finite(data: Mapping[str, Any]) -> dict[str, Any]:

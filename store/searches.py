@@ -5,16 +5,18 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec, trial_points
-from search_core.spec.points import point_epochs
+from search_core.spec.points import TrialPoint, point_epochs
 from store import access, events, owners
 from store.access import Principal
 from store.errors import InvalidCursorError, NotFoundError
+from store.events import NewEvent
 from store.jobs import JobSpec, kind_of
 from store.models import Alphas, Metric, Search, Trial
 from store.states import JobKind, SearchStatus
@@ -53,52 +55,84 @@ class SearchPage:
     next_cursor: str | None
 
 
+@dataclass(frozen=True)
+class NewJob:
+    """What somebody submits: a validated spec, and whose it will be."""
+
+    spec: JobSpec
+    owner: str = owners.LOCAL
+
+
 def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Search:
-    """Stores a search or a training and its trials as queued, and wakes the dispatchers.
+    """Stores a search or a training; see `submit_all`.
+
+    Returns:
+        The new row.
+    """
+    return submit_all(session, [NewJob(spec, owner)])[0]
+
+
+def submit_all(session: Session, new: Sequence[NewJob]) -> list[Search]:
+    """Stores searches or trainings and their trials as queued, and wakes the dispatchers.
+
+    As many statements for many as for one; those of one call wait in its order.
 
     Args:
         session: The caller's session.
-        spec: The validated spec.
-        owner: Whose it is.
+        new: What is submitted.
 
     Returns:
-        The new row, flushed, with its id and times.
+        The new rows, with their ids and times.
     """
-    kind = kind_of(spec)
-    points = trial_points(spec.trials)
-    search = Search(
-        kind=kind,
-        owner=owner,
-        name=spec.name,
-        spec=spec.model_dump(mode="json"),
-        space_kind=spec.space.kind if isinstance(spec, SearchSpec) else None,
-        priority=spec.priority,
-        labels=dict(spec.labels),
-        trial_cpus=spec.resources.cpus,
-        trial_gpus=spec.resources.gpus,
-        trial_custom=dict(spec.resources.custom),
-        num_processes=len({point.stack for point in points}),
-        preemptible=spec.preemptible,
-        time_limit=spec.time_limit,
-        status=SearchStatus.QUEUED,
-    )
-    session.add(search)
-    session.flush()
-    session.add_all(
-        Trial(
-            search_id=search.id,
-            number=point.number,
-            stack=point.stack,
-            seed=point.seed,
-            parameters=None if point.parameters is None else dict(point.parameters),
-            epochs=point_epochs(spec, point),
-        )
-        for point in points
-    )
-    events.append(session, search.id, f"{kind}.queued")
-    events.notify(session, events.QUEUE_CHANNEL, search.id)
-    session.refresh(search)
-    return search
+    if not new:
+        return []
+    # Drawn ahead, in their order: rows whose ids the database draws are inserted one by one.
+    drawn = select(func.uuidv7()).select_from(func.generate_series(1, len(new)).alias())
+    ids = sorted(session.scalars(drawn))
+    rows, trials, queued = [], [], []
+    for search_id, job in zip(ids, new, strict=True):
+        points = trial_points(job.spec.trials)
+        num_processes = len({point.stack for point in points})
+        rows.append({"id": search_id, **_columns(job, num_processes)})
+        trials += [_trial_columns(search_id, job.spec, point) for point in points]
+        queued.append(NewEvent(search_id, f"{kind_of(job.spec)}.queued", {}))
+    session.execute(insert(Search), rows)
+    session.execute(insert(Trial), trials)
+    events.append_first(session, queued)
+    events.notify_all(session, events.QUEUE_CHANNEL, ids)
+    return list(session.scalars(select(Search).where(Search.id.in_(ids)).order_by(Search.id)))
+
+
+def _columns(job: NewJob, num_processes: int) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "kind": kind_of(spec),
+        "owner": job.owner,
+        "name": spec.name,
+        "spec": spec.model_dump(mode="json"),
+        "space_kind": spec.space.kind if isinstance(spec, SearchSpec) else None,
+        "priority": spec.priority,
+        "labels": dict(spec.labels),
+        "trial_cpus": spec.resources.cpus,
+        "trial_gpus": spec.resources.gpus,
+        "trial_custom": dict(spec.resources.custom),
+        "num_processes": num_processes,
+        "preemptible": spec.preemptible,
+        "time_limit": spec.time_limit,
+        "status": SearchStatus.QUEUED,
+        "last_event": events.FIRST,
+    }
+
+
+def _trial_columns(search_id: UUID, spec: JobSpec, point: TrialPoint) -> dict[str, Any]:
+    return {
+        "search_id": search_id,
+        "number": point.number,
+        "stack": point.stack,
+        "seed": point.seed,
+        "parameters": None if point.parameters is None else dict(point.parameters),
+        "epochs": point_epochs(spec, point),
+    }
 
 
 def get(session: Session, search_id: UUID, kind: JobKind | None = None) -> Search:
