@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
@@ -203,12 +213,7 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
         LeaseLostError: Somebody else holds the search, or nobody.
     """
     search = leases.guard(session, lease)
-    points = [
-        {"trial_id": trial_id, "name": name, "step": result.epoch, "value": value}
-        for name, value in result.metrics.items()
-    ]
-    if points:
-        session.execute(insert(Metric).values(points).on_conflict_do_nothing())
+    _put_metrics(session, trial_id, result)
     if result.alphas:
         table = {"trial_id": trial_id, "step": result.epoch, "weights": dict(result.alphas)}
         session.execute(insert(Alphas).values(table).on_conflict_do_nothing())
@@ -240,6 +245,19 @@ def epoch_ended(session: Session, lease: Lease, trial_id: UUID, result: EpochRes
     for warning in result.warnings:
         data = {"epoch": result.epoch, "kind": warning.kind, "message": warning.message}
         events.append(session, lease.search_id, "trial.warning", data, trial_id=trial_id)
+
+
+def _put_metrics(session: Session, trial_id: UUID, result: EpochResult) -> None:
+    # Two arrays, however many there are: a statement with parameters for each point is long, and
+    # written anew each time.
+    points = select(
+        literal(trial_id),
+        func.unnest(cast(list(result.metrics), ARRAY(Text))),
+        literal(result.epoch),
+        func.unnest(cast(list(result.metrics.values()), ARRAY(Double))),
+    )
+    columns = [Metric.trial_id, Metric.name, Metric.step, Metric.value]
+    session.execute(insert(Metric).from_select(columns, points).on_conflict_do_nothing())
 
 
 def _note_best(
