@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 
+from service.events.shared_reads import SharedReads
 from store.events import DELIVERIES_CHANNEL, EVENTS_CHANNEL
 from store.notifications import listening_async
 
@@ -55,6 +56,8 @@ class EventFeed:
         """Set when the process shuts down: streams end then, and their clients resume elsewhere."""
         self.connected = asyncio.Event()
         """Set while the feed listens."""
+        self.reads: SharedReads[Any] = SharedReads()
+        """What streams that were woken together read."""
 
     @contextmanager
     def subscribe(self, to: UUID | str) -> Iterator[Subscription]:

@@ -97,7 +97,10 @@ async def stream(
                     until_ping = settings.stream_ping_seconds
                 await subscription.wait(min(settings.stream_poll_seconds, until_ping))
             try:
-                batch = await caller.run(partial(read_batch, search_id=search_id, after=after))
+                batch = await wiring.feed.reads.read(
+                    (caller.digest, search_id, after),
+                    partial(caller.run, partial(read_batch, search_id=search_id, after=after)),
+                )
             except (InvalidKeyError, NotFoundError):
                 # Revoked, or no longer shared, meanwhile: whoever comes back is told so.
                 return
