@@ -163,7 +163,7 @@ class Job(Result):
     ran_seconds: float = 0.0
     """How long its attempts ran, without the one that runs now."""
     waiting: Waiting | None = None
-    """Only while it is queued."""
+    """While it is queued; None right after its submission: `Client.get` knows."""
     counts: TrialCounts | None = None
     """How many trials have ended, and how; None of a server that does not count."""
     trials: tuple[Trial, ...] = ()

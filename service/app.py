@@ -18,6 +18,7 @@ from service.events.feed import EventFeed
 from service.head import HeadMiddleware
 from service.health import endpoints as health
 from service.housekeeping import keep_house
+from service.jobs.submissions import Submissions
 from service.keys import endpoints as keys
 from service.logs import endpoints as logs
 from service.newline import NewlineMiddleware
@@ -114,7 +115,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     url = await asyncio.to_thread(database_url, settings)
     engine = make_async_engine(url, pool_size=settings.database_connections)
     feed, database = EventFeed(url), Database(engine)
-    app.state.wiring = Wiring(settings, database, feed)
+    app.state.wiring = Wiring(settings, database, feed, Submissions(database))
     try:
         async with Sender(allow_private=settings.webhooks_allow_private) as sender:
             work = [feed.run(), keep_house(database)]

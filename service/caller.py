@@ -70,7 +70,7 @@ class Caller:
         return await self.database.run(authenticated)
 
 
-def _caller(
+async def _caller(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
 ) -> Caller:

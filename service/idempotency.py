@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from fastapi import Depends, Header, Request, Response, status
 from pydantic import AfterValidator
@@ -54,6 +54,25 @@ Reveal = Callable[[Session, str, bytes], Answer]
 
 
 @dataclass(frozen=True)
+class Sent:
+    """How a request names itself: by its path, its `Idempotency-Key` and the digest of all of it.
+
+    Whose it is tells the key that lets it in.
+    """
+
+    path: str
+    key: str
+    digest: bytes
+
+    def of(self, who: Principal) -> Named:
+        """The name in the store."""
+        return Named(who.owner, self.path, self.key, self.digest)
+
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
 class Creation:
     """A request that makes something, perhaps one that was sent before.
 
@@ -93,17 +112,53 @@ class Creation:
             IdempotencyKeyReusedError: Its name was used for another request.
         """
         digest = self._digest(body, binds)
+
+        async def run(create: Create) -> Response:
+            return await self.caller.run(
+                lambda session, who: self._run(session, who, create, digest, reveal),
+                needs=Role.MEMBER,
+            )
+
+        return await self._once(prepare, run, digest, reveal)
+
+    async def answer_by(
+        self,
+        body: bytes,
+        prepare: Callable[[], Awaitable[Prepared]],
+        write: Callable[[Prepared, Sent | None], Awaitable[Response]],
+    ) -> Response:
+        """As `answer`, for something that is written by other means than the caller's transaction.
+
+        Args:
+            body: The request's.
+            prepare: Validates it, and gives what is to be written.
+            write: Writes that and keeps the answer, or finds the one that was kept, by the name
+                that the request has, if it has one.
+        """
+        digest = self._digest(body, b"")
+        sent = None if self.key is None else Sent(self.request.url.path, self.key, digest)
+
+        async def run(prepared: Prepared) -> Response:
+            return await write(prepared, sent)
+
+        return await self._once(prepare, run, digest, None)
+
+    async def _once(
+        self,
+        prepare: Callable[[], Awaitable[Prepared]],
+        run: Callable[[Prepared], Awaitable[Response]],
+        digest: bytes,
+        reveal: Reveal | None,
+    ) -> Response:
         try:
-            create = await prepare()
+            prepared = await prepare()
         except ProblemError:
             # What was fine for the first may be refused today; it has its answer all the same.
             kept = await self._kept(digest, reveal)
             if kept is None:
                 raise
             return kept
-        return await self.caller.run(
-            lambda session, who: self._run(session, who, create, digest, reveal), needs=Role.MEMBER
-        )
+        return await run(prepared)
 
     def _run(
         self,
@@ -115,17 +170,17 @@ class Creation:
     ) -> Response:
         if self.key is None:
             made = create(session, who, None)
-            return _created(made.answer.model_dump_json(), made.location)
-        named = self._named(who, digest, self.key)
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+            return created(made.answer.model_dump_json(), made.location)
+        named = Sent(self.request.url.path, self.key, digest).of(who)
+        nonce = draw_nonce()
         kept = idempotency.begin(session, named, nonce)
         if kept is not None:
-            return _replayed(session, kept, reveal)
+            return replayed(session, kept, reveal)
         made = create(session, who, nonce)
         answer = made.answer.model_dump_json()
         to_keep = answer if made.kept is None else made.kept.model_dump_json()
         idempotency.keep(session, named, location=made.location, answer=to_keep)
-        return _created(answer, made.location)
+        return created(answer, made.location)
 
     async def _kept(self, digest: bytes, reveal: Reveal | None) -> Response | None:
         key = self.key
@@ -133,13 +188,10 @@ class Creation:
             return None
 
         def look(session: Session, who: Principal) -> Response | None:
-            kept = idempotency.find(session, self._named(who, digest, key))
-            return None if kept is None else _replayed(session, kept, reveal)
+            kept = idempotency.find(session, Sent(self.request.url.path, key, digest).of(who))
+            return None if kept is None else replayed(session, kept, reveal)
 
         return await self.caller.run(look, needs=Role.MEMBER)
-
-    def _named(self, who: Principal, digest: bytes, key: str) -> Named:
-        return Named(who.owner, self.request.url.path, key, digest)
 
     def _digest(self, body: bytes, binds: bytes) -> bytes:
         scope = self.request.scope
@@ -152,18 +204,25 @@ class Creation:
         return whole.digest()
 
 
-def _created(answer: str, location: str | None, *, replayed: bool = False) -> Response:
+def created(answer: str, location: str | None, *, again: bool = False) -> Response:
+    """201 with an answer; `again` where it was given before."""
     headers = {} if location is None else {"Location": location}
-    if replayed:
+    if again:
         headers[REPLAYED] = "true"
     return Response(answer, status.HTTP_201_CREATED, headers, "application/json")
 
 
-def _replayed(session: Session, kept: Kept, reveal: Reveal | None) -> Response:
+def replayed(session: Session, kept: Kept, reveal: Reveal | None = None) -> Response:
+    """What was answered before, once more."""
     answer = kept.answer
     if reveal is not None:
         answer = reveal(session, kept.answer, kept.nonce).model_dump_json()
-    return _created(answer, kept.location, replayed=True)
+    return created(answer, kept.location, again=True)
+
+
+def draw_nonce() -> bytes:
+    """Random bytes to keep with an answer."""
+    return secrets.token_bytes(_NONCE_BYTES)
 
 
 def _printable(value: str) -> str:
@@ -172,7 +231,7 @@ def _printable(value: str) -> str:
     return value
 
 
-def _creation(
+async def _creation(
     request: Request,
     caller: CallerOf,
     key: Annotated[

@@ -36,7 +36,7 @@ PlainText = Annotated[str, AfterValidator(_plain)]
 """Text that PostgreSQL can compare with."""
 
 
-def refuse_unknown_query_parameters(request: Request) -> None:
+async def refuse_unknown_query_parameters(request: Request) -> None:
     """A dependency: a misspelt filter is an error, and not silently no filter.
 
     Raises:

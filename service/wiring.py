@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from service.database import Database
 from service.events.feed import EventFeed
+from service.jobs.submissions import Submissions
 from service.settings import ServiceSettings
 
 
@@ -17,15 +18,18 @@ class Wiring:
     settings: ServiceSettings
     database: Database
     feed: EventFeed
+    submissions: Submissions
 
 
-def _wiring(request: Request) -> Wiring:
+# Asynchronous, as every dependency here: FastAPI runs others in a thread, at each request.
+async def _wiring(request: Request) -> Wiring:
     wiring: Wiring = request.app.state.wiring
     return wiring
 
 
-def _database(request: Request) -> Database:
-    return _wiring(request).database
+async def _database(request: Request) -> Database:
+    wiring: Wiring = request.app.state.wiring
+    return wiring.database
 
 
 WiringOf = Annotated[Wiring, Depends(_wiring)]

@@ -5,6 +5,7 @@ repeat a create in line: an INSERT of the same key waits until the first transac
 commits, the answer is there to be read; if it rolls back, the next in line does the work.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -35,6 +36,11 @@ class Named:
     path: str
     key: str
     digest: bytes
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What no two creates of a day have in common."""
+        return self.owner, self.path, self.key
 
 
 @dataclass(frozen=True)
@@ -70,24 +76,42 @@ def begin(session: Session, named: Named, nonce: bytes) -> Kept | None:
         IdempotencyKeyReusedError: The name was used for another request.
     """
     while True:
-        taken = session.execute(
-            insert(IdempotencyKey)
-            .values(
-                owner=named.owner,
-                path=named.path,
-                key=named.key,
-                digest=named.digest,
-                nonce=nonce,
-            )
-            .on_conflict_do_nothing()
-            .returning(IdempotencyKey.key)
-        ).scalar_one_or_none()
-        if taken is not None:
+        if begin_all(session, {named: nonce}):
             return None
         kept = find(session, named)
         # None: `forget` has just removed it, and the name is free.
         if kept is not None:
             return kept
+
+
+def begin_all(session: Session, nonces: Mapping[Named, bytes]) -> set[Named]:
+    """Takes those of several names that are free, and says which; waits as `begin` does.
+
+    Args:
+        session: The caller's session.
+        nonces: By different names, random bytes to keep with each.
+    """
+    if not nonces:
+        return set()
+    # In one order everywhere, so that two who take several wait for each other in turn.
+    in_order = sorted(nonces, key=lambda named: named.identity)
+    taken = session.execute(
+        insert(IdempotencyKey)
+        .on_conflict_do_nothing()
+        .returning(IdempotencyKey.owner, IdempotencyKey.path, IdempotencyKey.key),
+        [
+            {
+                "owner": named.owner,
+                "path": named.path,
+                "key": named.key,
+                "digest": named.digest,
+                "nonce": nonces[named],
+            }
+            for named in in_order
+        ],
+    )
+    by_key = {named.identity: named for named in in_order}
+    return {by_key[row.owner, row.path, row.key] for row in taken}
 
 
 def find(session: Session, named: Named) -> Kept | None:
@@ -110,12 +134,25 @@ def find(session: Session, named: Named) -> Kept | None:
 
 def keep(session: Session, named: Named, *, location: str | None, answer: str) -> None:
     """Keeps the answer to a create whose name was taken in this transaction."""
-    session.execute(
-        update(IdempotencyKey)
-        .where(_is(named))
-        .values(location=location, answer=answer)
-        .execution_options(synchronize_session=False)
-    )
+    keep_all(session, {named: (location, answer)})
+
+
+def keep_all(session: Session, answers: Mapping[Named, tuple[str | None, str]]) -> None:
+    """As `keep`, for several: the location and the answer of each."""
+    if answers:
+        session.execute(
+            update(IdempotencyKey),
+            [
+                {
+                    "owner": named.owner,
+                    "path": named.path,
+                    "key": named.key,
+                    "location": location,
+                    "answer": answer,
+                }
+                for named, (location, answer) in answers.items()
+            ],
+        )
 
 
 def forget(session: Session) -> int:

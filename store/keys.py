@@ -13,7 +13,7 @@ import hmac
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -116,7 +116,17 @@ def authenticate(session: Session, key_digest: bytes) -> Principal:
     Raises:
         InvalidKeyError: There is no such key, or it has expired or was revoked.
     """
-    row = session.execute(
+    let_in = authenticate_all(session, {key_digest})[key_digest]
+    if isinstance(let_in, InvalidKeyError):
+        raise let_in
+    return let_in
+
+
+def authenticate_all(
+    session: Session, key_digests: Set[bytes]
+) -> dict[bytes, Principal | InvalidKeyError]:
+    """Whom each of several keys lets in, by its digest, or why nobody."""
+    rows = session.execute(
         select(
             Key,
             Owner.teams,
@@ -127,18 +137,21 @@ def authenticate(session: Session, key_digest: bytes) -> Principal:
             ).label("unused"),
         )
         .join(Owner, Owner.name == Key.owner)
-        .where(Key.digest == key_digest)
-    ).one_or_none()
-    if row is None:
-        raise InvalidKeyError("there is no such key")
-    key, teams, expired, unused = row
-    if key.revoked_at is not None:
-        raise InvalidKeyError(f"the key {key.prefix}... was revoked")
-    if expired:
-        raise InvalidKeyError(f"the key {key.prefix}... has expired")
-    if unused:
-        _note_use(session, key.id)
-    return Principal(key.id, key.owner, Role(key.role), frozenset(teams))
+        .where(Key.digest.in_(key_digests))
+    ).all()
+    found: dict[bytes, Principal | InvalidKeyError] = {
+        key_digest: InvalidKeyError("there is no such key") for key_digest in key_digests
+    }
+    for key, teams, expired, unused in rows:
+        if key.revoked_at is not None:
+            found[key.digest] = InvalidKeyError(f"the key {key.prefix}... was revoked")
+        elif expired:
+            found[key.digest] = InvalidKeyError(f"the key {key.prefix}... has expired")
+        else:
+            if unused:
+                _note_use(session, key.id)
+            found[key.digest] = Principal(key.id, key.owner, Role(key.role), frozenset(teams))
+    return found
 
 
 def page(session: Session, owner: str | None = None) -> Sequence[Key]:

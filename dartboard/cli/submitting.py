@@ -116,7 +116,8 @@ def _submit_one(body: dict[str, Any], url: str | None, how: _How) -> int:
             say = output.stdout()
             say.print(f"Submitted {search.id}", soft_wrap=True)
             if not how.follow:
-                say.print(f"It is {waiting_sentence(search)}.", soft_wrap=True)
+                now = client.get(search)
+                say.print(f"It is {waiting_sentence(now)}.", soft_wrap=True)
                 say.print(f"Watch it: dartboard follow {search.id}", soft_wrap=True)
         if how.follow:
             return follow_job(client, search, after=0, as_json=how.as_json)

@@ -65,7 +65,8 @@ def train(
             say = output.stdout()
             say.print(f"Submitted {training.id}", soft_wrap=True)
             if not follow:
-                say.print(f"It is {waiting_sentence(training)}.", soft_wrap=True)
+                now = client.get(training)
+                say.print(f"It is {waiting_sentence(now)}.", soft_wrap=True)
                 say.print(f"Watch it: dartboard follow {training.id}", soft_wrap=True)
         if follow:
             return follow_job(client, training, after=0, as_json=as_json)

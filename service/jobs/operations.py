@@ -7,13 +7,12 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from service.idempotency import Made
 from service.jobs.schemas import JobAnswer
 from store import access, queue, searches
 from store.access import Principal
 from store.jobs import JobSpec
 from store.models import Search
-from store.searches import SearchFilter
+from store.searches import NewJob, SearchFilter
 from store.states import JobKind
 
 AnswerT = TypeVar("AnswerT", bound=JobAnswer)
@@ -29,20 +28,18 @@ class JobPage(Generic[AnswerT]):
     next_cursor: str | None
 
 
-def submit(
-    session: Session, who: Principal, _: bytes | None, *, spec: JobSpec, answer: type[AnswerT]
-) -> Made:
-    """Stores and queues what a spec describes, as its caller's."""
-    search = searches.submit(session, spec, owner=who.owner)
-    return Made(_tell(session, search, answer), f"/v1/{_PATHS[answer.kind]}/{search.id}")
-
-
 def submit_all(
     session: Session, who: Principal, specs: Sequence[JobSpec], answer: type[AnswerT]
 ) -> list[AnswerT]:
     """Stores and queues what each of some specs describes, one behind the other."""
-    made = [searches.submit(session, spec, owner=who.owner) for spec in specs]
-    return _tell_all(session, made, answer)
+    made = searches.submit_all(session, [NewJob(spec, who.owner) for spec in specs])
+    trials = searches.trials_of(session, [search.id for search in made])
+    return [answer.of(search, trials[search.id], None) for search in made]
+
+
+def location_of(search: Search, answer: type[JobAnswer]) -> str:
+    """The path of a job, whose answers are of this kind."""
+    return f"/v1/{_PATHS[answer.kind]}/{search.id}"
 
 
 def get(session: Session, who: Principal, job_id: UUID, answer: type[AnswerT]) -> AnswerT:

@@ -64,7 +64,7 @@ class JobAnswer(Answer):
     ran_seconds: float
     """How long its attempts ran so far, without the one that runs now."""
     waiting: WaitingAnswer | None
-    """Only while it is queued."""
+    """While it is queued; null in the answer to a submission, which does not look at the queue."""
     counts: TrialCounts
     """How many of its trials have ended, and how."""
     trials: Sequence[TrialAnswer]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from search_core.spec import SearchSpec
 from service import examples
 from service.caller import Caller, CallerOf
-from service.idempotency import Create, CreationOf
+from service.idempotency import CreationOf
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -31,6 +31,7 @@ from service.parameters import Limit, SearchId
 from service.searches.schemas import DryRun, SearchAnswer, SearchPageAnswer
 from service.searches.size import SpaceSize, refuse_too_large
 from service.spec_body import parse_spec_aside, read_json
+from service.wiring import WiringOf
 from store import queue
 from store.access import Principal
 from store.searches import SearchFilter
@@ -61,7 +62,7 @@ def _known_space(value: str) -> str:
     response_model=SearchAnswer,
     responses={
         200: ok("With `dry_run`: what the spec would run.", examples.DRY_RUN, DryRun),
-        201: ok("The search, queued.", examples.SEARCH, location=True),
+        201: ok("The search, queued.", {**examples.SEARCH, "waiting": None}, location=True),
         **problems(*SUBMISSION),
     },
     openapi_extra=spec_body(examples.SPECS),
@@ -70,6 +71,7 @@ async def submit_search(
     request: Request,
     caller: CallerOf,
     creation: CreationOf,
+    wiring: WiringOf,
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
@@ -85,11 +87,11 @@ async def submit_search(
         spec, size = await checked_spec(body, caller, fit_cluster=True)
         return JSONResponse(DryRun.of(spec, size).model_dump(mode="json"))
 
-    async def prepare() -> Create:
+    async def prepare() -> SearchSpec:
         spec, _ = await checked_spec(body, caller)
-        return partial(operations.submit, spec=spec, answer=SearchAnswer)
+        return spec
 
-    return await creation.answer(body, prepare)
+    return await wiring.submissions.answer(creation, body, prepare, SearchAnswer)
 
 
 async def checked_spec(

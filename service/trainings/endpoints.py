@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from search_core.spec.retraining import RetrainingSpec
 from service import examples
 from service.caller import Caller, CallerOf
-from service.idempotency import Create, CreationOf
+from service.idempotency import CreationOf
 from service.jobs import operations
 from service.jobs.parameters import (
     CreatedAfter,
@@ -29,6 +29,7 @@ from service.parameters import Limit, TrainingId
 from service.spec_body import parse_spec_aside, read_json
 from service.trainings.by_hash import with_stored_architecture
 from service.trainings.schemas import TrainingAnswer, TrainingDryRun, TrainingPageAnswer
+from service.wiring import WiringOf
 from store.access import Principal
 from store.searches import SearchFilter
 from store.states import JobKind
@@ -46,7 +47,7 @@ _SMALLEST_SPEC = '{"architecture": "DARTS_V2"}'
     responses={
         200: ok("With `dry_run`: what the spec would run.", examples.TRAINING_DRY_RUN,
                 TrainingDryRun),
-        201: ok("The training, queued.", examples.TRAINING, location=True),
+        201: ok("The training, queued.", {**examples.TRAINING, "waiting": None}, location=True),
         **problems(*SUBMISSION),
     },
     openapi_extra=spec_body(examples.TRAINING_SPECS, "RetrainingSpec"),
@@ -55,6 +56,7 @@ async def submit_training(
     request: Request,
     caller: CallerOf,
     creation: CreationOf,
+    wiring: WiringOf,
     dry_run: Annotated[
         bool, Query(description="Only validate the spec and say what it would run.")
     ] = False,
@@ -72,10 +74,10 @@ async def submit_training(
         spec = await _spec(body, caller)
         return JSONResponse(TrainingDryRun.of(spec).model_dump(mode="json"))
 
-    async def prepare() -> Create:
-        return partial(operations.submit, spec=await _spec(body, caller), answer=TrainingAnswer)
+    async def prepare() -> RetrainingSpec:
+        return await _spec(body, caller)
 
-    return await creation.answer(body, prepare)
+    return await wiring.submissions.answer(creation, body, prepare, TrainingAnswer)
 
 
 @router.get(

@@ -34,7 +34,8 @@ def test_submitting_many_typed_and_plain(client: Client) -> None:
     typed = SearchSpec.model_validate({**SPEC, "name": "typed"})
     searches = client.submit_all(spec for spec in (SPEC, typed))
     assert [search.name for search in searches] == ["small", "typed"]
-    assert list(client.list(oldest_first=True)) == list(searches)
+    listed = client.list(oldest_first=True)
+    assert [search.id for search in listed] == [search.id for search in searches]
     assert [each.num_trials for each in client.dry_run_all([SPEC, typed])] == [2, 2]
     with pytest.raises(InvalidSpecError) as refused:
         client.submit_all([SPEC, {**SPEC, "training": {"epochs": 0}}])
@@ -55,8 +56,9 @@ def test_every_exported_name_exists() -> None:
 def test_a_search_from_submission_to_genotype(client: Client, worker: Worker) -> None:
     submitted = client.submit(SPEC, priority=3, labels={"team": "vision"})
     assert submitted.status == "queued"
-    assert submitted.waiting is not None
-    assert submitted.waiting.position == 1
+    waiting = client.get(submitted.id).waiting
+    assert waiting is not None
+    assert waiting.position == 1
     assert submitted.priority == 3
 
     worker.run()

@@ -17,6 +17,7 @@ from service.caller import Caller
 from service.database import Database
 from service.events.feed import EventFeed
 from service.events.stream import Batch, stream
+from service.jobs.submissions import Submissions
 from service.settings import ServiceSettings
 from service.wiring import Wiring
 from store.leases import Lease
@@ -168,7 +169,8 @@ def test_what_happens_before_a_stream_subscribes_is_not_missed(
     async def watch() -> None:
         engine = make_async_engine(database_url)
         # Nothing listens, and the first read came before the event: nobody will ever ring.
-        wiring = Wiring(settings, Database(engine), EventFeed(database_url))
+        database = Database(engine)
+        wiring = Wiring(settings, database, EventFeed(database_url), Submissions(database))
         caller = Caller(wiring.database, KEY)
         lines = stream(wiring, caller, search_id, 0, Batch((), is_last=False))
         async with asyncio.timeout(10):

@@ -220,18 +220,22 @@ def test_different_bodies_at_once_make_one_and_conflicts(database_url: str, engi
 def test_one_that_is_cut_off_in_the_middle_leaves_the_work_to_the_next(
     database_url: str, engine: Engine
 ) -> None:
-    with serving(database_url) as address, ThreadPoolExecutor(2) as threads:
+    with (
+        serving(database_url) as one,
+        serving(database_url) as other,
+        ThreadPoolExecutor(2) as threads,
+    ):
 
-        def post() -> httpx2.Response:
+        def post(address: str) -> httpx2.Response:
             return httpx2.post(
                 f"{address}/v1/searches", json=SPEC, headers=BEARER | NAME, timeout=60
             )
 
         with _locked(database_url, "trials"):
-            first = threads.submit(post)
+            first = threads.submit(post, one)
             # It has its name and its search, and waits to write the trials.
             wait_until(lambda: _waiting(database_url) == ["relation"])
-            second = threads.submit(post)
+            second = threads.submit(post, other)
             wait_until(lambda: _waiting(database_url) == ["relation", "transactionid"])
             _terminate(database_url, "relation")
             assert first.result().status_code == 503
