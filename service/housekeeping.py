@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from service.database import Database
-from store import deliveries, idempotency
+from store import deliveries, idempotency, queue
 from store.errors import DatabaseUnavailableError
 
 EVERY_SECONDS: Final = 600.0
@@ -16,7 +16,8 @@ _logger = logging.getLogger(__name__)
 
 
 def forget(session: Session) -> None:
-    """Removes old answers to creates, and deliveries that ended long ago."""
+    """Removes old answers to creates, and deliveries that ended long ago; sums counts up."""
+    queue.fold_counts(session)
     num_answers, num_deliveries = idempotency.forget(session), deliveries.forget(session)
     if num_answers or num_deliveries:
         _logger.info("removed %d kept answers, %d deliveries", num_answers, num_deliveries)

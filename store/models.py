@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     Float,
     ForeignKey,
+    Identity,
     Index,
     MetaData,
     Text,
@@ -231,6 +232,22 @@ class DeletedSearch(Base):
     owner: Mapped[str]
     deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     files_removed_at: Mapped[datetime | None]
+
+
+class EndedCount(Base):
+    """So many more, or fewer, searches and trainings have ended with this status.
+
+    Written by a trigger on `searches` (see the migration), in whatever transaction changes a
+    status, so that the sum is right in every snapshot and nobody waits for anybody's count.
+    Counting the searches themselves would take longer with every one that is stored.
+    """
+
+    __tablename__ = "ended_counts"
+    __table_args__ = (CheckConstraint(f"{_ENDED_SQL}", name="status_ended"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    status: Mapped[str]
+    number: Mapped[int] = mapped_column(BigInteger)
 
 
 class Trial(Base):

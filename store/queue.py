@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, true
+from sqlalchemy import delete, func, select, true, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -13,9 +13,9 @@ from search_core.spec.resources import times, total
 from store import access, estimates, order
 from store.access import Principal
 from store.demand import Demand, look, need_of
-from store.models import Dispatcher, Search
+from store.models import Dispatcher, EndedCount, Search
 from store.room import Capacity, Node, Packing, missing, total_custom
-from store.states import Role, SearchStatus
+from store.states import ENDED, Role, SearchStatus
 
 SEEN_LATELY = timedelta(seconds=15)
 """A dispatcher, which shows itself every five seconds, counts as gone when silent for longer."""
@@ -111,11 +111,7 @@ def overview(session: Session, *, seen_by: Principal | None = None, limit: int =
             cluster are everybody's.
         limit: Most waiting and most running searches to list.
     """
-    counts = dict.fromkeys(SearchStatus, 0)
-    for status, count in session.execute(
-        select(Search.status, func.count()).group_by(Search.status)
-    ):
-        counts[SearchStatus(status)] = count
+    counts = count(session)
     seen = true() if seen_by is None else access.sees(seen_by)
     running = session.scalars(
         select(Search)
@@ -138,6 +134,31 @@ def overview(session: Session, *, seen_by: Principal | None = None, limit: int =
         total(times(need.cpus, count) for need, count in owed),
         total(times(need.gpus, count) for need, count in owed),
         total_custom([need for need, count in owed for _ in range(count)]),
+    )
+
+
+def count(session: Session) -> dict[SearchStatus, int]:
+    """Searches and trainings by status; every status is there."""
+    counts = dict.fromkeys(SearchStatus, 0)
+    open_ones = (
+        select(Search.status, func.count())
+        .where(Search.status.in_(set(SearchStatus) - ENDED))
+        .group_by(Search.status)
+    )
+    ended = select(EndedCount.status, func.sum(EndedCount.number)).group_by(EndedCount.status)
+    for status, number in session.execute(union_all(open_ones, ended)):
+        counts[SearchStatus(status)] = int(number)
+    return counts
+
+
+def fold_counts(session: Session) -> None:
+    """Makes one row of all that say how many searches ended with a status. Others may count on."""
+    folded = delete(EndedCount).returning(EndedCount.status, EndedCount.number).cte("folded")
+    session.execute(
+        insert(EndedCount).from_select(
+            [EndedCount.status, EndedCount.number],
+            select(folded.c.status, func.sum(folded.c.number)).group_by(folded.c.status),
+        )
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from migrations.upgrade import upgrade
 from search_core.spec import SearchSpec
-from store import embedded, keys, owners, searches
+from store import embedded, keys, owners, queue, searches
 from store.notifications import plain_url
 from store.sessions import driver_url, make_engine, transaction
 from store.states import Role
@@ -66,6 +66,8 @@ class Database:
             for status, count in (("succeeded", ended), ("queued", queued)):
                 values = {"id": one, "status": status, "ended": status != "queued", "count": count}
                 session.execute(text(_COPY), values)
+            # As an API process does every ten minutes.
+            queue.fold_counts(session)
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
 

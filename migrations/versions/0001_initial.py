@@ -434,10 +434,51 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("trial_id", "step", name=op.f("pk_alphas")),
     )
+    op.create_table(
+        "ended_counts",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "status IN ('cancelled', 'failed', 'succeeded')",
+            name=op.f("ck_ended_counts_status_ended"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ended_counts")),
+    )
+    op.execute(_COUNT_ENDED)
+    for when, condition in (
+        ("INSERT", f"NEW.{_HAS_ENDED}"),
+        ("DELETE", f"OLD.{_HAS_ENDED}"),
+        (
+            "UPDATE OF status",
+            f"OLD.status <> NEW.status AND (OLD.{_HAS_ENDED} OR NEW.{_HAS_ENDED})",
+        ),
+    ):
+        op.execute(
+            f"CREATE TRIGGER count_ended_{when.split()[0].lower()} AFTER {when} ON searches"
+            f" FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION count_ended()"
+        )
+
+
+_HAS_ENDED = "status IN ('cancelled', 'failed', 'succeeded')"
+_COUNT_ENDED = """
+CREATE FUNCTION count_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' AND OLD.status IN ('cancelled', 'failed', 'succeeded') THEN
+        INSERT INTO ended_counts (status, number) VALUES (OLD.status, -1);
+    END IF;
+    IF TG_OP <> 'DELETE' AND NEW.status IN ('cancelled', 'failed', 'succeeded') THEN
+        INSERT INTO ended_counts (status, number) VALUES (NEW.status, 1);
+    END IF;
+    RETURN NULL;
+END
+$$
+"""
 
 
 def downgrade() -> None:
 
+    op.drop_table("ended_counts")
     op.drop_table("alphas")
     op.drop_table("metrics")
     op.drop_index("ix_trials_architecture_hash", table_name="trials")
@@ -458,6 +499,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_searches_labels", table_name="searches", postgresql_using="gin")
     op.drop_table("searches")
+    op.execute("DROP FUNCTION count_ended()")
     op.drop_index(
         "ix_deleted_searches_files",
         table_name="deleted_searches",

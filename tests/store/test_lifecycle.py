@@ -1,5 +1,6 @@
 """The state machine: the table, cancel, and no way around either."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from service.trials.schemas import TrialCounts
-from store import events, leases, lifecycle, recording, searches, verbs
+from store import events, leases, lifecycle, queue, recording, searches, verbs
 from store.errors import (
     IllegalTransitionError,
     LeaseLostError,
@@ -20,6 +21,7 @@ from store.errors import (
     NotRetryableError,
 )
 from store.leases import Lease
+from store.models import Search
 from store.sessions import transaction
 from store.states import ENDED, SEARCH_TRANSITIONS, TRIAL_ENDED, Reason, SearchStatus
 from tests.store.conftest import GENOTYPE, PLENTY, forget_pauses, spec
@@ -111,6 +113,7 @@ class LifeOfSearches(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         self.ended: dict[UUID, str] = {}
         self.totals: dict[UUID, int] = {}
+        self.folds = False
 
     @rule(seeds=st.integers(1, 3), priority=st.integers(-1, 1), tpe=st.booleans())
     def submit(self, seeds: int, priority: int, tpe: bool) -> None:
@@ -307,6 +310,15 @@ class LifeOfSearches(RuleBasedStateMachine):
             return
 
     @invariant()
+    def every_search_is_counted_once(self) -> None:
+        with transaction(self.engine) as session:
+            if self.folds:
+                queue.fold_counts(session)
+            self.folds = not self.folds
+            stored = Counter(session.scalars(select(Search.status)))
+            assert queue.count(session) == {status: stored[status] for status in SearchStatus}
+
+    @invariant()
     def every_trial_is_counted_once(self) -> None:
         with transaction(self.engine) as session:
             for search_id, total in self.totals.items():
@@ -353,7 +365,7 @@ def test_no_order_of_steps_breaks_the_promises(engine: Engine) -> None:
     def fresh() -> OnThisDatabase:
         # The machine's searches must be the only ones that a claim can find.
         with engine.begin() as connection:
-            connection.exec_driver_sql("TRUNCATE searches CASCADE")
+            connection.exec_driver_sql("TRUNCATE searches, ended_counts CASCADE")
         return OnThisDatabase()
 
     run_state_machine_as_test(

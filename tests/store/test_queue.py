@@ -1,15 +1,18 @@
 """The queue as people see it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
-from store import queue, searches
+from store import queue, searches, verbs
 from store.leases import Capacity, Lease, Node
+from store.models import EndedCount
 from store.sessions import transaction
+from store.states import SearchStatus
 
 Submit = Callable[..., UUID]
 Claim = Callable[..., Lease]
@@ -162,3 +165,27 @@ def test_a_search_that_is_claimed_while_somebody_looks_at_it_is_told(
         # It was queued when it was read, and is in nobody's line any more.
         assert queue.waiting(session, seen) is None
         assert queue.overview(session).reserved_cpus == 1
+
+
+def test_counts_that_are_folded_at_once_are_folded_once(
+    engine: Engine, submit: Submit, claim: Claim
+) -> None:
+    for _ in range(3):
+        search_id = submit()
+        with transaction(engine) as session:
+            verbs.request_cancel(session, search_id)
+    with ThreadPoolExecutor(1) as threads:
+        with transaction(engine) as session:
+            queue.fold_counts(session)
+            other = threads.submit(_fold, engine)
+            with pytest.raises(TimeoutError):
+                other.result(0.2)
+        other.result(10)
+    with transaction(engine) as session:
+        assert queue.count(session)[SearchStatus.CANCELLED] == 3
+        assert session.scalars(select(EndedCount.number)).all() == [3]
+
+
+def _fold(engine: Engine) -> None:
+    with transaction(engine) as session:
+        queue.fold_counts(session)
