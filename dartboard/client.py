@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
-from urllib.parse import quote
 from uuid import UUID
 
 from dartboard import streams
@@ -17,6 +16,7 @@ from dartboard.errors import (
     WaitTimeoutError,
 )
 from dartboard.keys import KeyCalls, Me, OwnerCalls
+from dartboard.lists import Page, pages
 from dartboard.models import (
     AlphaSeries,
     Architecture,
@@ -37,7 +37,7 @@ from dartboard.models import (
     Trial,
 )
 from dartboard.settings import Settings
-from dartboard.transport import Transport, parse_answer
+from dartboard.transport import Transport, parse_answer, segment
 from dartboard.webhooks import WebhookCalls
 from search_core.errors import InvalidGenotypeError
 from search_core.genotype import Genotype, parse
@@ -54,42 +54,8 @@ JobRef = SearchId | Search | Training
 Cell = Literal["normal", "reduce"]
 
 
-class _Page(Result):
-    items: tuple[Search, ...]
-    next_cursor: str | None = None
-
-
-class _TrainingPage(Result):
-    items: tuple[Training, ...]
-    next_cursor: str | None = None
-
-
-class _Batch(Result):
-    items: tuple[Search, ...]
-
-
-class _DryRuns(Result):
-    items: tuple[DryRun, ...]
-
-
-class _Trials(Result):
-    items: tuple[Trial, ...]
-
-
 class _Series(Result):
     series: dict[str, tuple[Point, ...]]
-
-
-class _Ranking(Result):
-    items: tuple[RankedArchitecture, ...]
-
-
-class _Logs(Result):
-    items: tuple[Log, ...]
-
-
-class _Presets(Result):
-    items: tuple[Preset, ...]
 
 
 class Client:
@@ -212,7 +178,7 @@ class Client:
         response = self._transport.create(
             "/v1/searches:batch", json=batch(specs), idempotency_key=idempotency_key
         )
-        return parse_answer(response, _Batch).items
+        return parse_answer(response, Page[Search]).items
 
     def dry_run_all(self, specs: Iterable[SearchSpec | Mapping[str, Any]]) -> tuple[DryRun, ...]:
         """Checks specs and tells what each would run, and stores nothing.
@@ -226,7 +192,7 @@ class Client:
         response = self._transport.post(
             "/v1/searches:batch", json=batch(specs), params={"dry_run": "true"}
         )
-        return parse_answer(response, _DryRuns).items
+        return parse_answer(response, Page[DryRun]).items
 
     def dry_run(self, spec: SearchSpec | Mapping[str, Any] | None = None, **fields: Any) -> DryRun:
         """Checks a spec and tells what it would run, and stores nothing.
@@ -288,12 +254,7 @@ class Client:
         )
         params["owner"] = owner
         params["space"] = space
-        while True:
-            page = parse_answer(self._transport.get("/v1/searches", params=params), _Page)
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            params["cursor"] = page.next_cursor
+        return pages(self._transport, "/v1/searches", params, Page[Search])
 
     def train(
         self,
@@ -347,7 +308,7 @@ class Client:
         Raises:
             NotFoundError: There is no such training.
         """
-        response = self._transport.get(f"/v1/trainings/{_segment(training_id)}")
+        response = self._transport.get(f"/v1/trainings/{segment(training_id)}")
         return parse_answer(response, Training)
 
     def trainings(
@@ -378,13 +339,7 @@ class Client:
             status, name, labels, created_after, created_before, oldest_first, page_size
         )
         params["owner"] = owner
-        while True:
-            response = self._transport.get("/v1/trainings", params=params)
-            page = parse_answer(response, _TrainingPage)
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            params["cursor"] = page.next_cursor
+        return pages(self._transport, "/v1/trainings", params, Page[Training])
 
     @overload
     def cancel(self, search_id: Training) -> Training: ...
@@ -502,7 +457,7 @@ class Client:
             NotFoundError: There is no such search.
         """
         response = self._transport.get(f"{_path(search_id)}/trials")
-        return parse_answer(response, _Trials).items
+        return parse_answer(response, Page[Trial]).items
 
     def trial(self, trial_id: SearchId) -> Trial:
         """A trial as it is now.
@@ -510,7 +465,7 @@ class Client:
         Raises:
             NotFoundError: There is no such trial.
         """
-        return parse_answer(self._transport.get(f"/v1/trials/{_segment(trial_id)}"), Trial)
+        return parse_answer(self._transport.get(f"/v1/trials/{segment(trial_id)}"), Trial)
 
     def retry_trial(self, trial_id: SearchId) -> Trial:
         """Runs a failed trial again, with its parameters, from its last checkpoint.
@@ -524,7 +479,7 @@ class Client:
             NotFoundError: There is no such trial.
             ConflictError: It has its result, or its search was cancelled.
         """
-        response = self._transport.post(f"/v1/trials/{_segment(trial_id)}/retry")
+        response = self._transport.post(f"/v1/trials/{segment(trial_id)}/retry")
         return parse_answer(response, Trial)
 
     def metrics(
@@ -541,7 +496,7 @@ class Client:
             NotFoundError: There is no such trial.
         """
         response = self._transport.get(
-            f"/v1/trials/{_segment(trial_id)}/metrics",
+            f"/v1/trials/{segment(trial_id)}/metrics",
             params={"names": [*names], "after_step": after_step},
         )
         return parse_answer(response, _Series).series
@@ -558,7 +513,7 @@ class Client:
             ConflictError: It is one of a training.
         """
         response = self._transport.get(
-            f"/v1/trials/{_segment(trial_id)}/alphas", params={"after_step": after_step}
+            f"/v1/trials/{segment(trial_id)}/alphas", params={"after_step": after_step}
         )
         return parse_answer(response, AlphaSeries)
 
@@ -584,7 +539,7 @@ class Client:
             ProblemError: No path is within the budget; says what the cheapest one costs.
         """
         response = self._transport.get(
-            f"/v1/trials/{_segment(trial_id)}/paths",
+            f"/v1/trials/{segment(trial_id)}/paths",
             params={
                 "k": k,
                 "within_parameters": within_parameters,
@@ -608,7 +563,7 @@ class Client:
             NotFoundError: There is no such trial.
             ConflictError: It searches cells, or has not completed an epoch.
         """
-        path = f"/v1/trials/{_segment(trial_id)}/cuboid.{format}"
+        path = f"/v1/trials/{segment(trial_id)}/cuboid.{format}"
         return self._transport.get(path, accept="*/*").content
 
     def events(self, search_id: JobRef, *, after: int = 0, limit: int = _PAGE) -> EventPage:
@@ -704,7 +659,7 @@ class Client:
             NotFoundError: There is no such search.
             ServerFailedError: The storage of the logs is away.
         """
-        return parse_answer(self._transport.get(f"{_path(search_id)}/logs"), _Logs).items
+        return parse_answer(self._transport.get(f"{_path(search_id)}/logs"), Page[Log]).items
 
     def log(self, search_id: JobRef, name: str, *, tail: int | None = None) -> str:
         """What a runner or a trial wrote; bytes that are no UTF-8 come as replacement characters.
@@ -719,7 +674,7 @@ class Client:
             ServerFailedError: The storage of the logs is away.
         """
         response = self._transport.get(
-            f"{_path(search_id)}/logs/{_segment(name)}", params={"tail": tail}, accept="text/plain"
+            f"{_path(search_id)}/logs/{segment(name)}", params={"tail": tail}, accept="text/plain"
         )
         return response.content.decode(errors="replace")
 
@@ -730,7 +685,7 @@ class Client:
             NotFoundError: There is no such search.
         """
         response = self._transport.get(f"{_path(search_id)}/architectures")
-        return parse_answer(response, _Ranking).items
+        return parse_answer(response, Page[RankedArchitecture]).items
 
     def architecture(self, architecture_hash: str) -> Architecture:
         """An architecture, and which trials found it.
@@ -738,7 +693,7 @@ class Client:
         Raises:
             NotFoundError: There is none with this hash.
         """
-        path = f"/v1/architectures/{_segment(architecture_hash)}"
+        path = f"/v1/architectures/{segment(architecture_hash)}"
         return parse_answer(self._transport.get(path), Architecture)
 
     def genotype(self, architecture_hash: str) -> Genotype:
@@ -747,7 +702,7 @@ class Client:
         Raises:
             NotFoundError: There is none with this hash.
         """
-        response = self._transport.get(f"/v1/architectures/{_segment(architecture_hash)}.json")
+        response = self._transport.get(f"/v1/architectures/{segment(architecture_hash)}.json")
         try:
             return parse(response.text)
         except InvalidGenotypeError as error:
@@ -771,7 +726,7 @@ class Client:
         Raises:
             NotFoundError: There is none with this hash.
         """
-        path = f"/v1/architectures/{_segment(architecture_hash)}.{format}"
+        path = f"/v1/architectures/{segment(architecture_hash)}.{format}"
         return self._transport.get(path, params={"cell": cell}, accept="*/*").content
 
     def queue(self) -> Queue:
@@ -780,7 +735,7 @@ class Client:
 
     def presets(self) -> tuple[Preset, ...]:
         """The presets that a spec can start from."""
-        return parse_answer(self._transport.get("/v1/presets"), _Presets).items
+        return parse_answer(self._transport.get("/v1/presets"), Page[Preset]).items
 
     def ready(self) -> Readiness:
         """Whether the server can take searches and run them, and what is amiss."""
@@ -813,7 +768,7 @@ def _path(job: JobRef) -> str:
     if isinstance(job, Job):
         kind = "trainings" if isinstance(job, Training) else "searches"
         return f"/v1/{kind}/{job.id}"
-    return f"/v1/searches/{_segment(job)}"
+    return f"/v1/searches/{segment(job)}"
 
 
 def _name(job: JobRef) -> str:
@@ -824,8 +779,3 @@ def _name(job: JobRef) -> str:
 
 def _model(job: JobRef) -> type[Search] | type[Training]:
     return Training if isinstance(job, Training) else Search
-
-
-def _segment(key: SearchId) -> str:
-    # An id never holds a slash; what a user types may.
-    return quote(str(key), safe="") or "-"

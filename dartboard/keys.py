@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
+from dartboard.lists import Page
 from dartboard.models import Result, Time
-from dartboard.transport import Transport, parse_answer
+from dartboard.transport import Transport, parse_answer, segment
 
 
 class Key(Result):
@@ -60,14 +60,6 @@ class Me(Result):
     expires_at: Time | None = None
 
 
-class _Keys(Result):
-    items: tuple[Key, ...]
-
-
-class _Owners(Result):
-    items: tuple[Owner, ...]
-
-
 class KeyCalls:
     """The calls about keys."""
 
@@ -108,7 +100,8 @@ class KeyCalls:
 
     def list(self, owner: str | None = None) -> tuple[Key, ...]:
         """Your own keys, or as an admin everybody's; the newest first."""
-        return parse_answer(self._transport.get("/v1/keys", params={"owner": owner}), _Keys).items
+        response = self._transport.get("/v1/keys", params={"owner": owner})
+        return parse_answer(response, Page[Key]).items
 
     def revoke(self, key_id: UUID | str) -> Key:
         """Takes a key out of use, at once and for good. Revoking twice is no error.
@@ -116,7 +109,7 @@ class KeyCalls:
         Raises:
             NotFoundError: There is no such key, or it is none of yours.
         """
-        path = f"/v1/keys/{quote(str(key_id), safe='')}/revoke"
+        path = f"/v1/keys/{segment(key_id)}/revoke"
         return parse_answer(self._transport.post(path), Key)
 
 
@@ -129,7 +122,7 @@ class OwnerCalls:
 
     def list(self) -> tuple[Owner, ...]:
         """All owners for an admin, yourself otherwise; by name."""
-        return parse_answer(self._transport.get("/v1/owners"), _Owners).items
+        return parse_answer(self._transport.get("/v1/owners"), Page[Owner]).items
 
     def get(self, name: str) -> Owner:
         """An owner.
@@ -156,4 +149,4 @@ class OwnerCalls:
 
 
 def _path(owner: str) -> str:
-    return f"/v1/owners/{quote(owner, safe='')}"
+    return f"/v1/owners/{segment(owner)}"

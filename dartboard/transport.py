@@ -4,7 +4,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
-from uuid import uuid4
+from urllib.parse import quote
+from uuid import UUID, uuid4
 
 import httpx2
 from pydantic import TypeAdapter, ValidationError
@@ -209,6 +210,12 @@ def parse_answer(response: httpx2.Response, answer: type[_Answer]) -> _Answer:
             f"({place or 'the whole'}: {first['msg']}). Is the address right, and is the server of "
             "a similar version?"
         ) from None
+
+
+def segment(key: UUID | str) -> str:
+    """An id or a name as one segment of a path."""
+    # An id never holds a slash; what a user types may. And an empty one would be another path.
+    return quote(str(key), safe="") or "-"
 
 
 def _parse(url: str) -> httpx2.URL:

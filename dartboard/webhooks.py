@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
+from dartboard.lists import Page, pages
 from dartboard.models import Result, Time
-from dartboard.transport import Transport, parse_answer
+from dartboard.transport import Transport, parse_answer, segment
 
 _PAGE = 200
 
@@ -63,15 +63,6 @@ class Delivery(Result):
     """Its body; only where one delivery was asked for."""
 
 
-class _Webhooks(Result):
-    items: tuple[Webhook, ...]
-
-
-class _Deliveries(Result):
-    items: tuple[Delivery, ...]
-    next_cursor: str | None = None
-
-
 class WebhookCalls:
     """The calls about webhooks."""
 
@@ -118,7 +109,7 @@ class WebhookCalls:
     def list(self, owner: str | None = None) -> tuple[Webhook, ...]:
         """Your own webhooks, or as an admin everybody's; the newest first."""
         response = self._transport.get("/v1/webhooks", params={"owner": owner})
-        return parse_answer(response, _Webhooks).items
+        return parse_answer(response, Page[Webhook]).items
 
     def get(self, webhook_id: UUID | str) -> Webhook:
         """A webhook.
@@ -175,14 +166,9 @@ class WebhookCalls:
         Raises:
             NotFoundError: There is no such webhook, or it is none of yours.
         """
-        params: dict[str, Any] = {"status": status, "limit": page_size}
-        while True:
-            response = self._transport.get(f"{_path(webhook_id)}/deliveries", params=params)
-            page = parse_answer(response, _Deliveries)
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            params["cursor"] = page.next_cursor
+        params = {"status": status, "limit": page_size}
+        path = f"{_path(webhook_id)}/deliveries"
+        return pages(self._transport, path, params, Page[Delivery])
 
     def delivery(self, webhook_id: UUID | str, delivery_id: UUID | str) -> Delivery:
         """A message to a webhook, with its body.
@@ -190,7 +176,7 @@ class WebhookCalls:
         Raises:
             NotFoundError: There is none, or it is none of yours.
         """
-        path = f"{_path(webhook_id)}/deliveries/{quote(str(delivery_id), safe='')}"
+        path = f"{_path(webhook_id)}/deliveries/{segment(delivery_id)}"
         return parse_answer(self._transport.get(path), Delivery)
 
     def redeliver(self, webhook_id: UUID | str, delivery_id: UUID | str) -> Delivery:
@@ -200,9 +186,9 @@ class WebhookCalls:
             NotFoundError: There is none, or it is none of yours.
             ConflictError: Its webhook is disabled.
         """
-        path = f"{_path(webhook_id)}/deliveries/{quote(str(delivery_id), safe='')}/redeliver"
+        path = f"{_path(webhook_id)}/deliveries/{segment(delivery_id)}/redeliver"
         return parse_answer(self._transport.post(path), Delivery)
 
 
 def _path(webhook_id: UUID | str) -> str:
-    return f"/v1/webhooks/{quote(str(webhook_id), safe='') or '-'}"
+    return f"/v1/webhooks/{segment(webhook_id)}"

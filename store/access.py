@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import ForbiddenError, NotFoundError
 from store.models import DeletedSearch, Search, Trial
@@ -82,6 +82,27 @@ def require_search(
         found = found.where(Search.kind == kind)
     if session.scalar(found) is None:
         raise NotFoundError(kind or JobKind.SEARCH, search_id)
+
+
+def knows(who: Principal | None, owner: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """The condition that somebody, or all with None, may know of what is shared with nobody."""
+    return true() if who is None or who.role is Role.ADMIN else owner == who.owner
+
+
+def require_own(who: Principal, owner: str, noun: str, key: object) -> None:
+    """Lets only its owner and admins know of what is shared with nobody.
+
+    Args:
+        who: Who asks.
+        owner: Whose it is.
+        noun: What kind of thing, such as "webhook".
+        key: Its id or name.
+
+    Raises:
+        NotFoundError: It is somebody else's, and for them there is none.
+    """
+    if who.role is not Role.ADMIN and owner != who.owner:
+        raise NotFoundError(noun, key)
 
 
 def has_deleted(session: Session, who: Principal, search_id: UUID) -> bool:

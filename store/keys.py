@@ -23,7 +23,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from store import owners
+from store import access, owners
 from store.access import Principal
 from store.errors import DatabaseUnavailableError, InvalidKeyError, NotFoundError
 from store.models import Key, Owner
@@ -154,9 +154,11 @@ def authenticate_all(
     return found
 
 
-def page(session: Session, owner: str | None = None) -> Sequence[Key]:
-    """The keys of an owner, or of all, the newest first."""
-    statement = select(Key).order_by(Key.id.desc())
+def page(
+    session: Session, owner: str | None = None, *, seen_by: Principal | None = None
+) -> Sequence[Key]:
+    """The keys of an owner, or of all, that `seen_by` may know of; the newest first."""
+    statement = select(Key).where(access.knows(seen_by, Key.owner)).order_by(Key.id.desc())
     if owner is not None:
         statement = statement.where(Key.owner == owner)
     return session.scalars(statement).all()

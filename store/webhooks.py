@@ -9,6 +9,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, func, select, true, update
 from sqlalchemy.orm import Session
 
+from store import access
+from store.access import Principal
 from store.errors import NotFoundError
 from store.models import Delivery, Webhook
 from store.states import DeliveryStatus, WebhookScope
@@ -62,9 +64,12 @@ def num_of(session: Session, owner: str) -> int:
     return session.scalars(statement).one()
 
 
-def page(session: Session, owner: str | None = None) -> Sequence[Webhook]:
-    """The webhooks of an owner, or of all, the newest first."""
-    statement = select(Webhook).order_by(Webhook.id.desc())
+def page(
+    session: Session, owner: str | None = None, *, seen_by: Principal | None = None
+) -> Sequence[Webhook]:
+    """The webhooks of an owner, or of all, that `seen_by` may know of; the newest first."""
+    seen = access.knows(seen_by, Webhook.owner)
+    statement = select(Webhook).where(seen).order_by(Webhook.id.desc())
     if owner is not None:
         statement = statement.where(Webhook.owner == owner)
     return session.scalars(statement).all()

@@ -16,7 +16,7 @@ from service.parameters import PlainText
 from service.spec_body import parse_model, read_json
 from store import access, keys, owners
 from store.access import Principal
-from store.errors import ForbiddenError, NotFoundError
+from store.errors import ForbiddenError
 from store.models import Key
 from store.states import Role
 
@@ -137,11 +137,7 @@ def _reveal(_: Session, kept: str, nonce: bytes, *, shown: str) -> NewKeyAnswer:
 
 
 def _list(session: Session, who: Principal, owner: str | None) -> KeyList:
-    if who.role is not Role.ADMIN:
-        if owner not in (None, who.owner):
-            return KeyList(items=[])
-        owner = who.owner
-    return KeyList(items=[KeyAnswer.of(key) for key in keys.page(session, owner)])
+    return KeyList(items=[KeyAnswer.of(key) for key in keys.page(session, owner, seen_by=who)])
 
 
 def _revoke(session: Session, who: Principal, key_id: UUID) -> KeyAnswer:
@@ -151,6 +147,5 @@ def _revoke(session: Session, who: Principal, key_id: UUID) -> KeyAnswer:
 
 def _own(session: Session, who: Principal, key_id: UUID) -> Key:
     key = keys.get(session, key_id)
-    if who.role is not Role.ADMIN and key.owner != who.owner:
-        raise NotFoundError("key", key_id)
+    access.require_own(who, key.owner, "key", key_id)
     return key

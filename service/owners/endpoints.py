@@ -12,9 +12,8 @@ from service.owners import examples
 from service.owners.schemas import OwnerAnswer, OwnerChanges, OwnerList
 from service.parameters import PlainText
 from service.spec_body import read_model
-from store import owners
+from store import access, owners
 from store.access import Principal
-from store.errors import NotFoundError
 from store.states import Role
 
 router = APIRouter(prefix="/v1/owners", tags=["keys"])
@@ -70,8 +69,7 @@ def _list(session: Session, who: Principal) -> OwnerList:
 
 
 def _get(session: Session, who: Principal, name: str) -> OwnerAnswer:
-    if who.role is not Role.ADMIN and name != who.owner:
-        raise NotFoundError("owner", name)
+    access.require_own(who, name, "owner", name)
     owner = owners.get(session, name)
     return OwnerAnswer.of(owner, owners.num_running(session).get(name, 0))
 

@@ -27,7 +27,6 @@ from service.webhooks.schemas import (
 from service.wiring import WiringOf
 from store import access, deliveries, webhooks
 from store.access import Principal
-from store.errors import NotFoundError
 from store.models import Webhook
 from store.states import Role, WebhookScope
 
@@ -156,8 +155,7 @@ def own(session: Session, who: Principal, webhook_id: UUID) -> Webhook:
         NotFoundError: There is none, or it is not theirs and they are no admin.
     """
     webhook = webhooks.get(session, webhook_id)
-    if who.role is not Role.ADMIN and webhook.owner != who.owner:
-        raise NotFoundError("webhook", webhook_id)
+    access.require_own(who, webhook.owner, "webhook", webhook_id)
     return webhook
 
 
@@ -198,11 +196,8 @@ def _reveal(session: Session, kept: str, _: bytes) -> NewWebhookAnswer:
 
 
 def _list(session: Session, who: Principal, owner: str | None) -> WebhookList:
-    if who.role is not Role.ADMIN:
-        if owner not in (None, who.owner):
-            return WebhookList(items=[])
-        owner = who.owner
-    return WebhookList(items=[WebhookAnswer.of(each) for each in webhooks.page(session, owner)])
+    found = webhooks.page(session, owner, seen_by=who)
+    return WebhookList(items=[WebhookAnswer.of(each) for each in found])
 
 
 def _change(
