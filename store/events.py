@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from store import outbox
+from store.bulk import insert_all
 from store.models import Event, Search
 
 EVENTS_CHANNEL: Final = "dartboard_events"
@@ -82,9 +83,25 @@ def append_all(session: Session, new: Sequence[NewEvent]) -> list[int]:
 
 def append_first(session: Session, new: Sequence[NewEvent]) -> None:
     """The first event of each of several searches, which this transaction made with that number."""
-    is_told = session.scalar(select(outbox.is_told()))
     ids = [each.search_id for each in new]
-    _write(session, new, dict.fromkeys(ids, FIRST), set(ids) if is_told else set())
+    if session.scalar(select(outbox.is_told())):
+        _write(session, new, dict.fromkeys(ids, FIRST), set(ids))
+        return
+    insert_all(
+        session,
+        Event,
+        [
+            {
+                "search_id": each.search_id,
+                "number": FIRST,
+                "trial_id": each.trial_id,
+                "kind": each.kind,
+                "data": finite(each.data),
+            }
+            for each in new
+        ],
+    )
+    notify_all(session, EVENTS_CHANNEL, ids)
 
 
 def _write(

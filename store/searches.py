@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, insert, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from search_core.spec import SearchSpec, trial_points
 from search_core.spec.points import TrialPoint, point_epochs
 from store import access, events, owners
 from store.access import Principal
+from store.bulk import insert_all
 from store.errors import InvalidCursorError, NotFoundError
 from store.events import NewEvent
 from store.jobs import JobSpec, kind_of
@@ -63,16 +64,24 @@ class NewJob:
     owner: str = owners.LOCAL
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """A search or training that was stored, and its trials by number."""
+
+    search: Search
+    trials: list[Trial]
+
+
 def submit(session: Session, spec: JobSpec, *, owner: str = owners.LOCAL) -> Search:
     """Stores a search or a training; see `submit_all`.
 
     Returns:
         The new row.
     """
-    return submit_all(session, [NewJob(spec, owner)])[0]
+    return submit_all(session, [NewJob(spec, owner)])[0].search
 
 
-def submit_all(session: Session, new: Sequence[NewJob]) -> list[Search]:
+def submit_all(session: Session, new: Sequence[NewJob]) -> list[Submitted]:
     """Stores searches or trainings and their trials as queued, and wakes the dispatchers.
 
     As many statements for many as for one; those of one call wait in its order.
@@ -82,7 +91,7 @@ def submit_all(session: Session, new: Sequence[NewJob]) -> list[Search]:
         new: What is submitted.
 
     Returns:
-        The new rows, with their ids and times.
+        The new rows, with their ids and times, in the order of `new`.
     """
     if not new:
         return []
@@ -96,11 +105,12 @@ def submit_all(session: Session, new: Sequence[NewJob]) -> list[Search]:
         rows.append({"id": search_id, **_columns(job, num_processes)})
         trials += [_trial_columns(search_id, job.spec, point) for point in points]
         queued.append(NewEvent(search_id, f"{kind_of(job.spec)}.queued", {}))
-    session.execute(insert(Search), rows)
-    session.execute(insert(Trial), trials)
+    made = {row.id: Submitted(row, []) for row in insert_all(session, Search, rows)}
+    for trial in sorted(insert_all(session, Trial, trials), key=lambda trial: trial.number):
+        made[trial.search_id].trials.append(trial)
     events.append_first(session, queued)
     events.notify_all(session, events.QUEUE_CHANNEL, ids)
-    return list(session.scalars(select(Search).where(Search.id.in_(ids)).order_by(Search.id)))
+    return [made[search_id] for search_id in ids]
 
 
 def _columns(job: NewJob, num_processes: int) -> dict[str, Any]:

@@ -33,8 +33,7 @@ def submit_all(
 ) -> list[AnswerT]:
     """Stores and queues what each of some specs describes, one behind the other."""
     made = searches.submit_all(session, [NewJob(spec, who.owner) for spec in specs])
-    trials = searches.trials_of(session, [search.id for search in made])
-    return [answer.of(search, trials[search.id], None) for search in made]
+    return [answer.of(each.search, each.trials, None) for each in made]
 
 
 def location_of(search: Search, answer: type[JobAnswer]) -> str:

@@ -202,13 +202,11 @@ def _store(session: Session, submissions: Sequence[Submission]) -> list[Outcome]
             del allowed[number]
             outcomes[number] = _kept(session, name)
     new = [NewJob(submissions[number].spec, who.owner) for number, who in allowed.items()]
-    rows = searches.submit_all(session, new)
-    trials = searches.trials_of(session, [row.id for row in rows])
     to_keep = {}
-    for number, row in zip(allowed, rows, strict=True):
+    for number, made in zip(allowed, searches.submit_all(session, new), strict=True):
         answer = submissions[number].answer
-        told = answer.of(row, trials[row.id], None).model_dump_json()
-        location = operations.location_of(row, answer)
+        told = answer.of(made.search, made.trials, None).model_dump_json()
+        location = operations.location_of(made.search, answer)
         outcomes[number] = created(told, location)
         if number in names:
             to_keep[names[number]] = (location, told)
