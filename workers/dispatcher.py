@@ -100,9 +100,13 @@ class Dispatcher:
                     with listening(self._url, [QUEUE_CHANNEL]) as listener:
                         self._dispatch(listener)
                 except (DBAPIError, psycopg.OperationalError) as error:
+                    if isinstance(error, ProgrammingError):
+                        raise  # such as tables that are not there: nothing will ever work
                     if isinstance(error, DBAPIError) and not is_away(error):
-                        raise
-                    _LOG.warning("the database does not answer; trying again: %s", error)
+                        # Its runners go on; they are not to die of what one statement came to.
+                        _LOG.exception("a transaction failed; going on")
+                    else:
+                        _LOG.warning("the database does not answer; trying again: %s", error)
                     time.sleep(_POLL_SECONDS)
         finally:
             self._stopping = True
@@ -202,10 +206,17 @@ class Dispatcher:
             except OSError as error:
                 _LOG.exception("no runner could be started; claiming nothing for a while")
                 self._next_claim = time.monotonic() + _HEARTBEAT_SECONDS
-                self._give_back(
-                    lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
-                )
+                self._give_back_unstarted(lease, error)
         return bool(claimed)
+
+    def _give_back_unstarted(self, lease: Lease, error: OSError) -> None:
+        try:
+            self._give_back(
+                lease, Reason.RUNNER_NOT_STARTED, f"Its runner could not be started: {error}."
+            )
+        except DBAPIError:
+            # Others that were claimed with it are still to be started.
+            _LOG.exception("search %s waits until its lease runs out", lease.search_id)
 
     def _start_runner(self, lease: Lease) -> None:
         log = self._settings.runner_logs / f"{lease.search_id}-{lease.attempt}.log"

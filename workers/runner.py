@@ -11,27 +11,24 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
-from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
-from store import artifacts, leases, logs, recording, searches
+from store import artifacts, searches
 from store.errors import LeaseLostError
 from store.jobs import JobSpec, parse_spec
 from store.leases import Lease
 from store.models import Trial
-from store.sessions import database_url, make_engine, transaction
+from store.sessions import transaction
 from store.states import ENDED, TRIAL_ENDED, JobKind, Reason, SearchStatus
-from workers import ray_token, secrets
+from workers import ray_token
 from workers.exits import Exit
 from workers.failures import explain
-from workers.lease_keeper import LeaseKeeper, Verdict
-from workers.log_keeping import LogKeeper
+from workers.holding import Held
 from workers.plans import StoredPlans
 from workers.recording import StoreSink
 from workers.runner_processes import Assignment
@@ -40,10 +37,6 @@ from workers.trials import EarlyStopping, ExecutorError, Halt, TrialExecutor
 from workers.warming import warm_up
 
 _LOG = logging.getLogger(__name__)
-
-_FINISHING_SECONDS: Final = 0.1
-_LOG_SECONDS: Final = 3.0
-"""How long a runner that has to end at once waits for a storage to take the end of its log."""
 
 
 def main() -> int:
@@ -54,108 +47,76 @@ def main() -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = WorkerSettings()
-    assignment = _wait_for_work(settings)
-    if assignment is None:
+    held = _wait_for_work(settings)
+    if held is None:
         return Exit.NOTHING_TO_RUN
-    lease = assignment.lease
-    url = database_url(settings)
-    engine = make_engine(url)
-    log = _keep_log(assignment.log, lease, settings, url)
-
-    def end_with(last_word: Callable[[], None] | None, status: Exit) -> None:
-        _end_with(last_word, status, log)
-
-    finishing = threading.Event()
-
-    def stop(verdict: Verdict) -> None:
-        # The main thread is inside Ray, which offers no safe way out from another thread; and
-        # what is left to do is one statement.
-        if verdict is Verdict.CANCELLED:
-            end_with(lambda: _last(engine, lease, recording.cancelled), Exit.CANCELLED)
-        if verdict is Verdict.TIME_IS_UP:
-            end_with(lambda: _last(engine, lease, recording.time_is_up), Exit.ENDED)
-        while finishing.is_set():
-            # The lease goes with the search's end, or its return to the queue, which is under way;
-            # so does this process, unless there is more to run after all.
-            time.sleep(_FINISHING_SECONDS)
-        _LOG.error("the lease of search %s is lost; stopping without a word", lease.search_id)
-        end_with(None, Exit.LEASE_LOST)
-
-    def give_back(reason: Reason, message: str) -> None:
-        with transaction(engine) as session:
-            leases.give_back(
-                session,
-                lease,
-                reason=reason,
-                message=message,
-                max_failures=settings.max_failures,
-            )
-
-    def requeue_and_end() -> None:
-        finishing.set()
-        _LOG.info("asked to stop; search %s goes back to the queue", lease.search_id)
-        message = "Its dispatcher was asked to stop; it goes on from its last checkpoint."
-        end_with(lambda: give_back(Reason.SHUTDOWN, message), Exit.REQUEUED)
 
     def shut_down(signum: int, frame: FrameType | None) -> None:
         # Not here: the main thread may have been interrupted inside a statement of its own.
-        threading.Thread(target=requeue_and_end, name="shut-down").start()
+        threading.Thread(target=held.requeue_and_end, name="shut-down").start()
 
-    halt = Halt()
-    keeper = LeaseKeeper(engine, url, lease, settings.lease, stop, halt)
-    keeper.start()
     signal.signal(signal.SIGTERM, shut_down)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return _run_to_exit(engine, lease, settings, give_back, halt, finishing)
+        return _run_to_exit(held, settings)
     finally:
-        keeper.close()
-        log.close()
+        held.close()
 
 
-def _wait_for_work(settings: WorkerSettings) -> Assignment | None:
+def _wait_for_work(settings: WorkerSettings) -> Held | None:
     """Warms up, unless there is something to run already; then waits for that."""
     has_work, _, _ = select.select([sys.stdin], [], [], 0)
-    if not has_work:
+    if has_work:
+        return _receive(settings)
+    given: Future[Held | None] = Future()
+
+    def receive() -> None:
         try:
-            warm_up(settings)
-        except ExecutorError as error:
-            # Whoever is given work meanwhile says so again, and puts it back.
-            _LOG.warning("not ready: %s", error)
-    assignment = Assignment.read(sys.stdin.readline())
-    if assignment is not None:
-        # What it wrote until now is nobody's; from here on it is this search's.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        output = os.open(assignment.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        for stream in (1, 2):
-            os.dup2(output, stream)
-        os.close(output)
-    return assignment
+            given.set_result(_receive(settings))
+        except BaseException as error:
+            given.set_exception(error)
 
-
-def _run_to_exit(
-    engine: Engine,
-    lease: Lease,
-    settings: WorkerSettings,
-    give_back: Callable[[Reason, str], None],
-    halt: Halt,
-    finishing: threading.Event,
-) -> Exit:
+    # Aside: what it is given while it still loads is held from then on.
+    threading.Thread(target=receive, name="assignment", daemon=True).start()
     try:
-        status = run(engine, lease, settings, halt=halt, finishing=finishing)
+        warm_up(settings)
+    except ExecutorError as error:
+        # Whoever is given work meanwhile says so again, and puts it back.
+        _LOG.warning("not ready: %s", error)
+    return given.result()
+
+
+def _receive(settings: WorkerSettings) -> Held | None:
+    """Waits for something to run, and holds it; None when nothing will come any more."""
+    assignment = Assignment.read(sys.stdin.readline())
+    if assignment is None:
+        return None
+    # What it wrote until now is nobody's; from here on it is this search's.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    output = os.open(assignment.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    return Held(assignment, settings)
+
+
+def _run_to_exit(held: Held, settings: WorkerSettings) -> Exit:
+    search_id = held.lease.search_id
+    try:
+        status = run(held.engine, held.lease, settings, halt=held.halt, finishing=held.finishing)
     except LeaseLostError as error:
         _LOG.error("%s; stopping without a word", error)
         return Exit.LEASE_LOST
     except ExecutorError as error:
         _LOG.error("%s", error)
-        give_back(error.reason, f"{error}.")
+        held.give_back(error.reason, f"{error}.")
         return Exit.REQUEUED
     except Exception as error:
-        _LOG.exception("search %s cannot go on", lease.search_id)
-        give_back(Reason.RUNNER_CRASHED, explain(error).message)
+        _LOG.exception("search %s cannot go on", search_id)
+        held.give_back(Reason.RUNNER_CRASHED, explain(error).message)
         return Exit.REQUEUED
-    _LOG.info("search %s %s", lease.search_id, status)
+    _LOG.info("search %s %s", search_id, status)
     return Exit.ENDED if status in ENDED else Exit.LET_GO
 
 
@@ -275,38 +236,6 @@ def make_executor(settings: WorkerSettings, lease: Lease) -> TrialExecutor:
         node_losses=settings.node_losses,
         patience=settings.node_patience_seconds,
     )
-
-
-def _keep_log(file: str, lease: Lease, settings: WorkerSettings, url: str) -> LogKeeper:
-    """Copies this process's log into the storage while it runs."""
-    if settings.executor == "ray":
-        ray_token.prepare(settings.home)  # a secret, too
-    keeper = LogKeeper(
-        os.open(file, os.O_RDONLY),
-        artifacts.logs_of(settings.storage_root, lease.search_id),
-        [logs.runner_log(lease.attempt)],
-        secrets={*secrets.known(url, settings.storage), str(lease.token)},
-    )
-    keeper.start()
-    return keeper
-
-
-def _last(engine: Engine, lease: Lease, write: Callable[[Session, Lease], object]) -> None:
-    with transaction(engine) as session:
-        write(session, lease)
-
-
-def _end_with(last_word: Callable[[], None] | None, status: Exit, log: LogKeeper) -> None:
-    """Ends the process from any thread, after one last write."""
-    if last_word is not None:
-        try:
-            last_word()
-        except Exception:
-            # The lease runs out by itself and brings the search back.
-            _LOG.exception("the last word could not be written")
-    logging.shutdown()
-    log.close(_LOG_SECONDS)
-    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Runners that are ready before there is work: given it, lost, replaced, let go of."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -10,7 +12,9 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
+from store import leases, verbs
 from store.leases import Capacity, Lease, Node
+from store.sessions import transaction
 from tests.workers.conftest import (
     RayCluster,
     Record,
@@ -101,6 +105,46 @@ def test_one_that_has_ended_is_not_given_work(
     assert given.pid == second.pid
     assert given.wait(120) not in (Exit.ENDED, Exit.NOTHING_TO_RUN)
     assert (tmp_path / "its.log").read_text() != ""
+
+
+def test_one_that_still_loads_holds_what_it_is_given(
+    engine: Engine,
+    settings: WorkerSettings,
+    submit: Callable[..., UUID],
+    record: Callable[[UUID], Record],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    assert settings.database_url is not None
+    search_id = submit()
+    with socket.create_server(("", 0)) as silent:
+        # A head that takes connections and answers nothing: joining it takes as long as it likes.
+        # Ray goes to its own address, and not to that of the loopback.
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("DARTBOARD_EXECUTOR", "ray")
+        monkeypatch.setenv("DARTBOARD_RAY_ADDRESS", f"127.0.0.1:{port}")
+        monkeypatch.setenv("DARTBOARD_HOME", str(settings.home))
+        monkeypatch.setenv("DARTBOARD_LEASE_SECONDS", "6")
+        held = RunnerProcesses(settings.database_url, num_warm=1, log=tmp_path / "waiting.log")
+        try:
+            held.refill()
+            silent.settimeout(120)
+            joining, _ = silent.accept()
+            with transaction(engine) as session:
+                lease = leases.claim(
+                    session, Capacity((Node(cpus=1),)), holder="x", duration=timedelta(seconds=6)
+                )
+            assert lease is not None
+            process = held.start(lease, tmp_path / "its.log")
+            claimed_until = record(search_id).search.lease_expires_at
+            wait_until(lambda: record(search_id).search.lease_expires_at != claimed_until)
+            with transaction(engine) as session:
+                verbs.request_cancel(session, search_id)
+            assert process.wait(60) == Exit.CANCELLED
+            joining.close()
+        finally:
+            held.close()
+    assert record(search_id).search.status == "cancelled"
 
 
 def test_one_whose_dispatcher_is_gone_ends(settings: WorkerSettings) -> None:
