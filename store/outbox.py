@@ -56,6 +56,9 @@ def put(session: Session, event: Event) -> bool:
         .join(Owner, Owner.name == Webhook.owner)
         .join(Search, Search.id == event.search_id)
         .where(_wants(event.kind))
+        # One that is being removed gets no message, instead of breaking its foreign key: whoever
+        # appends an event is a claim or a runner, and nothing of theirs may fail for a webhook.
+        .with_for_update(read=True, key_share=True, of=Webhook)
     )
     columns = ["webhook_id", "search_id", "event_number", "kind", "payload"]
     told = session.execute(insert(Delivery).from_select(columns, messages).returning(Delivery.id))

@@ -1,6 +1,7 @@
 """What webhooks are told: once each, in order, until they answer; and who is told what."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -168,6 +169,22 @@ def test_a_webhook_is_told_of_what_its_owner_sees(engine: Engine, hook: Hook) ->
         shared: [vision],
         everything: [secret, vision, bens],
     }
+
+
+def test_a_webhook_that_is_removed_meanwhile_is_told_nothing_and_breaks_nothing(
+    engine: Engine, submit: Submit, hook: Hook
+) -> None:
+    search_id, going, staying = submit(), hook(), hook()
+    with ThreadPoolExecutor(1) as threads:
+        with transaction(engine) as session:
+            webhooks.remove(session, going)
+            appended = threads.submit(append, engine, search_id, "search.best")
+            with pytest.raises(TimeoutError):
+                appended.result(0.3)
+        assert appended.result(10) == 2
+    assert [message.kind for message in told(engine, staying)] == ["search.best"]
+    with transaction(engine) as session:
+        assert [event.number for event in events.page(session, search_id)] == [1, 2]
 
 
 def test_without_webhooks_nothing_is_written_and_nobody_is_woken(
