@@ -106,9 +106,11 @@ def require_own(who: Principal, owner: str, noun: str, key: object) -> None:
 
 
 def has_deleted(session: Session, who: Principal, search_id: UUID) -> bool:
-    """Whether this was a search of theirs, or any for an admin, which was deleted lately."""
-    owner = session.scalar(select(DeletedSearch.owner).where(DeletedSearch.id == search_id))
-    return owner is not None and (who.role is Role.ADMIN or owner == who.owner)
+    """Whether this was a search that they saw, and which was deleted lately."""
+    deleted = session.get(DeletedSearch, search_id)
+    return deleted is not None and (
+        who.role is Role.ADMIN or deleted.owner == who.owner or deleted.team in who.teams
+    )
 
 
 def require_trial(session: Session, who: Principal, trial_id: UUID) -> None:

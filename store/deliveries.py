@@ -348,19 +348,21 @@ def _note_health(session: Session, webhook_id: UUID, *, failed: bool) -> bool:
             .execution_options(synchronize_session=False)
         )
         return False
-    since = session.scalars(
-        update(Webhook)
-        .where(Webhook.id == webhook_id)
-        .values(failing_since=func.coalesce(Webhook.failing_since, func.clock_timestamp()))
-        .returning(
+    has_failed_for_long = session.scalar(
+        select(
             and_(
                 Webhook.failing_since < func.clock_timestamp() - DISABLED_AFTER,
                 Webhook.disabled_at.is_(None),
             )
+        ).where(Webhook.id == webhook_id)
+    )
+    if not has_failed_for_long:
+        session.execute(
+            update(Webhook)
+            .where(Webhook.id == webhook_id, Webhook.failing_since.is_(None))
+            .values(failing_since=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
         )
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if not since:
         return False
     webhooks.disable(
         session,

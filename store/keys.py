@@ -15,7 +15,7 @@ import secrets
 import sys
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -53,6 +53,7 @@ def create(
     *,
     name: str = "",
     lifetime: timedelta | None = None,
+    expires_by: datetime | None = None,
     secret: str | None = None,
 ) -> NewKey:
     """Makes a key, and its owner if there is none yet.
@@ -63,6 +64,7 @@ def create(
         role: What it lets them do.
         name: For people: what it is used by.
         lifetime: After which it no longer lets anybody in; None for ever.
+        expires_by: When it no longer does in any case; None for no such limit.
         secret: The secret, where it was drawn before; else a new one.
 
     Returns:
@@ -71,13 +73,16 @@ def create(
     owners.ensure(session, owner)
     secret = secret or draw()
     now = session.scalars(select(func.clock_timestamp())).one()
+    ends = [] if lifetime is None else [now + lifetime]
+    if expires_by is not None:
+        ends.append(expires_by)
     key = Key(
         owner=owner,
         role=role,
         name=name,
         digest=digest(secret),
         prefix=secret[:_SHOWN],
-        expires_at=None if lifetime is None else now + lifetime,
+        expires_at=min(ends, default=None),
     )
     session.add(key)
     session.flush()

@@ -230,6 +230,7 @@ class DeletedSearch(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     kind: Mapped[str]
     owner: Mapped[str]
+    team: Mapped[str | None]
     deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     files_removed_at: Mapped[datetime | None]
 

@@ -70,8 +70,10 @@ def make_engine(url: str) -> Engine:
 
 
 def make_async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
-    """An asynchronous engine that checks a connection before it hands it out."""
-    return create_async_engine(url, pool_pre_ping=True, pool_size=pool_size, hide_parameters=True)
+    """As `make_engine`, asynchronous, with so many connections at most."""
+    return create_async_engine(
+        url, pool_pre_ping=True, pool_size=pool_size, max_overflow=0, hide_parameters=True
+    )
 
 
 @contextmanager

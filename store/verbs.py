@@ -13,6 +13,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store import events
+from store.access import TEAM
 from store.errors import IllegalTransitionError, NotFoundError, NotRetryableError
 from store.lifecycle import lock, transition
 from store.models import DeletedSearch, Search, Trial
@@ -292,7 +293,8 @@ def delete(session: Session, search_id: UUID, kind: JobKind | None = None) -> No
         raise IllegalTransitionError(
             search_id, SearchStatus(search.status), "deleted", kind=JobKind(search.kind)
         )
-    session.add(DeletedSearch(id=search.id, kind=search.kind, owner=search.owner))
+    team = search.labels.get(TEAM)
+    session.add(DeletedSearch(id=search.id, kind=search.kind, owner=search.owner, team=team))
     session.flush()
     session.execute(delete_rows(Search).where(Search.id == search_id))
     session.expunge(search)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, true, update
 from sqlalchemy.orm import Session
 
 from store import access
 from store.access import Principal
 from store.errors import NotFoundError
 from store.models import Delivery, Webhook
-from store.states import DeliveryStatus, WebhookScope
+from store.states import DeliveryStatus, Role, WebhookScope
 
 KIND_PATTERN: Final = r"^(\*|(search|training|trial)\.(\*|[a-z_]+))$"
 """Which events: all, all of a family, or one kind."""
@@ -69,6 +69,9 @@ def page(
 ) -> Sequence[Webhook]:
     """The webhooks of an owner, or of all, that `seen_by` may know of; the newest first."""
     seen = access.knows(seen_by, Webhook.owner)
+    if seen_by is not None and seen_by.role is not Role.ADMIN:
+        # Its log tells of searches that they do not see.
+        seen = and_(seen, Webhook.scope != WebhookScope.ALL)
     statement = select(Webhook).where(seen).order_by(Webhook.id.desc())
     if owner is not None:
         statement = statement.where(Webhook.owner == owner)

@@ -69,6 +69,8 @@ class Ledger:
         while True:
             try:
                 with transaction(self._engine) as session:
+                    # One moment for all statements: what is submitted between two is in neither.
+                    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
                     return read(session)
             except DBAPIError:
                 if time.monotonic() > deadline:

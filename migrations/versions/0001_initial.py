@@ -316,6 +316,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("team", sa.Text(), nullable=True),
         sa.Column(
             "deleted_at",
             sa.DateTime(timezone=True),

@@ -48,7 +48,7 @@ def get(session: Session, who: Principal, job_id: UUID, answer: type[AnswerT]) -
         NotFoundError: There is none of this kind.
     """
     access.require_search(session, who, job_id, answer.kind)
-    return _tell(session, searches.get(session, job_id, answer.kind), answer)
+    return tell(session, searches.get(session, job_id, answer.kind), answer)
 
 
 def page(
@@ -79,6 +79,7 @@ def _tell_all(session: Session, found: Sequence[Search], answer: type[AnswerT]) 
     return [answer.of(search, trials[search.id], waiting.get(search.id)) for search in found]
 
 
-def _tell(session: Session, search: Search, answer: type[AnswerT]) -> AnswerT:
+def tell(session: Session, search: Search, answer: type[AnswerT]) -> AnswerT:
+    """What is said about a job to whoever may know of it."""
     trials = searches.trials(session, search.id)
     return answer.of(search, trials, queue.waiting(session, search))

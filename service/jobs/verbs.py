@@ -139,8 +139,8 @@ def _ask(
     answer: type[AnswerT],
 ) -> AnswerT:
     access.require_search(session, who, job_id, answer.kind)
-    step(session, job_id, kind=answer.kind)
-    return operations.get(session, who, job_id, answer)
+    # Told of what they did, even if it hides the search from them: such as another team's label.
+    return operations.tell(session, step(session, job_id, kind=answer.kind), answer)
 
 
 def _delete(session: Session, who: Principal, job_id: UUID, kind: JobKind) -> None:

@@ -52,7 +52,7 @@ async def create_key(request: Request, caller: CallerOf, creation: CreationOf) -
     """Makes a key. Its secret is in this answer and nowhere else.
 
     The first key of an owner makes the owner. Members make keys for themselves, of at most their
-    own role; admins make any.
+    own role, which expire no later than the key that they show; admins make any.
 
     With an `Idempotency-Key` the secret is derived from the key that you show and from random
     bytes that are kept with the answer: the same request, under the same two keys, has the same
@@ -101,7 +101,7 @@ async def get_key(key_id: KeyId, caller: CallerOf) -> KeyAnswer:
 async def revoke_key(key_id: KeyId, caller: CallerOf) -> KeyAnswer:
     """Takes a key out of use, for good and at once; its live streams end too.
 
-    Revoking again changes nothing.
+    Revoking again changes nothing. A member's key revokes no admin's.
     """
     return await caller.run(partial(_revoke, key_id=key_id), needs=Role.MEMBER)
 
@@ -126,6 +126,8 @@ def _create(
         wanted.role,
         name=wanted.name,
         lifetime=wanted.lifetime,
+        # Whoever has a key for a while does not have one for longer by it.
+        expires_by=None if who.role is Role.ADMIN else keys.get(session, who.key_id).expires_at,
         secret=None if nonce is None else keys.derive(shown, nonce),
     )
     return Made(NewKeyAnswer.of_new(made), f"/v1/keys/{made.key.id}", kept=KeyAnswer.of(made.key))
@@ -141,7 +143,11 @@ def _list(session: Session, who: Principal, owner: str | None) -> KeyList:
 
 
 def _revoke(session: Session, who: Principal, key_id: UUID) -> KeyAnswer:
-    _own(session, who, key_id)
+    key = _own(session, who, key_id)
+    if not access.includes(who.role, Role(key.role)):
+        raise ForbiddenError(
+            f"a key of the role {who.role} revokes none of the role {key.role}: ask an admin"
+        )
     return KeyAnswer.of(keys.revoke(session, key_id))
 
 

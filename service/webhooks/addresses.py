@@ -78,6 +78,8 @@ async def resolve(url: httpx2.URL, *, allow_private: bool) -> Sequence[IpAddress
         found = await loop.getaddrinfo(url.raw_host.decode(), port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise UnresolvedError(f"{url.host} has no address: {error.strerror}") from error
+    except UnicodeError as error:
+        raise UnresolvedError(f"{url.host} is no name of a host: {error}") from error
     # A link-local IPv6 address ends in its zone.
     addresses = [ip_address(str(place[4][0]).partition("%")[0]) for place in found]
     if not allow_private:

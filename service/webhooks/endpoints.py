@@ -27,6 +27,7 @@ from service.webhooks.schemas import (
 from service.wiring import WiringOf
 from store import access, deliveries, webhooks
 from store.access import Principal
+from store.errors import NotFoundError
 from store.models import Webhook
 from store.states import Role, WebhookScope
 
@@ -152,10 +153,13 @@ def own(session: Session, who: Principal, webhook_id: UUID) -> Webhook:
     """The webhook with this id, if whoever asks may know of it.
 
     Raises:
-        NotFoundError: There is none, or it is not theirs and they are no admin.
+        NotFoundError: There is none, or it is not theirs and they are no admin; or they are none
+            and it hears of everybody's searches.
     """
     webhook = webhooks.get(session, webhook_id)
     access.require_own(who, webhook.owner, "webhook", webhook_id)
+    if webhook.scope == WebhookScope.ALL and who.role is not Role.ADMIN:
+        raise NotFoundError("webhook", webhook_id)
     return webhook
 
 
@@ -204,10 +208,10 @@ def _change(
     session: Session, who: Principal, webhook_id: UUID, changes: WebhookChanges
 ) -> WebhookAnswer:
     own(session, who, webhook_id)
-    columns: dict[str, Any] = changes.model_dump(include={"kinds", "name"}, exclude_none=True)
-    webhook = webhooks.change(session, webhook_id, columns)
+    # First, for it locks what waits to be sent before the webhook itself.
     if changes.disabled is True:
-        webhook = webhooks.disable(session, webhook_id, "Its owner disabled it.")
+        webhooks.disable(session, webhook_id, "Its owner disabled it.")
     elif changes.disabled is False:
-        webhook = webhooks.enable(session, webhook_id)
-    return WebhookAnswer.of(webhook)
+        webhooks.enable(session, webhook_id)
+    columns: dict[str, Any] = changes.model_dump(include={"kinds", "name"}, exclude_none=True)
+    return WebhookAnswer.of(webhooks.change(session, webhook_id, columns))

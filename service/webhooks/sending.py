@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -23,6 +25,8 @@ SECONDS: Final = 10.0
 
 _CONNECT_SECONDS: Final = 4.0
 """For one of several addresses."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Sender:
@@ -51,6 +55,8 @@ class Sender:
             trust_env=False,
             # A pooled connection is known by its address: two names at one would share it.
             limits=httpx2.Limits(max_keepalive_connections=0),
+            # Nor is a cookie of one receiver another's, who may have the same address.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     async def __aenter__(self) -> "Sender":
@@ -60,7 +66,10 @@ class Sender:
         await self._http.aclose()
 
     async def send(self, message: Outgoing) -> Outcome:
-        """Tries to deliver a message, once. Raises nothing: whatever happens is the outcome."""
+        """Tries to deliver a message, once. Raises nothing: whatever happens is the outcome.
+
+        What nobody foresaw is one too: a message that is never settled would be sent for ever.
+        """
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._send(message)
@@ -73,6 +82,9 @@ class Sender:
         except httpx2.HTTPError as error:
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             return Outcome(None, f"Nobody took it ({said}).")
+        except Exception as error:
+            _logger.exception("delivery %s failed in a way nobody foresaw", message.id)
+            return Outcome(None, f"It could not be sent ({type(error).__name__}).")
 
     async def _send(self, message: Outgoing) -> Outcome:
         url = addresses.parse(message.url)
@@ -143,6 +155,6 @@ def _retry_after(response: httpx2.Response, now: datetime) -> timedelta | None:
         return timedelta(seconds=min(int(given[:9]), 10**8))
     try:
         moment = parsedate_to_datetime(given)
-    except ValueError:
+        return moment.replace(tzinfo=moment.tzinfo or UTC) - now
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC) - now
