@@ -126,8 +126,18 @@ def test_a_team_label_shares_a_search(api: Api, key_of: As) -> None:
         assert api.get(path, headers=ben).status_code in (200, 409), path
     assert api.post(f"/v1/searches/{shared['id']}/cancel", headers=eve).status_code == 403
     assert api.post(f"/v1/searches/{shared['id']}/cancel", headers=ben).status_code == 200
+    # Deleting again is no error for those either who were never its owner.
+    for _ in range(2):
+        assert api.request("DELETE", f"/v1/searches/{shared['id']}", headers=ben).status_code == 204
+
+    other = f"/v1/searches/{api.post('/v1/searches', json=SPEC, headers=ana).json()['id']}"
+    unshared = api.request("PATCH", other, json={"labels": {}}, headers=ben)
+    assert (unshared.status_code, unshared.json()["labels"]) == (200, {})
+    assert api.get(other, headers=ben).status_code == 404
+    api.request("PATCH", other, json={"labels": {"team": "vision"}})
+    assert api.get(other, headers=ben).status_code == 200
     api.request("PATCH", "/v1/owners/ben", json={"teams": []})
-    assert api.get(f"/v1/searches/{shared['id']}", headers=ben).status_code == 404
+    assert api.get(other, headers=ben).status_code == 404
 
 
 def test_a_viewer_looks_and_does_not_touch(api: Api, key_of: As) -> None:
@@ -198,6 +208,25 @@ def test_members_make_and_see_keys_of_their_own_only(api: Api, key_of: As) -> No
     assert len(api.get("/v1/keys", headers=ana).json()["items"]) == 2
     assert api.get("/v1/keys?owner=ana", headers=ben).json()["items"] == []
     assert len(api.get("/v1/keys").json()["items"]) >= 4
+
+
+def test_a_members_key_takes_no_admin_out(api: Api, key_of: As) -> None:
+    member = key_of("local")
+    mine = api.get("/v1/me").json()["key_id"]
+    refused = api.post(f"/v1/keys/{mine}/revoke", headers=member)
+    assert (refused.status_code, "ask an admin" in refused.json()["detail"]) == (403, True)
+    assert api.get("/v1/me").status_code == 200
+
+
+def test_a_members_key_makes_none_that_outlives_it(api: Api) -> None:
+    lent = api.post("/v1/keys", json={"owner": "ana", "days": 1}).json()
+    holder = {"Authorization": f"Bearer {lent['key']}"}
+    for wanted in ({}, {"days": 30}):
+        made = api.post("/v1/keys", json=wanted, headers=holder).json()
+        assert made["expires_at"] == lent["expires_at"]
+    shorter = api.post("/v1/keys", json={"days": 0.5}, headers=holder).json()
+    assert shorter["expires_at"] < lent["expires_at"]
+    assert api.post("/v1/keys", json={"owner": "ana"}).json()["expires_at"] is None
 
 
 @pytest.mark.parametrize(

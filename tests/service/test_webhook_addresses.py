@@ -97,6 +97,12 @@ def test_a_name_without_an_address_is_told() -> None:
         resolve("https://no-such-name.invalid/")
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example.com"])
+def test_a_name_that_is_none_is_told(host: str) -> None:
+    with pytest.raises(UnresolvedError, match="is no name of a host"):
+        resolve(f"https://{host}/")
+
+
 def message(url: str) -> Outgoing:
     return Outgoing(UUID(int=7), 1, NOW, NOW, "ping", {"kind": "ping"}, url, "dbw_secret")
 

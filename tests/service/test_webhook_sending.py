@@ -1,5 +1,6 @@
 """One attempt: what is sent, and what each answer means."""
 
+import asyncio
 import hashlib
 import hmac
 import socket
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from service.webhooks import sending
+from service.webhooks.sending import Sender
 from store.deliveries import Outcome
 from tests.service.receivers import receiving
 from tests.service.test_webhook_addresses import NOW, message, send
@@ -69,6 +72,7 @@ def test_redirects_are_not_followed() -> None:
         (503, format_datetime(NOW + timedelta(hours=1), usegmt=True), timedelta(hours=1)),
         (503, format_datetime(NOW - timedelta(hours=1), usegmt=True), -timedelta(hours=1)),
         (503, "soon", None),
+        (503, "Mon, 01 Jan 99999999999999 00:00:00 GMT", None),
         (503, "-1", None),
         (503, "", None),
         (500, "120", None),
@@ -78,6 +82,29 @@ def test_retry_after_is_read(status: int, given: str, meant: timedelta | None) -
     with receiving() as receiver:
         receiver.answer = lambda _: (status, {"Retry-After": given})
         assert send(receiver.url).retry_after == meant
+
+
+def test_no_cookie_of_one_receiver_goes_to_another() -> None:
+    with receiving() as one, receiving() as other:
+        one.answer = lambda _: (204, {"Set-Cookie": "known=1; Path=/"})
+
+        async def send_to_both() -> None:
+            async with Sender(allow_private=True) as sender:
+                for url in (one.url, other.url, one.url):
+                    assert (await sender.send(message(url))).status == 204
+
+        asyncio.run(send_to_both())
+        for request in (*one.received, *other.received):
+            assert "Cookie" not in request.headers
+
+
+def test_what_nobody_foresaw_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(sending, "encode", fail)
+    with receiving() as receiver:
+        assert send(receiver.url) == Outcome(None, "It could not be sent (RuntimeError).")
 
 
 def test_nobody_there() -> None:

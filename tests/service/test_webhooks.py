@@ -123,7 +123,16 @@ def test_a_webhook_is_its_owners(api: Api, key_of: As) -> None:
 def test_only_admins_hear_of_everybodys(api: Api, key_of: As) -> None:
     body = {"url": URL, "scope": "all"}
     assert api.post(PATH, json=body, headers=key_of("ana")).status_code == 403
-    assert api.post(PATH, json=body).status_code == 201
+    made = api.post(PATH, json=body)
+    assert made.status_code == 201
+    # Its log tells of everybody's searches, and is not for all keys of its owner.
+    for role in (Role.MEMBER, Role.VIEWER):
+        weaker = key_of("local", role)
+        assert api.get(made.headers["location"], headers=weaker).status_code == 404
+        log = f"{made.headers['location']}/deliveries"
+        assert api.get(log, headers=weaker).status_code == 404
+        assert api.get(PATH, headers=weaker).json() == {"items": []}
+    assert len(api.get(PATH).json()["items"]) == 1
 
 
 def test_there_is_a_most(api: Api, engine: Engine) -> None:
