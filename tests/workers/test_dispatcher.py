@@ -141,3 +141,25 @@ def test_a_database_that_was_never_migrated_is_named(
     process = start(DARTBOARD_DATABASE_URL=postgres_url)
     assert process.wait(120) == 1
     assert "python -m migrations" in (settings.home / "dispatcher.log").read_text()
+
+
+def test_a_statement_that_fails_ends_no_dispatcher(
+    engine: Engine, settings: WorkerSettings, start: Start, submit: Submit, record: Recorder
+) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN RAISE foreign_key_violation; END'"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON dispatchers"
+            " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    dispatcher = start()
+    log = settings.home / "dispatcher.log"
+    wait_until(lambda: "a transaction failed; going on" in log.read_text())
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse ON dispatchers")
+    search_id = submit()
+    wait_until(lambda: record(search_id).search.status == "succeeded")
+    assert dispatcher.poll() is None
