@@ -116,7 +116,9 @@ def _lease(
         search.not_before = None
         limited = chosen[search.id] < search.num_processes
         search.max_live = chosen[search.id] if limited else None
-    lifecycle.transition_all(session, searches, SearchStatus.RUNNING, data={"holder": holder})
+    lifecycle.transition_all(
+        session, searches, SearchStatus.RUNNING, data={"holder": holder}, now=now
+    )
     return [
         Lease(search.id, search.lease_token, search.attempt)
         for search in searches

@@ -77,8 +77,11 @@ def transition_all(
     reason: Reason | None = None,
     message: str = "",
     data: dict[str, Any] | None = None,
+    now: datetime | None = None,
 ) -> None:
     """As `transition`, for several searches in a few statements.
+
+    `now` is the database's time, for whoever has asked for it.
 
     Raises:
         IllegalTransitionError: One of them has no such step; nothing is changed.
@@ -88,10 +91,10 @@ def transition_all(
         status = before[search.id]
         if to not in SEARCH_TRANSITIONS[status]:
             raise IllegalTransitionError(search.id, status, to, kind=JobKind(search.kind))
-    # A query would flush the changes made so far, half of what the rows' constraints demand.
-    with session.no_autoflush:
-        now = session.scalar(select(func.clock_timestamp()))
-    assert isinstance(now, datetime)
+    if now is None:
+        # A query would flush the changes made so far, half of what the rows' constraints demand.
+        with session.no_autoflush:
+            now = session.scalars(select(func.clock_timestamp())).one()
     for search in searches:
         _enter(search, before[search.id], to, now)
         search.reason = reason
