@@ -1,0 +1,1 @@
+"""What a client can be asked, by what it is about."""
