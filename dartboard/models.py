@@ -160,6 +160,8 @@ class Job(Result):
     """Only until it is paused."""
     preempt_requested_at: Time | None = None
     """Only until it has made room for another."""
+    claimed_at: Time | None = None
+    """When its present attempt began; None unless it runs."""
     ran_seconds: float = 0.0
     """How long its attempts ran, without the one that runs now."""
     waiting: Waiting | None = None
@@ -443,6 +445,9 @@ class RunningSearch(Result):
     name: str
     attempt: int
     started_at: Time | None = None
+    """When it first started."""
+    claimed_at: Time | None = None
+    """When its present attempt began."""
     holder: str | None = None
     """Who runs it."""
     cpus: float

@@ -212,6 +212,7 @@ SEARCH: Final[dict[str, Any]] = {
     "cancel_requested_at": None,
     "pause_requested_at": None,
     "preempt_requested_at": None,
+    "claimed_at": None,
     "ran_seconds": 0.0,
     "waiting": {
         "position": 2,
@@ -327,6 +328,7 @@ QUEUE: Final = {
             "name": "three seeds",
             "attempt": 1,
             "started_at": "2026-01-31T12:00:02.744Z",
+            "claimed_at": "2026-01-31T12:00:02.744Z",
             "holder": "gpu-box:4711",
             "cpus": 2,
             "gpus": 0.5,
@@ -503,7 +505,8 @@ PROBLEMS: Final = {
         "in .dartboard/api-key; an admin makes others with `dartboard keys create`.",
     ),
     "forbidden": _problem(
-        "forbidden", "This takes a key with the role member, and yours is viewer."
+        "forbidden",
+        "This takes a key with the role member, and yours is viewer: ask an admin for one.",
     ),
     "invalid-body": _problem(
         "invalid-body",
@@ -517,12 +520,12 @@ PROBLEMS: Final = {
         "not-found", f"There is no search {SEARCH_ID}. GET /v1/searches lists the searches."
     ),
     "conflict": _problem(
-        "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled."
+        "conflict", f"Search {SEARCH_ID} is succeeded and cannot become cancelled: it has ended."
     ),
     "idempotency-key-reused": _problem(
         "idempotency-key-reused",
         "The Idempotency-Key '8e03978e-40d5-43e8-bc93-6894a57f9324' was used for another request "
-        "to /v1/searches, with another body or query, in the last 24 hours or more: send a new key "
+        "to /v1/searches, with another body or query, in the last 24 hours: send a new key "
         "with every new request.",
     ),
     "body-too-large": _problem("body-too-large", "A body has at most 1,048,576 bytes here."),

@@ -45,7 +45,9 @@ def require_role(who: Principal, role: Role) -> None:
         ForbiddenError: Its role is below `role`.
     """
     if not includes(who.role, role):
-        raise ForbiddenError(f"this takes a key with the role {role}, and yours is {who.role}")
+        raise ForbiddenError(
+            f"this takes a key with the role {role}, and yours is {who.role}: ask an admin for one"
+        )
 
 
 def includes(role: Role, other: Role) -> bool:

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from store.states import JobKind, SearchStatus
+from store.states import ENDED, JobKind, SearchStatus
 
 
 class StoreError(Exception):
@@ -43,10 +43,22 @@ class IllegalTransitionError(StoreError):
             to: Where it was asked to go.
             kind: What it is, for the message.
         """
-        super().__init__(f"{kind} {search_id} is {status} and cannot become {to}")
+        super().__init__(
+            f"{kind} {search_id} is {status} and cannot become {to}{_next(status, to)}"
+        )
         self.search_id = search_id
         self.status = status
         self.to = to
+
+
+def _next(status: SearchStatus, to: str) -> str:
+    """What whoever asked for a step that is none can do."""
+    if to == "deleted":
+        return ": cancel it, or wait for its end, first"
+    if status in ENDED:
+        again = ", and a retry runs what did not finish" if to == SearchStatus.QUEUED else ""
+        return f": it has ended{again}"
+    return ""
 
 
 class NotRetryableError(StoreError):

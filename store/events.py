@@ -26,6 +26,21 @@ QUEUE_CHANNEL: Final = "dartboard_queue"
 FIRST: Final = 1
 """Number of a search's first event."""
 
+_OF_JOBS: Final = (
+    *("queued", "running", "requeued", "paused", "resumed", "succeeded", "failed", "cancelled"),
+    *("cancel_requested", "pause_requested", "pause_withdrawn", "preempt_requested"),
+    *("changed", "best"),
+)
+_OF_TRIALS: Final = (
+    *("suggested", "starting", "started", "epoch", "warning"),
+    *("succeeded", "stopped", "failed", "interrupted", "retried"),
+)
+KINDS: Final = (
+    *(f"{kind}.{step}" for kind in ("search", "training") for step in _OF_JOBS),
+    *(f"trial.{step}" for step in _OF_TRIALS),
+)
+"""Every kind of event."""
+
 
 def append(
     session: Session,

@@ -126,8 +126,8 @@ def find(session: Session, named: Named) -> Kept | None:
     if row.digest != named.digest:
         raise IdempotencyKeyReusedError(
             f"the Idempotency-Key {named.key!r} was used for another request to {named.path}, "
-            f"with another body or query, in the last {KEPT.total_seconds() / 3600:g} hours or "
-            "more: send a new key with every new request"
+            f"with another body or query, in the last {KEPT.total_seconds() / 3600:g} hours: "
+            "send a new key with every new request"
         )
     return Kept(row.location, row.answer, row.nonce)
 

@@ -479,7 +479,7 @@ def halted(session: Session, lease: Lease) -> SearchStatus | None:
         return SearchStatus.CANCELLED
     if search.pause_requested_at is not None:
         status, reason = SearchStatus.PAUSED, Reason.PAUSED_BY_USER
-        message = "Paused after the epochs that ran; resume it to go on from there."
+        message = "Paused; resume it, and it goes on after the epochs that it has completed."
     elif search.preempt_requested_at is not None:
         status, reason = SearchStatus.QUEUED, Reason.PREEMPTED
         message = "Made room for one of a higher priority; it goes on from its last checkpoints."

@@ -132,7 +132,7 @@ def resume(session: Session, search_id: UUID, kind: JobKind | None = None) -> Se
             search,
             SearchStatus.QUEUED,
             reason=Reason.RESUMED,
-            message="It goes on from its last checkpoints.",
+            message="It goes on after the epochs that it has completed.",
         )
     elif search.pause_requested_at is not None:
         search.pause_requested_at = None

@@ -55,7 +55,10 @@ def draw(
     to: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="The .svg or .dot file to write; - for stdout."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The .svg or .dot file to write; - for stdout. Default: here, by its hash.",
         ),
     ] = None,
     trial: TrialNumber = None,

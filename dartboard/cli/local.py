@@ -88,10 +88,15 @@ def down(as_json: Json = False) -> None:
     if open_searches is None:
         console.print("Searches that have not ended go on at the next `dartboard up`.")
     elif any(open_searches.values()):
+        counts = ", ".join(
+            f"{number} {name}"
+            for name, number in open_searches.items()
+            if number or name != "paused"
+        )
+        paused = "; what is paused waits to be resumed" if open_searches["paused"] else ""
         console.print(
-            f"Searches that have not ended ({open_searches['queued']} queued, "
-            f"{open_searches['running']} running) go on at the next `dartboard up`, from their "
-            "last checkpoints.",
+            f"Searches that have not ended ({counts}) go on at the next `dartboard up`, from their "
+            f"last checkpoints{paused}.",
             soft_wrap=True,
         )
 

@@ -60,19 +60,20 @@ def _print_queue(found: "Queue", console: "Console") -> None:
         console.print("no dispatcher is running: nothing starts. `dartboard up` starts one")
     if found.running:
         running = output.table(
-            "running", "name", "attempt", "CPUs", "GPUs", "besides", "epochs", "for"
+            "running", "owner", "name", "attempt", "CPUs", "GPUs", "besides", "epochs", "for"
         )
         for each in found.running:
             done = sum(trial.epoch for trial in each.trials)
             running.add_row(
                 str(each.search_id),
+                each.owner,
                 each.name or "-",
                 str(each.attempt),
                 f"{each.cpus:g}",
                 f"{each.gpus:g}",
                 ", ".join(f"{amount:g} {name}" for name, amount in each.custom.items()) or "-",
                 f"{done}/{sum(trial.epochs for trial in each.trials)}",
-                output.age(each.started_at),
+                output.age(each.claimed_at or each.started_at),
             )
         console.print()
         console.print(running)

@@ -66,6 +66,11 @@ def search_id(client: "Client", reference: str) -> str:
     return str(_named(reference, _SEARCHES, [client.list]).id)
 
 
+def is_full_id(reference: str) -> bool:
+    """Whether something is a whole id, and not the start of one or `last`."""
+    return _FULL_ID.fullmatch(reference.strip().lower()) is not None
+
+
 def job(client: "Client", reference: str) -> "Search | Training":
     """A search or a training.
 

@@ -1,6 +1,7 @@
 """Searches, trials and genotypes as people read them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -243,10 +244,13 @@ def _facts(search: Job) -> Iterator[tuple[str, str]]:
         f"{search.created_at:%Y-%m-%d %H:%M:%S} UTC, {output.age(search.created_at)} ago",
     )
     if search.started_at is not None:
-        until = search.ended_at
-        took = output.age(search.started_at, until)
+        # Without what it waited or was paused in between.
+        ran = search.ran_seconds
+        if search.claimed_at is not None:
+            ran += (datetime.now(UTC) - search.claimed_at).total_seconds()
         attempts = f", attempt {search.attempt}" if search.attempt > 1 else ""
-        yield ("took" if until else "runs for"), f"{took}{attempts}"
+        label = "ran for" if search.claimed_at is None else "runs for"
+        yield label, f"{output.duration(ran)}{attempts}"
 
 
 def _counts(counts: TrialCounts) -> str:

@@ -129,12 +129,26 @@ def change(
 def delete(reference: JobRef, as_json: Json = False, url: Url = None) -> None:
     """Remove a search or a training that has ended, with all that it measured.
 
-    Architectures stay. With --json: the search or training as it was.
+    Architectures stay. Deleting again is no error. With --json: the search or training as it was;
+    nothing of what was deleted before.
     """
-    from dartboard.cli.references import job
+    from dartboard.cli.references import is_full_id, job
+    from dartboard.errors import NotFoundError
 
     with connect(url) as client:
-        found = job(client, reference)
+        try:
+            found = job(client, reference)
+        except NotFoundError as error:
+            # The server knows what was deleted lately: asking for that again is no error.
+            if not is_full_id(reference):
+                raise
+            try:
+                client.delete(reference)
+            except NotFoundError:
+                raise error from None
+            if not as_json:
+                output.stdout().print(f"{reference} was deleted before.", soft_wrap=True)
+            return
         client.delete(found)
     _tell(found, "is deleted", is_settled=True, as_json=as_json)
 

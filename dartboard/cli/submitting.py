@@ -216,5 +216,5 @@ def _resources(result: "DryRun") -> str:
 
 def _epochs(result: "DryRun") -> str:
     if result.trial_epochs == result.num_trials * result.epochs:
-        return f"{result.epochs} epochs"
+        return "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     return f"at most {result.epochs} epochs, {result.trial_epochs} in all,"

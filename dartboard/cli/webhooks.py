@@ -184,7 +184,7 @@ def _set_disabled(webhook: str, url: str | None, *, disabled: bool, as_json: boo
     if as_json:
         output.print_json(changed)
         return
-    output.stdout().print(f"{changed.url}: {_state(changed)}.", soft_wrap=True)
+    output.stdout().print(f"{changed.url}: {_state(changed).rstrip('.')}.", soft_wrap=True)
 
 
 def _outcome(calls: "WebhookCalls", webhook: str, delivery: str) -> "Delivery":

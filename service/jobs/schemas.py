@@ -61,6 +61,8 @@ class JobAnswer(Answer):
     """When its user asked to pause it; only until it is paused."""
     preempt_requested_at: Time | None
     """When it was asked to make room for another; only until it has."""
+    claimed_at: Time | None
+    """When its present attempt began; null unless it runs."""
     ran_seconds: float
     """How long its attempts ran so far, without the one that runs now."""
     waiting: WaitingAnswer | None
@@ -97,6 +99,7 @@ class JobAnswer(Answer):
             "cancel_requested_at": search.cancel_requested_at,
             "pause_requested_at": search.pause_requested_at,
             "preempt_requested_at": search.preempt_requested_at,
+            "claimed_at": search.claimed_at,
             "ran_seconds": search.ran_seconds,
             "waiting": None
             if waiting is None

@@ -77,7 +77,8 @@ def add_verbs(router: APIRouter, answer: type[AnswerT], example: Example) -> Non
         return await steer(caller, job_id, verbs.request_pause)
 
     @verb("resume", "Resume", "queued, or running",
-          reason="resumed", message="It goes on from its last checkpoints.")  # fmt: skip
+          reason="resumed",
+          message="It goes on after the epochs that it has completed.")  # fmt: skip
     async def resume(job_id: JobId, caller: CallerOf) -> AnswerT:
         """Lets what is paused wait for its turn again; it goes on from its checkpoints.
 

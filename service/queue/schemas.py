@@ -78,6 +78,8 @@ class RunningSearch(Answer):
     """How often it was started."""
     started_at: Time | None
     """When it first started."""
+    claimed_at: Time | None
+    """When its present attempt began."""
     holder: str | None
     """Who runs it."""
     cpus: int
@@ -101,6 +103,7 @@ class RunningSearch(Answer):
             name=search.name,
             attempt=search.attempt,
             started_at=search.started_at,
+            claimed_at=search.claimed_at,
             holder=search.leased_by,
             cpus=num_open * search.trial_cpus,
             gpus=times(search.trial_gpus, num_open),

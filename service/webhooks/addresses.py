@@ -85,10 +85,11 @@ async def resolve(url: httpx2.URL, *, allow_private: bool) -> Sequence[IpAddress
     if not allow_private:
         for address in addresses:
             if not is_public(address):
-                at = "" if str(address) == url.host else f"{url.host} is at "
+                at = f"{url.host} is at {address}, which"
                 raise AddressRefusedError(
-                    f"{at}{address}, which is no public address; a server that may tell its own "
-                    "network sets DARTBOARD_WEBHOOKS_ALLOW_PRIVATE=1"
+                    f"{address if str(address) == url.host else at} is no public address; an API "
+                    "that may tell its own network is started with "
+                    "DARTBOARD_WEBHOOKS_ALLOW_PRIVATE=1"
                 )
     return list(dict.fromkeys(addresses))
 

@@ -1,5 +1,6 @@
 """What the API takes and says about webhooks."""
 
+import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from service.schema_base import Answer, Time
 from service.webhooks import addresses
+from store.events import KINDS
 from store.models import Delivery, Webhook
 from store.states import DeliveryStatus, WebhookScope
 from store.webhooks import KIND_PATTERN, Wanted
@@ -25,8 +27,24 @@ Url = Annotated[
     StringConstraints(max_length=2000, pattern=r"^[!-~]+$"),
     AfterValidator(_address),
 ]
+
+
+def _known_kind(value: str) -> str:
+    if not value.endswith("*") and value not in KINDS:
+        close = difflib.get_close_matches(value, KINDS, n=1)
+        meant = f"did you mean {close[0]}?" if close else "docs/webhooks.md lists them all"
+        raise ValueError(f"there is no event {value}; {meant}")
+    return value
+
+
 Kinds = Annotated[
-    list[Annotated[str, StringConstraints(pattern=KIND_PATTERN, max_length=100)]],
+    list[
+        Annotated[
+            str,
+            StringConstraints(pattern=KIND_PATTERN, max_length=100),
+            AfterValidator(_known_kind),
+        ]
+    ],
     Field(min_length=1, max_length=50),
 ]
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]

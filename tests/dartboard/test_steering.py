@@ -1,6 +1,7 @@
 """Steering searches from programs and from the command line."""
 
 import json
+from uuid import uuid4
 
 import pytest
 
@@ -37,6 +38,10 @@ def test_the_command_steers(client: Client, capsys: pytest.CaptureFixture[str]) 
         assert main([*arguments]) == code
         return capsys.readouterr().out
 
+    def refused(*arguments: str) -> str:
+        assert main([*arguments]) == 1
+        return " ".join(capsys.readouterr().err.split())
+
     assert "is paused; `dartboard resume`" in said("pause", "last")
     assert "paused" in said("list", "--status", "paused")
     assert f"dartboard resume {search.id}" in said("show", "last")
@@ -45,7 +50,12 @@ def test_the_command_steers(client: Client, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(said("cancel", "last", "--json"))["status"] == "cancelled"
     assert "is queued" in said("retry", "last")
     said("cancel", "last")
+    assert "cancel it, or wait" in refused("delete", str(client.submit(SPEC).id))
+    assert "a retry runs what did not finish" in refused("resume", str(search.id))
     assert "is deleted" in said("delete", str(search.id))
+    assert "was deleted before" in said("delete", str(search.id))
+    assert "No search or training has the id" in refused("delete", str(uuid4()))
+    client.cancel(client.submit(SPEC))
     said("change", "last", code=2)
     said("retry", code=2)
     said("retry", "last", "--trial", "x", code=2)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import store
+from store.events import KINDS
 from store.states import SearchStatus
 
 SOURCES = "".join(file.read_text() for file in Path(store.__file__).parent.glob("*.py"))
@@ -24,3 +25,6 @@ def test_every_kind_of_event_is_in_the_list() -> None:
     assert {"best", "changed", "cancel_requested", "preempt_requested", "queued"} <= of_searches
     kinds = of_trials | {f"search.{each}" for each in of_searches}
     assert [kind for kind in sorted(kinds) if f"`{kind}`" not in LISTED] == []
+    # What a webhook may ask for.
+    of_trainings = {f"training.{each}" for each in of_searches}
+    assert sorted(KINDS) == sorted(kinds | of_trainings)
