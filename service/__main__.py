@@ -144,7 +144,7 @@ def _listen(settings: ServiceSettings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         # `socket` puts the address into strerror too.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
@@ -152,6 +152,10 @@ def _listen(settings: ServiceSettings) -> socket.socket:
             f"cannot listen on {place} ({reason}): stop what has that port, or "
             "choose another with DARTBOARD_PORT (and DARTBOARD_HOST)"
         ) from error
+    # asyncio does this for sockets that it makes itself. The head and the body of an answer are two
+    # writes: without it, the second waits for the first one's acknowledgement, which takes 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 if __name__ == "__main__":

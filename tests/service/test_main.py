@@ -14,6 +14,8 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, delete
 
+from service.__main__ import _listen
+from service.settings import ServiceSettings
 from store.models import Key
 from store.sessions import transaction
 from tests.conftest import BEARER
@@ -126,3 +128,13 @@ def test_what_is_wrong_with_its_settings_is_told_in_one_line(
     assert errors.count("\n") == 1
     assert told in errors
     assert "secret" not in errors
+
+
+def test_no_part_of_an_answer_waits_for_an_acknowledgement() -> None:
+    with (
+        _listen(ServiceSettings(port=0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
