@@ -26,6 +26,10 @@ _LOG = logging.getLogger(__name__)
 _PAUSE_SECONDS: Final = 10.0
 """After a runner has ended before it was given anything, such as while Ray is away."""
 
+_LET_START_SECONDS: Final = 20.0
+"""After a runner was given something: the next one would load while that one's trials start, and
+take the cores that they start on."""
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -100,6 +104,7 @@ class RunnerProcesses:
             OSError: No process can be started.
         """
         assignment = Assignment.of(lease, log)
+        self._not_before = max(self._not_before, self._clock() + _LET_START_SECONDS)
         while self._warm:
             process = self._warm.popleft()
             if process.poll() is None and _hand_over(process, assignment):
@@ -112,7 +117,7 @@ class RunnerProcesses:
         return process
 
     def refill(self) -> None:
-        """Starts processes until as many are ready as are kept, unless they did not last lately."""
+        """Starts processes until as many are ready as are kept, if it is time for that."""
         for process in [each for each in self._warm if each.poll() is not None]:
             self._warm.remove(process)
             _close_input(process)

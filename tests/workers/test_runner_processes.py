@@ -93,7 +93,7 @@ def test_those_that_do_not_last_are_not_started_at_once_again(
 
 
 def test_one_that_has_ended_is_not_given_work(
-    processes: RunnerProcesses, settings: WorkerSettings, tmp_path: Path
+    processes: RunnerProcesses, settings: WorkerSettings, clock: Clock, tmp_path: Path
 ) -> None:
     processes.refill()
     wait_until(lambda: len(runners_on(settings)) == 2)
@@ -103,6 +103,12 @@ def test_one_that_has_ended_is_not_given_work(
     # Nobody holds this lease, which is how a runner that does not hold its search ends.
     given = processes.start(Lease(uuid4(), uuid4(), 1), tmp_path / "its.log")
     assert given.pid == second.pid
+    # Others leave it the cores while its trials start.
+    processes.refill()
+    assert processes.num_ready == 0
+    clock.now += 21.0
+    processes.refill()
+    assert processes.num_ready == 2
     assert given.wait(120) not in (Exit.ENDED, Exit.NOTHING_TO_RUN)
     assert (tmp_path / "its.log").read_text() != ""
 
