@@ -45,7 +45,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
 _LOG_SECONDS: Final = 3.0
-CLAIMS_AT_ONCE = 16
+CLAIMS_AT_ONCE = 32
 """So few that several dispatchers share what starts at once, and so many that a claim is cheap."""
 
 

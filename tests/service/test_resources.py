@@ -58,7 +58,8 @@ def test_the_queue_tells_what_is_missing_and_what_is_taken(api: Api, engine: Eng
     api.submit(trials=SEEDS | {"stack": 2}, resources=RESOURCES)
     with transaction(engine) as session:
         assert leases.claim(session, Capacity(nodes), holder="box:1", duration=MINUTE) is not None
-    waiting = api.submit(resources={"custom": {"v100": 1}})
+    submitted = api.submit(resources={"custom": {"v100": 1}})
+    waiting = api.get(f"/v1/searches/{submitted['id']}").json()
     assert waiting["waiting"]["why"] == "no node has 1 v100, which each of its trials needs"
     answer = api.get("/v1/queue").json()
     (held,) = answer["running"]
