@@ -63,7 +63,7 @@ class _Waiting:
     answered: asyncio.Future[Response] = field(default_factory=asyncio.Future)
 
 
-Outcome = Response | Exception | None
+_Outcome = Response | Exception | None
 """The answer; the reason why there is none; None for one that has to be tried again."""
 
 
@@ -172,10 +172,10 @@ def _answer(waiting: _Waiting, outcome: Response | Exception) -> None:
         waiting.answered.set_result(outcome)
 
 
-def _store(session: Session, submissions: Sequence[Submission]) -> list[Outcome]:
+def _store(session: Session, submissions: Sequence[Submission]) -> list[_Outcome]:
     """Stores what may be stored, and says what becomes of each."""
     let_in = keys.authenticate_all(session, {each.key_digest for each in submissions})
-    outcomes: list[Outcome] = [None] * len(submissions)
+    outcomes: list[_Outcome] = [None] * len(submissions)
     allowed: dict[int, Principal] = {}
     names: dict[int, Named] = {}
     taken = set()
@@ -214,7 +214,7 @@ def _store(session: Session, submissions: Sequence[Submission]) -> list[Outcome]
     return outcomes
 
 
-def _kept(session: Session, name: Named) -> Outcome:
+def _kept(session: Session, name: Named) -> _Outcome:
     try:
         kept = idempotency.find(session, name)
     except IdempotencyKeyReusedError as error:
