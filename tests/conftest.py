@@ -1,6 +1,7 @@
 """What every test may ask for: a real PostgreSQL, and a fresh database in it."""
 
 import itertools
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from tests.s3 import s3_server
 __all__ = ["s3_server"]
 
 _numbers = itertools.count()
+
+# Ray starts its workers at niceness 15. Then a trial beside another test that computes gets a
+# thirtieth of a core, and does not start within minutes.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (as Ray spells it)
 
 KEY = "dbk_the-key-that-every-test-database-has-for-its-admin"
 BEARER = {"Authorization": f"Bearer {KEY}"}

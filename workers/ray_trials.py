@@ -100,6 +100,8 @@ class RayTrials:
                 search_alg=_Planner(plans, errors, halt, self._logs, self._attempt),
                 num_samples=plans.num_open,
                 scheduler=stopping,
+                # Loading PyTorch takes seconds, and some epochs less than one.
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=str(self._results.parent),

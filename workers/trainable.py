@@ -1,5 +1,6 @@
 """Trials as Ray Tune sees them: a process on some node that takes steps."""
 
+import gc
 import logging
 import os
 import platform
@@ -57,6 +58,19 @@ class TrialTrainable(tune.Trainable):
             [trial_log(each["number"], self._plan["attempt"]) for each in self._plan["trials"]],
         )
         log_to_stderr()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next trial into this process, which has loaded all that a trial needs.
+
+        Returns:
+            That it has; every trial of a search can follow every other one.
+        """
+        self._output.close()
+        # Its tensors go before the next trial asks how much memory is free.
+        self._group = None
+        gc.collect()
+        self.setup(new_config)
+        return True
 
     def cleanup(self) -> None:
         """Keeps the rest of the log; Tune is done with this process."""

@@ -10,6 +10,7 @@ import torch
 
 from search_core.errors import DivergedError
 from search_core.genotype import Genotype
+from search_core.pace import reset_peak_memory
 from search_core.spec import SearchSpec
 from search_core.spec.algorithm import RelaxationForm
 from search_core.stacking import StackedRun
@@ -78,8 +79,10 @@ class TrialGroup:
             Exception: All of them are concerned, or another try may mend it.
         """
         use_threads(self._spec.resources.cpus)
+        device = device_of(self._spec)
+        # This process may have run other trials.
+        reset_peak_memory(torch.device(device))
         if isinstance(self._spec, SearchSpec):
-            device = device_of(self._spec)
             free = _free_bytes(device, self._spec.resources.gpus)
             place = "its node" if device == "cpu" else "its GPU"
             memory.check(self._spec, free, place, num_stacked=len(self._plans))
@@ -199,6 +202,7 @@ def _free_bytes(device: str, gpus: float) -> int:
     """Memory that a trial may take; with a share of a GPU that share, although more is free."""
     if device == "cpu":
         return memory.available()
+    torch.cuda.empty_cache()  # of the trials before
     free, whole = torch.cuda.mem_get_info()
     return int(min(free, whole * min(gpus, 1)))
 

@@ -113,7 +113,7 @@ async def read_metrics(
 
     How it went: `seconds` of the epoch, `steps_per_second` and `images_per_second` of its training,
     where the images are those that the weights are trained on, and `peak_memory_bytes`: the most
-    that the process has held so far, of a GPU what tensors have taken of its memory.
+    that its process has held since the trial started there, of a GPU what tensors have taken.
 
     Of a hypercuboid also the share of the weights that each choice of an axis has, such as
     `marginal.kernel_size=5`; those of an axis add up to 1.

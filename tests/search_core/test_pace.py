@@ -2,7 +2,7 @@ import psutil
 import pytest
 import torch
 
-from search_core.pace import OF_THE_MACHINE, pace, peak_memory, reproducible
+from search_core.pace import OF_THE_MACHINE, pace, peak_memory, reproducible, reset_peak_memory
 
 CPU = torch.device("cpu")
 _EXACTNESS = 2**22  # Linux adds up what its cores have counted, roughly
@@ -29,6 +29,8 @@ def test_the_peak_is_of_this_process_and_stays() -> None:
     assert now + 2**25 < peak < now + large.numel() + 2**28
     del large
     assert peak_memory(CPU) > peak - _EXACTNESS
+    reset_peak_memory(CPU)
+    assert peak_memory(CPU) < peak - 2**24
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -37,3 +39,5 @@ def test_on_a_gpu_the_peak_is_that_of_tensors() -> None:
     before = peak_memory(device)
     torch.ones(before + 2**20, dtype=torch.uint8, device=device)
     assert peak_memory(device) > before
+    reset_peak_memory(device)
+    assert peak_memory(device) <= before

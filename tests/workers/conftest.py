@@ -25,7 +25,7 @@ from store.models import Event, Search, Trial
 from store.sessions import transaction
 from workers.settings import WorkerSettings
 
-_PATIENCE_SECONDS = 180.0
+_PATIENCE_SECONDS = 300.0
 
 TINY: dict[str, Any] = {
     "space": {

@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from store import verbs
+from store.artifacts import logs_of
+from store.logs import read, trial_log
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import RayCluster, Record, Start, hold, wait_until
@@ -117,3 +119,20 @@ def test_what_a_trial_raised_is_told(
     (interrupted,) = [event for event in after.events if event.kind == "trial.interrupted"]
     assert interrupted.data["reason"] == Reason.STORAGE_UNAVAILABLE
     assert str(folder) in interrupted.data["message"]
+
+
+@pytest.mark.usefixtures("dispatcher")
+def test_a_trial_takes_over_the_process_of_the_one_before(
+    settings: WorkerSettings, submit: Submit, record: Recorder
+) -> None:
+    search_id = submit(resources={"cpus": 2}, trials={"seeds": [3, 4]})  # only one has room
+    wait_until(lambda: record(search_id).search.ended_at)
+    after = record(search_id)
+    assert after.search.status == "succeeded", after.search.message
+    first, second = [event.data["pid"] for event in after.events if event.kind == "trial.started"]
+    assert first == second
+    logs = logs_of(str(settings.storage_root), search_id).open()
+    told = [read(logs, trial_log(number, 1)).decode() for number in (0, 1)]
+    for number, text in enumerate(told):
+        assert f"trial {number}, seed {number + 3}, at epoch 0" in text
+        assert f"trial {1 - number}" not in text
