@@ -5,11 +5,14 @@ Legend: n images, g groups of images, c channels, h height, w width, l lanes.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from search_core.relaxation import parallel
+from search_core.relaxation.kernels import jobs, pool_jobs
 from search_core.relaxation.kernels import pools as kernels
-from search_core.relaxation.lanes import Lanes, numbers
+from search_core.relaxation.lanes import Lanes
 
 
 def has_kernel(layer: nn.Module) -> bool:
@@ -68,21 +71,19 @@ class _Pool(torch.autograd.Function):
         ctx.settings = kind, side, stride
         groups, channels, height, width, lanes = values.shape
         y = values.new_empty((groups, channels, -(-height // stride), -(-width // stride), lanes))
-        x_numbers, y_numbers = numbers(values), numbers(y)
-        shape = (groups, channels, height, width)
-        kernels.pool(x_numbers, y_numbers, kind, side, stride, shape, 0, channels)
+        job = _job(pool_jobs.POOL, values, y)
+        job[pool_jobs.POOLED], job[pool_jobs.SIDE], job[pool_jobs.STRIDE] = ctx.settings
+        _run(job, values)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
         (values,) = ctx.saved_tensors
-        d_values = torch.empty_like(values)
-        d, x, d_x = numbers(gradients[0].contiguous()), numbers(values), numbers(d_values)
-        groups, channels, height, width, _ = values.shape
-        shape = (groups, channels, height, width)
-        kind, side, stride = ctx.settings
-        kernels.pool_backward(d, x, d_x, kind, side, stride, shape, 0, channels)
+        d, d_values = gradients[0].contiguous(), torch.empty_like(values)
+        job = _job(pool_jobs.POOL_BACKWARD, values, d, d_values)
+        job[pool_jobs.POOLED], job[pool_jobs.SIDE], job[pool_jobs.STRIDE] = ctx.settings
+        _run(job, values)
         return d_values, None, None, None
 
 
@@ -95,9 +96,8 @@ class _Normalise(torch.autograd.Function):
         ctx.settings = images, eps
         ctx.save_for_backward(y, statistics)
         ctx.mark_non_differentiable(statistics)
-        x_numbers, y_numbers, found = numbers(values), numbers(y), numbers(statistics)
-        shape = _shape(values)
-        kernels.normalise(x_numbers, y_numbers, found, eps, images, shape, 0, shape[1])
+        job = _job(pool_jobs.NORMALISE, values, y)
+        _run_normalisation(job, values, statistics, images, eps)
         return y, statistics
 
     @staticmethod
@@ -105,10 +105,9 @@ class _Normalise(torch.autograd.Function):
         _refuse_second_derivatives()
         y, statistics = ctx.saved_tensors
         images, eps = ctx.settings
-        d_values = torch.empty_like(y)
-        d, y_numbers, d_x = numbers(gradients[0].contiguous()), numbers(y), numbers(d_values)
-        found, shape = numbers(statistics), _shape(y)
-        kernels.normalise_backward(d, y_numbers, d_x, found, eps, images, shape, 0, shape[1])
+        d, d_values = gradients[0].contiguous(), torch.empty_like(y)
+        job = _job(pool_jobs.NORMALISE_BACKWARD, y, d, d_values)
+        _run_normalisation(job, y, statistics, images, eps)
         return d_values, None, None
 
 
@@ -119,6 +118,38 @@ def _refuse_second_derivatives() -> None:
         )
 
 
-def _shape(values: Tensor) -> tuple[int, int, int]:
-    groups, channels, height, width, _ = values.shape
-    return groups, channels, height * width
+def _job(kind: int, values: Tensor, out: Tensor, d_values: Tensor | None = None) -> Any:
+    """What every job says, of all channels, of windows that are one pixel apart.
+
+    Args:
+        kind: What is to be done.
+        values: [g, c, h, w, l], contiguous as all of them.
+        out: What comes out, or its gradient.
+        d_values: The gradient of the values, if that is found.
+    """
+    job = np.zeros(jobs.COLUMNS, np.int64)
+    job[pool_jobs.KIND] = kind
+    job[pool_jobs.IN], job[pool_jobs.OUT] = values.data_ptr(), out.data_ptr()
+    job[pool_jobs.D_IN] = 0 if d_values is None else d_values.data_ptr()
+    job[pool_jobs.GROUPS : pool_jobs.WIDTH + 1] = values.shape[:4]
+    job[pool_jobs.STRIDE] = 1
+    return job
+
+
+def _run_normalisation(
+    job: Any, values: Tensor, statistics: Tensor, images: int, eps: float
+) -> None:
+    eps_1 = np.array([eps], np.float64)
+    job[pool_jobs.STATISTICS], job[pool_jobs.EPS] = statistics.data_ptr(), eps_1.ctypes.data
+    job[pool_jobs.IMAGES] = images
+    _run(job, values)
+
+
+def _run(job: Any, values: Tensor) -> None:
+    """Does a job, some channels on each thread; each is computed the same on any."""
+    channels = values.shape[1]
+    count = min(torch.get_num_threads(), channels)
+    table = np.tile(job, (count, 1))
+    bounds = np.arange(count + 1) * channels // count
+    table[:, pool_jobs.FIRST], table[:, pool_jobs.LAST] = bounds[:-1], bounds[1:]
+    parallel.run(jobs.worker(values.element_size()), table)

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -196,11 +196,10 @@ class Program:
 
         Fresh memory of this size would be mapped page by page in every step.
         """
-        # NumPy asks the system for large pages.
         outputs = (
             self._free.pop()
             if self._free
-            else torch.from_numpy(np.empty(self._tables.outputs[-1], self._empty.numpy().dtype))
+            else _large_pages(self._tables.outputs[-1], self._empty.numpy().dtype)
         )
         kept = Kept(outputs, self._empty.new_empty(self._tables.statistics[-1]))
         weakref.finalize(kept, self._free.append, outputs).atexit = False
@@ -246,7 +245,8 @@ class Program:
             job[jobs.BUFFERS] = buffers.ctypes.data + index * 2 * tables.largest * item
             job[jobs.LARGEST] = tables.largest
             if d_multipliers_t is not None:
-                job[jobs.BACKWARD], job[jobs.D_MULTIPLIERS] = 1, d_multipliers_t.ctypes.data
+                job[jobs.KIND] = jobs.BACKWARD
+                job[jobs.D_MULTIPLIERS] = d_multipliers_t.ctypes.data
         parallel.run(jobs.worker(item), table)
 
     def _room_for_totals(self, share: Sequence[int], inputs: Inputs) -> "_Part":
@@ -294,6 +294,18 @@ class _Part:
     table_t: Any
     tensors: dict[int, Tensor]
 
+
+def _large_pages(size: int, dtype: Any) -> Tensor:
+    """So many numbers, in large pages, where no vector lies in two lines of the cache."""
+    # NumPy asks for large pages, and PyTorch does not, but its memory begins 16 bytes into a line.
+    spare = _LINE // dtype.itemsize
+    numbers = np.empty(size + spare, dtype)
+    first = -numbers.ctypes.data % _LINE // dtype.itemsize
+    return torch.from_numpy(numbers[first : first + size])
+
+
+_LINE: Final = 64
+"""Bytes of a line of the cache."""
 
 _thread = threading.local()
 

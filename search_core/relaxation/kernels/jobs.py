@@ -1,9 +1,10 @@
-"""Parts of a sum as jobs that any thread can take, so that OpenMP's threads can share them.
+"""Pieces of work as jobs that any thread can take, so that OpenMP's threads can share them.
+
+A job is some terms of a sum, forward or backward, or some channels of a pool or a normalisation.
 
 Legend: s stages, t terms.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numba
@@ -11,12 +12,16 @@ from llvmlite import ir
 from numba import carray
 from numba.core import types
 
-from search_core.relaxation.kernels import chains
+from search_core.relaxation.kernels import chains, pool_jobs
 from search_core.relaxation.kernels.compiling import compiled, intrinsic, native
-from search_core.relaxation.kernels.memory import array_at, pointer_to
+from search_core.relaxation.kernels.memory import array_at, doubles, integers, pointer_to
 
-# What a job says, in the order of its numbers: addresses in bytes, and sizes.
-BACKWARD: Final = 0
+KIND: Final = 0
+"""What is to be done: one of these, or of `pool_jobs`."""
+FORWARD: Final = 0
+BACKWARD: Final = 1
+
+# What else the job of a sum says, in the order of its numbers: addresses in bytes, and sizes.
 STAGES: Final = 1
 NUM_STAGES: Final = 2
 EPS: Final = 3
@@ -30,22 +35,8 @@ SCRATCH_SIZE: Final = 10
 BUFFERS: Final = 11
 LARGEST: Final = 12
 D_MULTIPLIERS: Final = 13
-COLUMNS: Final = 14
 
-
-def _pointer_to(kind: Any) -> Callable[..., Any]:
-    @intrinsic
-    def pointer(_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], ir.PointerType(context.get_value_type(kind)))
-
-        return pointer_to(kind)(types.int64), generate
-
-    return pointer
-
-
-_integers = _pointer_to(types.int64)
-_doubles = _pointer_to(types.float64)
+COLUMNS: Final = max(D_MULTIPLIERS + 1, pool_jobs.COLUMNS)
 
 
 @intrinsic
@@ -68,13 +59,16 @@ def _next(_context: Any, counter: Any) -> Any:
 
 @compiled
 def _do(job: Any, scratch: Any, buffers: Any) -> None:
-    table_s = carray(_integers(job[STAGES]), (job[NUM_STAGES], chains.STAGE_COLUMNS))
-    eps_s = carray(_doubles(job[EPS]), job[NUM_STAGES])
-    table_t = carray(_integers(job[TERMS]), (job[NUM_TERMS], chains.TERM_COLUMNS))
-    multipliers_t = carray(_doubles(job[MULTIPLIERS]), job[NUM_TERMS])
-    chosen = carray(_integers(job[CHOSEN]), job[NUM_CHOSEN])
-    if job[BACKWARD]:
-        d_multipliers_t = carray(_doubles(job[D_MULTIPLIERS]), job[NUM_TERMS])
+    if job[KIND] >= pool_jobs.POOL:
+        pool_jobs.do(job, scratch)
+        return
+    table_s = carray(integers(job[STAGES]), (job[NUM_STAGES], chains.STAGE_COLUMNS))
+    eps_s = carray(doubles(job[EPS]), job[NUM_STAGES])
+    table_t = carray(integers(job[TERMS]), (job[NUM_TERMS], chains.TERM_COLUMNS))
+    multipliers_t = carray(doubles(job[MULTIPLIERS]), job[NUM_TERMS])
+    chosen = carray(integers(job[CHOSEN]), job[NUM_CHOSEN])
+    if job[KIND] == BACKWARD:
+        d_multipliers_t = carray(doubles(job[D_MULTIPLIERS]), job[NUM_TERMS])
         chains.backward(
             table_s, eps_s, table_t, multipliers_t, chosen, buffers, scratch, d_multipliers_t
         )
@@ -91,11 +85,11 @@ def _take(board: Any) -> None:
             than that: the board holds integers.
     """
     like = carray(board, 1)
-    integers = _integers(_address(board))
-    count = carray(integers, 2)[1]
-    jobs = carray(integers, 2 + count * COLUMNS)
+    counter = integers(_address(board))
+    count = carray(counter, 2)[1]
+    jobs = carray(counter, 2 + count * COLUMNS)
     while True:
-        index = _next(integers)
+        index = _next(counter)
         if index >= count:
             return
         job = jobs[2 + index * COLUMNS : 2 + (index + 1) * COLUMNS]

@@ -1,5 +1,6 @@
 """Arrays by their addresses, so that a call need not unpack dozens of arrays."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from llvmlite import ir
@@ -10,6 +11,27 @@ from search_core.relaxation.kernels.compiling import compiled, intrinsic
 
 pointer_to: Final[Any] = types.CPointer  # type: ignore[attr-defined]
 """The type of addresses of numbers of a type."""
+
+
+def pointer_maker(kind: Any) -> Callable[..., Any]:
+    """Makes a function from an address in bytes to a pointer.
+
+    Args:
+        kind: The type of the numbers that it points to.
+    """
+
+    @intrinsic
+    def pointer(_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], ir.PointerType(context.get_value_type(kind)))
+
+        return pointer_to(kind)(types.int64), generate
+
+    return pointer
+
+
+integers = pointer_maker(types.int64)
+doubles = pointer_maker(types.float64)
 
 
 @intrinsic
