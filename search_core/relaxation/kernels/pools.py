@@ -30,53 +30,55 @@ INSIDE_AVERAGE: Final = 2
 
 
 @compiled
-def _bounds(out: int, stride: int, k: int, size: int) -> tuple[int, int]:
-    """The first pixel of a window in the image, and the one behind its last."""
+def _seen(out: int, stride: int, k: int, size: int) -> tuple[int, int, int]:
+    """Where a window begins, and its first pixel in the image and the one behind its last."""
     first = out * stride - k // 2
-    return max(first, 0), min(first + k, size)
+    return first, max(first, 0), min(first + k, size)
 
 
 @compiled
-def _largest(x: Any, at: int, width: int, window: tuple[int, int, int, int], k: int) -> Any:
-    """A window's largest values, and which pixels of it they are first at."""
-    top, bottom, left, right = window
-    best, place = splat(x.dtype.type(-np.inf)), splat(x.dtype.type(0))
-    for row in range(top, bottom):
-        for column in range(left, right):
-            seen = load(x, at + (row * width + column) * LANES)
-            # Exact: a window has far fewer pixels than a number has digits.
-            here = splat(x.dtype.type((row - top) * k + column - left))
-            place = where_more(seen, best, here, place)
-            best = where_more(seen, best, seen, best)
+def _seeing(pixel: int, stride: int, k: int, out_size: int) -> tuple[int, int]:
+    """The first window that a pixel is in, and the one behind the last."""
+    return max(-(-(pixel - k // 2) // stride), 0), min((pixel + k // 2) // stride + 1, out_size)
+
+
+@compiled
+def _largest(
+    x: Any, at: int, apart: int, window: tuple[int, int, int], number: Any
+) -> tuple[Any, Any]:
+    """The largest of the values along one side of a window, and which of them it is first.
+
+    Args:
+        x: Where the values are.
+        at: Where that of pixel 0 is.
+        apart: From a pixel's value to the next one's.
+        window: As `_seen` says.
+        number: The type of numbers. They are exact: a window has few pixels.
+    """
+    first, left, right = window
+    best, place = load(x, at + left * apart), splat(number(left - first))
+    for pixel in range(left + 1, right):
+        value = load(x, at + pixel * apart)
+        place = where_more(value, best, splat(number(pixel - first)), place)
+        best = where_more(value, best, value, best)
     return best, place
 
 
 @compiled
-def _average(x: Any, at: int, width: int, window: tuple[int, int, int, int], share: Any) -> Any:
-    """The sum of a window's values, each of which counts as a share."""
-    top, bottom, left, right = window
-    value = splat(x.dtype.type(0))
-    for row in range(top, bottom):
-        for column in range(left, right):
-            value = add(value, load(x, at + (row * width + column) * LANES))
-    return multiply(value, splat(share))
+def _sum(x: Any, at: int, apart: int, first: int, last: int, number: Any) -> Any:
+    """The sum of the values of some pixels; see `_largest`."""
+    value = splat(number(0))
+    for pixel in range(first, last):
+        value = add(value, load(x, at + pixel * apart))
+    return value
 
 
 @compiled
-def _share(kind: int, k: int, window: tuple[int, int, int, int]) -> float:
+def _share(kind: int, k: int, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> float:
     """What a pixel of a window counts in its average."""
-    top, bottom, left, right = window
-    return 1.0 / (k * k if kind == AVERAGE else (bottom - top) * (right - left))
-
-
-@compiled
-def _window(
-    row: int, column: int, stride: int, k: int, height: int, width: int
-) -> tuple[int, int, int, int]:
-    """The first row of a window in the image, the one behind its last; columns likewise."""
-    top, bottom = _bounds(row, stride, k, height)
-    left, right = _bounds(column, stride, k, width)
-    return top, bottom, left, right
+    if kind == AVERAGE:
+        return 1.0 / (k * k)
+    return 1.0 / ((rows[2] - rows[1]) * (columns[2] - columns[1]))
 
 
 @compiled
@@ -84,7 +86,7 @@ def pool(
     x: Any, y: Any, kind: int, k: int, stride: int, sizes: tuple[int, int, int, int],
     first: int, last: int,
 ) -> None:  # fmt: skip
-    """Pools images with a margin of k // 2.
+    """Pools images with a margin of k // 2: along the rows, then along the columns.
 
     Args:
         x: [g, c, h, w, l].
@@ -98,17 +100,30 @@ def pool(
     """
     groups, channels, height, width = sizes
     out_height, out_width = -(-height // stride), -(-width // stride)
+    number, line = x.dtype.type, out_width * LANES
+    across = np.empty(height * line, x.dtype)
     for plane in range(groups * (last - first)):
         plane = plane // (last - first) * channels + first + plane % (last - first)
-        x_at, y_at = plane * height * width * LANES, plane * out_height * out_width * LANES
-        for out in range(out_height * out_width):
-            window = _window(out // out_width, out % out_width, stride, k, height, width)
-            if kind == MAXIMUM:
-                value, _ = _largest(x, x_at, width, window, k)
-            else:
-                share = x.dtype.type(_share(kind, k, window))
-                value = _average(x, x_at, width, window, share)
-            store(y, y_at + out * LANES, value)
+        x_at, y_at = plane * height * width * LANES, plane * out_height * line
+        for row in range(height):
+            for out in range(out_width):
+                columns = _seen(out, stride, k, width)
+                at = x_at + row * width * LANES
+                if kind == MAXIMUM:
+                    value, _ = _largest(x, at, LANES, columns, number)
+                else:
+                    value = _sum(x, at, LANES, columns[1], columns[2], number)
+                store(across, row * line + out * LANES, value)
+        for out_row in range(out_height):
+            rows = _seen(out_row, stride, k, height)
+            for out in range(out_width):
+                if kind == MAXIMUM:
+                    value, _ = _largest(across, out * LANES, line, rows, number)
+                else:
+                    value = _sum(across, out * LANES, line, rows[1], rows[2], number)
+                    columns = _seen(out, stride, k, width)
+                    value = multiply(value, splat(number(_share(kind, k, rows, columns))))
+                store(y, y_at + out_row * line + out * LANES, value)
 
 
 @compiled
@@ -131,45 +146,91 @@ def pool_backward(
     """
     groups, channels, height, width = sizes
     out_height, out_width = -(-height // stride), -(-width // stride)
-    nothing = splat(x.dtype.type(0))
+    line = out_width * LANES
+    # Of a plane: the largest of each row of a window, which it is of the row, and which of these
+    # is the largest of the window; or what each pixel of a window gets.
+    across, places = np.empty(height * line, x.dtype), np.empty(height * line, x.dtype)
+    chosen = np.empty(out_height * line, x.dtype)
+    down = np.empty(line, x.dtype)
     for plane in range(groups * (last - first)):
         plane = plane // (last - first) * channels + first + plane % (last - first)
-        x_at, d_at = plane * height * width * LANES, plane * out_height * out_width * LANES
-        for pixel in range(height * width):
-            store(d_x, x_at + pixel * LANES, nothing)
-        for out in range(out_height * out_width):
-            window = _window(out // out_width, out % out_width, stride, k, height, width)
-            value = load(d, d_at + out * LANES)
+        x_at, d_at = plane * height * width * LANES, plane * out_height * line
+        if kind == MAXIMUM:
+            _find_largest(x, x_at, k, stride, (height, width), across, places, chosen)
+        else:
+            _divide(d, d_at, kind, k, stride, (height, width), chosen)
+        for row in range(height):
+            windows = _seeing(row, stride, k, out_height)
             if kind == MAXIMUM:
-                _, place = _largest(x, x_at, width, window, k)
-                _add_at(d_x, x_at, width, window, k, place, value)
+                _to_row(d, d_at, chosen, row, windows, k, stride, down)
             else:
-                share = splat(x.dtype.type(_share(kind, k, window)))
-                _add_to_all(d_x, x_at, width, window, multiply(value, share))
+                for offset in range(0, line, LANES):
+                    value = _sum(chosen, offset, line, windows[0], windows[1], x.dtype.type)
+                    store(down, offset, value)
+            at = x_at + row * width * LANES
+            for column in range(width):
+                begin, end = _seeing(column, stride, k, out_width)
+                value = splat(x.dtype.type(0))
+                for out in range(begin, end):
+                    found = load(down, out * LANES)
+                    if kind == MAXIMUM:
+                        here = splat(x.dtype.type(column - out * stride + k // 2))
+                        place = load(places, row * line + out * LANES)
+                        found = where_equal(place, here, found)
+                    value = add(value, found)
+                store(d_x, at + column * LANES, value)
 
 
 @compiled
-def _add_at(
-    d_x: Any, at: int, width: int, window: tuple[int, int, int, int], k: int, place: Any,
-    value: Any,
+def _find_largest(
+    x: Any, x_at: int, k: int, stride: int, sizes: tuple[int, int], across: Any, places: Any,
+    chosen: Any,
 ) -> None:  # fmt: skip
-    top, bottom, left, right = window
-    for row in range(top, bottom):
-        for column in range(left, right):
-            offset = at + (row * width + column) * LANES
-            here = splat(d_x.dtype.type((row - top) * k + column - left))
-            store(d_x, offset, add(load(d_x, offset), where_equal(place, here, value)))
+    """Where the largest value of each window is: the row, and in it the column."""
+    height, width = sizes
+    out_height, out_width = -(-height // stride), -(-width // stride)
+    number, line = x.dtype.type, out_width * LANES
+    for row in range(height):
+        for out in range(out_width):
+            columns = _seen(out, stride, k, width)
+            best, place = _largest(x, x_at + row * width * LANES, LANES, columns, number)
+            store(across, row * line + out * LANES, best)
+            store(places, row * line + out * LANES, place)
+    for out_row in range(out_height):
+        rows = _seen(out_row, stride, k, height)
+        for offset in range(0, line, LANES):
+            _, place = _largest(across, offset, line, rows, number)
+            store(chosen, out_row * line + offset, place)
 
 
 @compiled
-def _add_to_all(
-    d_x: Any, at: int, width: int, window: tuple[int, int, int, int], value: Any
+def _to_row(
+    d: Any, d_at: int, chosen: Any, row: int, windows: tuple[int, int], k: int, stride: int,
+    down: Any,
+) -> None:  # fmt: skip
+    """What the windows above each other that see a row give to it."""
+    for offset in range(0, down.size, LANES):
+        value = splat(d.dtype.type(0))
+        for out_row in range(windows[0], windows[1]):
+            here = splat(d.dtype.type(row - out_row * stride + k // 2))
+            at = out_row * down.size + offset
+            value = add(value, where_equal(load(chosen, at), here, load(d, d_at + at)))
+        store(down, offset, value)
+
+
+@compiled
+def _divide(
+    d: Any, d_at: int, kind: int, k: int, stride: int, sizes: tuple[int, int], shares: Any
 ) -> None:
-    top, bottom, left, right = window
-    for row in range(top, bottom):
-        for column in range(left, right):
-            offset = at + (row * width + column) * LANES
-            store(d_x, offset, add(load(d_x, offset), value))
+    """What each pixel of a window gets of the gradient of its average."""
+    height, width = sizes
+    out_height, out_width = -(-height // stride), -(-width // stride)
+    for out_row in range(out_height):
+        rows = _seen(out_row, stride, k, height)
+        for out in range(out_width):
+            share = _share(kind, k, rows, _seen(out, stride, k, width))
+            at = (out_row * out_width + out) * LANES
+            store(shares, at, multiply(load(d, d_at + at), splat(d.dtype.type(share))))
 
 
 @compiled
