@@ -225,6 +225,40 @@ def test_threads_share_the_work_and_change_nothing() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("layer", pool_layers(), ids=str)
+def test_threads_share_the_channels_of_pools(layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
+    def step(channels: int) -> list[Tensor]:
+        x_nchw = drawn(LANES + 1, channels, 6, 7).requires_grad_()
+        normalised, *statistics = pools.normalise(pools.pool(lanes.into(x_nchw), layer), 1e-5)
+        y_nchw = lanes.out_of(normalised)
+        weight_nchw = drawn(*y_nchw.shape) ** 2
+        return [y_nchw, *statistics, *torch.autograd.grad(y_nchw, x_nchw, weight_nchw)]
+
+    # Fewer channels than threads, as many for each, and not as many.
+    for channels in (1, 2, 5):
+        torch.set_num_threads(2)
+        shared = step(channels)
+        torch.set_num_threads(1)
+        assert all(map(torch.equal, shared, step(channels)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_is_no_number_passes_a_pool_as_in_pytorch(stride: int) -> None:
+    layer = nn.MaxPool2d(3, stride, 1)
+    x_nchw = drawn(LANES, 2, 6, 7)
+    for place in ((2, 3), (2, 5), (4, 1)):
+        x_nchw[1, 0, *place] = math.nan
+    x_nchw.requires_grad_()
+    y_nchw = lanes.out_of(pools.pool(lanes.into(x_nchw), layer))
+    expected_nchw = layer(x_nchw)
+    torch.testing.assert_close(y_nchw, expected_nchw, equal_nan=True)
+    weight_nchw = drawn(*y_nchw.shape)
+    (ours,) = torch.autograd.grad(y_nchw, x_nchw, weight_nchw)
+    (expected,) = torch.autograd.grad(expected_nchw, x_nchw, weight_nchw)
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_shares_are_even() -> None:
     costs = [5.0, 1.0, 1.0, 3.0, 4.0]
     shares = parallel.shares(costs)
