@@ -363,13 +363,20 @@ class _Recorder(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Tune gives a trial up whose process is lost before it could start."""
+        """Tune gives a trial up whose process is lost before it has begun.
+
+        Had the process run another trial before, Tune would wait for it for ever. So this run ends,
+        and the search goes on in the next.
+        """
         self._halting.running.discard(trial.trial_id)
         failure = self._why(trial)
         with self._errors.kept():
-            if failure.reason is Reason.NODE_LOST:
+            if failure.process_lost or failure.reason is Reason.NODE_LOST:
+                is_lost_node = failure.reason is Reason.NODE_LOST
                 raise ExecutorError(
-                    "The node of a trial was lost when it had hardly begun", Reason.NODE_LOST
+                    f"The {'node' if is_lost_node else 'process'} of a trial was lost when it had "
+                    "hardly begun",
+                    Reason.NODE_LOST if is_lost_node else Reason.RUNNER_CRASHED,
                 )
             self._fail(trial, failure)
 

@@ -136,3 +136,29 @@ def test_a_trial_takes_over_the_process_of_the_one_before(
     for number, text in enumerate(told):
         assert f"trial {number}, seed {number + 3}, at epoch 0" in text
         assert f"trial {1 - number}" not in text
+
+
+@pytest.mark.usefixtures("dispatcher")
+def test_a_process_that_is_lost_between_two_trials_costs_nothing(
+    settings: WorkerSettings, submit: Submit, record: Recorder
+) -> None:
+    search_id = submit(resources={"cpus": 2}, trials={"seeds": [3, 4]})
+    wait_until(lambda: record(search_id).kinds.count("trial.epoch"))
+    # Without a pause: the next trial takes the process over within some hundredths of a second.
+    while "trial.succeeded" not in record(search_id).kinds:
+        assert record(search_id).search.ended_at is None
+    runner = hold(settings)
+    (process,) = trial_processes(record(search_id))
+    process.kill()
+    process.wait(60)
+    runner.resume()
+    wait_until(lambda: record(search_id).search.ended_at)
+    after = record(search_id)
+    assert after.search.status == "succeeded", after.search.message
+    for trial in after.trials:
+        epochs = [
+            event.data["epoch"]
+            for event in after.events
+            if event.kind == "trial.epoch" and event.trial_id == trial.id
+        ]
+        assert epochs == [1, 2]
