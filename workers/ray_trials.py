@@ -371,12 +371,14 @@ class _Recorder(tune.Callback):
         self._halting.running.discard(trial.trial_id)
         failure = self._why(trial)
         with self._errors.kept():
-            if failure.process_lost or failure.reason is Reason.NODE_LOST:
-                is_lost_node = failure.reason is Reason.NODE_LOST
+            if failure.reason is Reason.NODE_LOST:
                 raise ExecutorError(
-                    f"The {'node' if is_lost_node else 'process'} of a trial was lost when it had "
-                    "hardly begun",
-                    Reason.NODE_LOST if is_lost_node else Reason.RUNNER_CRASHED,
+                    "The node of a trial was lost when it had hardly begun", Reason.NODE_LOST
+                )
+            if failure.process_lost:
+                raise ExecutorError(
+                    "The process of a trial was lost when it had hardly begun",
+                    Reason.RUNNER_CRASHED,
                 )
             self._fail(trial, failure)
 

@@ -16,9 +16,8 @@ from search_core.relaxation.kernels import chains, pool_jobs
 from search_core.relaxation.kernels.compiling import compiled, intrinsic, native
 from search_core.relaxation.kernels.memory import array_at, doubles, integers, pointer_to
 
-KIND: Final = 0
-"""What is to be done: one of these, or of `pool_jobs`."""
-FORWARD: Final = 0
+KIND: Final = pool_jobs.KIND
+"""What is to be done: 0 for a sum, forward, or one of these."""
 BACKWARD: Final = 1
 
 # What else the job of a sum says, in the order of its numbers: addresses in bytes, and sizes.
