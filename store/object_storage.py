@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 from pyarrow import ArrowException, fs
 
@@ -16,12 +17,16 @@ _ERRORS: Final = (OSError, ArrowException)
 _WITHOUT_FOLDERS: Final = frozenset({"s3", "gcs", "abfs"})
 """File systems in which a folder is but the start of a name."""
 
+_PARTIAL: Final = ".partial"
+
 
 class ObjectStorage:
     """The storage in a folder of a pyarrow file system.
 
-    An object store publishes an object whole when it is complete, and not before. The contents of
-    checkpoints are checked against their names besides, for file systems that promise less.
+    An object store publishes an object whole when it is complete, and not before. What fsspec
+    reaches shows a file while it is written: there it gets a name of its own first, as in a folder.
+    What a writer leaves that is killed goes with the folder. The contents of checkpoints are
+    checked against their names besides, for file systems that copy when they are told to rename.
 
     Args:
         file_system: Any of pyarrow's.
@@ -33,6 +38,7 @@ class ObjectStorage:
         self._fs = file_system
         self._path = path
         self._where = where
+        self._shows_early = file_system.type_name.startswith("py::")
 
     @property
     def where(self) -> str:
@@ -48,7 +54,7 @@ class ObjectStorage:
         return [
             StoredFile(each.base_name, each.size, each.mtime_ns or 0)
             for each in found
-            if each.type == fs.FileType.File
+            if each.type == fs.FileType.File and not each.base_name.endswith(_PARTIAL)
         ]
 
     def read(self, name: str) -> bytes:
@@ -64,12 +70,16 @@ class ObjectStorage:
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """See `Storage`."""
+        target = f"{self._path}/{name}"
+        written = f"{target}.{uuid4().hex}{_PARTIAL}" if self._shows_early else target
         try:
             if self._fs.type_name not in _WITHOUT_FOLDERS:
                 self._fs.create_dir(self._path, recursive=True)
             # One write of all: what fails in the middle of it never completes an object.
-            with self._fs.open_output_stream(f"{self._path}/{name}") as stream:
+            with self._fs.open_output_stream(written) as stream:
                 stream.write(content)
+            if written != target:
+                self._fs.move(written, target)
         except _ERRORS as error:
             raise StorageError(f"cannot write {self._where}/{name}: {error}") from error
 

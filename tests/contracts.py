@@ -4,7 +4,8 @@ A test class inherits a contract and gives it a `storage` fixture.
 """
 
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,22 @@ class StorageContract:
         with pytest.raises(FileNotFoundError):
             storage.read("a")
 
+    @pytest.fixture
+    def hasty_threads(self) -> Iterator[None]:
+        """Threads that take turns a thousand times as often, in the middle of what they do."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(5e-6)
+        yield
+        sys.setswitchinterval(interval)
+
+    @pytest.mark.usefixtures("hasty_threads")
     def test_a_reader_never_sees_half_a_file(self, storage: Storage) -> None:
         """Two writers of one name, and a reader beside them."""
         contents = [bytes([number]) * 200_000 for number in range(2)]
         storage.write("a", contents[0])
 
         def write(number: int) -> None:
-            for _ in range(10):
+            for _ in range(200):
                 storage.write("a", contents[number])
 
         with ThreadPoolExecutor(2) as pool:

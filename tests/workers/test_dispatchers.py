@@ -74,12 +74,13 @@ def put_to_sleep(
         runners = runners_of(dispatcher)
         for runner in runners.values():
             runner.suspend()
-        # Not those that have recorded an end, and only clear up.
         running = {key: each for key, each in runners.items() if is_running(record(key))}
+        # Those that have recorded an end only clear up, and nobody would wake them.
+        for key in runners.keys() - running.keys():
+            runners[key].resume()
         if running:
             return running
-        for process in (*runners.values(), host):
-            process.resume()
+        host.resume()
 
 
 def is_running(now: Record) -> bool:
