@@ -170,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stepper in steppers.values():
         stepper.warm_up()
     halves = in_turn(steppers, options.repeats)
-    timings = {form: _timing(halves[form], form, given, options) for form in FORMS}
+    peaks = _peaks(given)
+    timings = {form: _timing(halves[form], peaks[form], options) for form in FORMS}
     ratio = timings["plain"].step[0] / timings["fast"].step[0]
     memory = timings["fast"].peak_mib / timings["plain"].peak_mib
     if options.json:
@@ -253,26 +254,33 @@ def _first_order_with_all_gradients(
     return ArchitectureGradient(loss.detach(), gradients[: len(alphas)])
 
 
+def _peaks(given: Sequence[str]) -> dict[str, float]:
+    """The peak memory of each form in MiB.
+
+    In processes of their own: this one's is that of whichever form takes more.
+    """
+    command = [sys.executable, "-m", "benchmarks.search_step", *given, "--memory-of"]
+    processes = {
+        form: subprocess.Popen([*command, form], stdout=subprocess.PIPE, text=True)
+        for form in FORMS
+    }
+    said = {form: process.communicate()[0] for form, process in processes.items()}
+    for form, process in processes.items():
+        if process.returncode:
+            raise RuntimeError(f"the memory of the {form} form could not be measured")
+    return {form: float(each) for form, each in said.items()}
+
+
 def _timing(
-    halves: Sequence[tuple[float, float]],
-    form: str,
-    given: Sequence[str],
-    options: argparse.Namespace,
+    halves: Sequence[tuple[float, float]], peak_mib: float, options: argparse.Namespace
 ) -> Timing:
     steps = [architecture + weights for architecture, weights in halves]
-    # In a process of its own: this one's peak is that of whichever form takes more.
-    said = subprocess.run(
-        [sys.executable, "-m", "benchmarks.search_step", *given, "--memory-of", form],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
     return Timing(
         architecture=_summary([architecture for architecture, _ in halves]),
         weights=_summary([weights for _, weights in halves]),
         step=_summary(steps),
         images_per_second=options.batch / median(steps),
-        peak_mib=float(said.stdout),
+        peak_mib=peak_mib,
     )
 
 

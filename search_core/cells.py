@@ -146,13 +146,15 @@ class RelaxedCell(nn.Module):
     ) -> State:
         statistics = RunningStatistics()
         shared = Shared(statistics, plans[0].layout)
+        shared.add("older", older)
+        shared.add("newer", newer)
         if plans[0].suits_single:
-            shared.add("older", older)
-            shared.add("newer", newer)
-            for plan in plans[:2]:
-                plan(shared, multipliers_ep.new_ones(2), statistics)
+            plans[0](shared, multipliers_ep.new_ones(2), statistics)
         else:
             shared.add(0, self.older(as_images(older)))
+        if plans[1].suits_single:
+            plans[1](shared, multipliers_ep.new_ones(2), statistics)
+        else:
             shared.add(1, self.newer(as_images(newer)))
         for plan in plans[2:]:
             plan(shared, multipliers_ep.flatten(), statistics)

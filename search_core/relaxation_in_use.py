@@ -160,7 +160,7 @@ def _is_wanted(algorithm: AlgorithmSpec, device: torch.device) -> bool:
     if algorithm.sampling is not None and algorithm.sampling.alphas == "paths":
         return False  # no mixture is ever computed
     return algorithm.relaxation == "fast" or (
-        algorithm.relaxation == "auto" and device.type == "cpu"
+        algorithm.relaxation == "auto" and device.type in ("cpu", "cuda")
     )
 
 

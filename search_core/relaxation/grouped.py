@@ -6,30 +6,27 @@ all, pointwise ones of the same channels as one batch of matrix products, normal
 the channels of all. A multiplier is a factor of the last normalisation's scale and shift, so that
 what remains of the weighted sum is a plain one.
 
-All of it is PyTorch's own differentiable operations on the modules' own parameters, which are put
-side by side anew in each pass: second derivatives, autocast and checkpoints are those of the plain
-form.
+The modules' own parameters are put side by side anew in each pass, so that autocast and checkpoints
+are those of the plain form. What a plan consists of is `arithmetic`'s: kernels of our own on a GPU,
+and elsewhere PyTorch's operations, of which there are second derivatives too.
 
 Legend: n images, k operations, c channels, i channels that come in, o channels that go out, h
 height, w width, r values of an image.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from search_core.relaxation import chains
+from search_core.relaxation.arithmetic import Kernels, arithmetic_for
 from search_core.relaxation.chains import Chain, Stage
 from search_core.relaxation.plans import Term
 from search_core.relaxation.sharing import Shared
 from search_core.relaxation.stacks import Stacks
 from search_core.relaxation.statistics import RunningStatistics
-
-_WIDE: Final = 64
-"""Channels with which a group of a convolution fills a matrix unit."""
 
 
 class GroupedPlan:
@@ -41,8 +38,6 @@ class GroupedPlan:
 
     layout = torch.contiguous_format
     """In which the channels of several operations lie side by side without being moved."""
-    suits_single = False
-    """There is nothing to put one operation together with."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]
@@ -59,6 +54,11 @@ class GroupedPlan:
             if isinstance(module, nn.BatchNorm2d)
         ]
         self._indices: dict[tuple[int, ...], Tensor] = {}
+
+    @property
+    def suits_single(self) -> bool:
+        """One operation gains where all of it is computed here; what is only called does not."""
+        return not self._features
 
     @property
     def applies(self) -> bool:
@@ -117,14 +117,13 @@ class GroupedPlan:
             ends, lambda index, stage: (self._chains[index][0].target, *_norm_key(stage))
         ):
             terms = [self._chains[each][0] for each in members]
-            normed_nkchw = _normalised(
+            sum_nchw = _normalised(
                 stacks.gather(members),
                 [ends[each].norm for each in members],
                 statistics,
                 multipliers_k=self._chosen(multipliers_k, terms),
             )
-            # Autocast would have a sum in single precision if it did not say what it is in.
-            yield terms[0].target, normed_nkchw.sum(dim=1, dtype=normed_nkchw.dtype)
+            yield terms[0].target, sum_nchw
 
     def _chosen(self, multipliers_k: Tensor, terms: Sequence[Term]) -> Tensor:
         """The terms' multipliers. Their indices are brought to the device once, and stay there."""
@@ -139,44 +138,33 @@ def _convolve_depthwise(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
     convolutions = {
         index: stage.depthwise for index, stage in stages.items() if stage.depthwise is not None
     }
+    reads: dict[int, tuple[Tensor, list[list[list[int]]]]] = {}
     for group in _groups(convolutions, lambda index, each: (*_sliding(each), *stacks.shape(index))):
         # Apart by what comes next, which then finds its input in one piece.
         parts = _groups(
             {index: stages[index].pointwise for index in group}, lambda _, each: each.out_channels
         )
-        members = [index for part in parts for index in part]
-        first = convolutions[members[0]]
-        weight = torch.cat([convolutions[each].weight for each in members])
-        y_nchw = torch.conv2d(
-            stacks.gather(members).flatten(1, 2),
-            weight,
-            stride=first.stride,
-            padding=first.padding,
-            dilation=first.dilation,
-            groups=len(weight),
-        )
-        n, _, *size = y_nchw.shape
-        stacks.put_apart(parts, y_nchw.view(n, len(members), -1, *size))
+        x_nkchw = stacks.gather([index for part in parts for index in part])
+        reads.setdefault(id(x_nkchw), (x_nkchw, []))[1].append(parts)
+    # Kernels that read the same are called together, and their gradients added up as they come.
+    for x_nkchw, groups in reads.values():
+        kernels = []
+        for parts in groups:
+            members = [convolutions[index] for part in parts for index in part]
+            weight = torch.cat([each.weight for each in members])
+            kernels.append(Kernels(weight, members[0].stride[0], members[0].dilation[0]))
+        results = arithmetic_for(x_nkchw).depthwise(x_nkchw.flatten(1, 2), kernels)
+        for parts, y_nchw in zip(groups, results, strict=True):
+            stacks.put_apart(parts, y_nchw.view(-1, *x_nkchw.shape[1:3], *y_nchw.shape[2:]))
 
 
 def _convolve_pointwise(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
-    """One grouped convolution, or a matrix product for each operation and image in one kernel.
-
-    With few channels in a group, libraries are slow at grouped convolutions, backward above all.
-    With many, a product for each image would read more weights than pixels.
-    """
     for members in _groups(
         stages, lambda index, stage: (stage.pointwise.out_channels, *stacks.shape(index))
     ):
-        k, x_nkihw = len(members), stacks.gather(members)
-        weight_koi11 = torch.stack([stages[each].pointwise.weight for each in members])
-        shape = (*weight_koi11.shape[:2], *x_nkihw.shape[3:])
-        if k == 1 or min(weight_koi11.shape[1:3]) >= _WIDE:
-            y_nchw = torch.conv2d(x_nkihw.flatten(1, 2), weight_koi11.flatten(0, 1), groups=k)
-            stacks.put(members, y_nchw.view(-1, *shape))
-            continue
-        y_nkor = torch.matmul(weight_koi11.flatten(2), x_nkihw.flatten(3))
-        stacks.put(members, y_nkor.view(-1, *shape))
+        x_nkihw = stacks.gather(members)
+        weight_koi = torch.stack([stages[each].pointwise.weight.flatten(1) for each in members])
+        stacks.put(members, arithmetic_for(x_nkihw).pointwise(x_nkihw, weight_koi))
 
 
 def _normalise_and_rectify(
@@ -192,8 +180,7 @@ def _normalise_and_rectify(
         )
         members = [index for part in parts for index in part]
         norms = [stages[each].norm for each in members]
-        normed_nkchw = _normalised(stacks.gather(members), norms, statistics)
-        stacks.put_apart(parts, normed_nkchw.relu())
+        stacks.put_apart(parts, _normalised(stacks.gather(members), norms, statistics))
 
 
 def _normalised(
@@ -202,7 +189,7 @@ def _normalised(
     statistics: RunningStatistics,
     multipliers_k: Tensor | None = None,
 ) -> Tensor:
-    """Normalises each operation by its own norm, times its multiplier."""
+    """Normalises each operation by its norm; rectified, or added up if there are multipliers."""
     scale_kc = shift_kc = None
     if norms[0].affine:
         scale_kc = torch.stack([norm.weight for norm in norms])
@@ -211,24 +198,17 @@ def _normalised(
         factor_kc = multipliers_k[:, None].expand(-1, x_nkchw.shape[2])
         scale_kc = factor_kc if scale_kc is None else factor_kc * scale_kc
         shift_kc = None if shift_kc is None else factor_kc * shift_kc
-    running_mean = norms[0].running_mean
-    assert running_mean is not None
-    # Of the buffers' type, single precision even where the images' is a half one.
-    measured_2kc = running_mean.new_zeros((2, *x_nkchw.shape[1:3]))
-    result_nchw = functional.batch_norm(
-        x_nkchw.flatten(1, 2),
-        # With a momentum of 1 the running averages become the batch's own statistics.
-        measured_2kc[0].flatten(),
-        measured_2kc[1].flatten(),
-        None if scale_kc is None else scale_kc.flatten(),
-        None if shift_kc is None else shift_kc.flatten(),
-        training=True,
-        momentum=1.0,
+    result, measured_2kc = arithmetic_for(x_nkchw).normalise(
+        x_nkchw,
+        scale_kc,
+        shift_kc,
         eps=norms[0].eps,
+        rectify=multipliers_k is None,
+        add_up=multipliers_k is not None,
     )
     for norm, mean_c, variance_c in zip(norms, *measured_2kc, strict=True):
         statistics.record(norm, mean_c, variance_c)
-    return result_nchw.view(x_nkchw.shape)
+    return result
 
 
 def _called(shared: Shared, term: Term, chain: Chain) -> Tensor:

@@ -8,11 +8,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from search_core.relaxation import lanes, layers, pools
+from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
-from search_core.relaxation.statistics import RunningStatistics
+from search_core.relaxation.statistics import RunningStatistics, unbiased
 
 _Prefix = tuple[nn.Module, ...]
 
@@ -37,7 +37,7 @@ class Shared:
         self._layout = layout
         self._images: dict[Hashable, Tensor] = {}
         self._lanes: dict[Hashable, Lanes] = {}
-        self._measured: dict[Hashable, tuple[Tensor, Tensor, int]] = {}
+        self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
     def add(self, source: Hashable, state: State) -> None:
         """Adds a state.
@@ -132,27 +132,23 @@ class Shared:
         if isinstance(layer, nn.BatchNorm2d):
             normalised, mean_c, variance_c = pools.normalise(state, layer.eps)
             height, width = state.values.shape[2:4]
-            self._measured[key] = (mean_c, variance_c, state.images * height * width)
+            self._measured[key] = (mean_c, unbiased(variance_c, state.images * height * width))
             return normalised
         if pools.has_kernel(layer):
             return pools.pool(state, cast("nn.MaxPool2d | nn.AvgPool2d", layer))
         return Lanes(layer(state.values), state.images)
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
-        assert norm.running_mean is not None
-        # Of the buffers' type, single precision even where the state's is a half one.
-        mean_c, variance_c = norm.running_mean.new_zeros((2, x_nchw.shape[1])).unbind()
-        # With a momentum of 1 the running averages become the batch's own statistics.
-        result_nchw = functional.batch_norm(
-            x_nchw, mean_c, variance_c, training=True, momentum=1.0, eps=norm.eps
+        result_nkchw, measured_2kc = arithmetic_for(x_nchw).normalise(
+            x_nchw.unsqueeze(1), None, None, eps=norm.eps
         )
-        count = x_nchw.numel() // x_nchw.shape[1]
-        self._measured[key] = (mean_c, variance_c * ((count - 1) / count), count)
-        return result_nchw
+        mean_c, variance_c = measured_2kc[:, 0].unbind()
+        self._measured[key] = (mean_c, variance_c)
+        return result_nkchw.squeeze(1)
 
     def _record(self, key: Hashable, layer: nn.Module) -> None:
         if isinstance(layer, nn.BatchNorm2d):
-            self._statistics.record_biased(layer, *self._measured[key])
+            self._statistics.record(layer, *self._measured[key])
 
 
 def _keeps_lanes(layer: nn.Module) -> bool:

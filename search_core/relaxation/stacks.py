@@ -34,12 +34,14 @@ class _Run:
         self.length += 1
         return True
 
-    def tensor(self) -> Tensor:
+    def tensors(self) -> list[Tensor]:
+        """What to put side by side, [n, k, c, h, w]."""
         if self.place.is_source:
-            return self.place.stack_nkchw.expand(-1, self.length, -1, -1, -1)
+            return [self.place.stack_nkchw] * self.length
         if self.length == self.place.stack_nkchw.shape[1]:
-            return self.place.stack_nkchw  # whose gradient would be copied into zeros if narrowed
-        return self.place.stack_nkchw.narrow(1, self.place.position, self.length)
+            # Narrowed, its gradient would be copied into zeros.
+            return [self.place.stack_nkchw]
+        return [self.place.stack_nkchw.narrow(1, self.place.position, self.length)]
 
 
 class Stacks:
@@ -78,7 +80,7 @@ class Stacks:
         # The kernels of several sizes read the same states.
         key = tuple((id(run.place.stack_nkchw), run.length) for run in runs)
         if key not in self._gathered:
-            self._gathered[key] = _joined(runs).contiguous()
+            self._gathered[key] = _joined(runs)
         return self._gathered[key]
 
     def put(self, indices: Sequence[int], stack_nkchw: Tensor) -> None:
@@ -107,5 +109,9 @@ class Stacks:
 
 
 def _joined(runs: Sequence[_Run]) -> Tensor:
-    tensors = [run.tensor() for run in runs]
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+    tensors = [tensor for run in runs for tensor in run.tensors()]
+    if len(tensors) == 1:
+        return tensors[0]
+    # Of more than four dimensions CUDA joins them one by one.
+    joined_nchw = torch.cat([each.flatten(1, 2) for each in tensors], dim=1)
+    return joined_nchw.view(len(joined_nchw), -1, *tensors[0].shape[2:])

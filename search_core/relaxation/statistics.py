@@ -47,9 +47,7 @@ class RunningStatistics:
         Raises:
             ValueError: There is only one, so that nothing can be normalised.
         """
-        if count == 1:
-            raise ValueError("one value for each channel cannot be normalised; use larger batches")
-        self.record(norm, mean_c, variance_c * (count / (count - 1)))
+        self.record(norm, mean_c, unbiased(variance_c, count))
 
     @torch.no_grad()
     def write(self) -> None:
@@ -58,3 +56,18 @@ class RunningStatistics:
             torch._foreach_lerp_(running, measured, momentum)
         if self._counters:
             torch._foreach_add_(self._counters, 1)
+
+
+def unbiased(variance_c: Tensor, count: int) -> Tensor:
+    """The variance of what values were drawn from.
+
+    Args:
+        variance_c: Their own.
+        count: Values of a channel.
+
+    Raises:
+        ValueError: There is only one, so that nothing can be normalised.
+    """
+    if count == 1:
+        raise ValueError("one value for each channel cannot be normalised; use larger batches")
+    return variance_c * (count / (count - 1))

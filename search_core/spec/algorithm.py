@@ -72,9 +72,9 @@ class AlgorithmSpec(SpecModel):
     relaxation: Literal["auto", "fast", "plain"] = "auto"
     """How a supernet's mixtures are computed while it trains: operation by operation (`plain`), or
     planned as a whole, the same up to rounding in less time and memory (`fast`). `auto` is fast on
-    a CPU, where it was measured, and plain elsewhere; on a GPU `fast` captures steps as well. A
-    plan is compared with the plain form before it trains, and given up with a warning where it
-    fails."""
+    a CPU and on CUDA, where it was measured, and plain elsewhere; on a GPU `fast` captures steps as
+    well. A plan is compared with the plain form before it trains, and given up with a warning where
+    it fails."""
 
     @model_validator(mode="after")
     def _check_sampling(self) -> Self:

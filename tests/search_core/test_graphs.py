@@ -260,7 +260,7 @@ def test_divergence_is_told_with_its_batch_when_it_is_read(make_spec: SpecMaker)
     ("sections", "is_static"),
     [
         ({"algorithm": {"relaxation": "fast"}}, True),
-        ({"algorithm": {"relaxation": "auto"}}, False),
+        ({"algorithm": {"relaxation": "auto"}}, True),
         ({"algorithm": {"relaxation": "plain"}}, False),
         (
             {"algorithm": {"relaxation": "fast", "sampling": {}}, "space": SPACES["hypercuboid"]},
@@ -279,7 +279,7 @@ def test_which_searches_are_static(
     make_spec: SpecMaker, sections: dict[str, Any], is_static: bool
 ) -> None:
     assert (SearchRun(make_spec(**sections), 0)._static is not None) == is_static
-    assert not relaxation_in_use._is_wanted(make_spec().algorithm, torch.device("cuda"))
+    assert not relaxation_in_use._is_wanted(make_spec().algorithm, torch.device("mps"))
 
 
 def test_a_search_tells_once_why_it_was_not_captured(

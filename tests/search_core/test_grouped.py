@@ -19,7 +19,7 @@ from search_core.relaxation import (
     RunningStatistics,
     Shared,
     Term,
-    grouped,
+    arithmetic,
     planner_for,
 )
 from search_core.relaxation.stacks import Stacks
@@ -72,7 +72,7 @@ def test_it_is_the_same_function(name: str, weights: str, size: tuple[int, int])
 
 @pytest.mark.parametrize("name", ["sharp_darts", "hypercuboid"])
 def test_wide_groups_are_convolved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped, "_WIDE", 1)
+    monkeypatch.setattr(arithmetic, "WIDE", 1)
     check_same_function(SPACES[name], "scalar", (12, 12))
 
 

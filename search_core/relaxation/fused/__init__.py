@@ -1,0 +1,14 @@
+"""Kernels for a GPU of what a grouped plan consists of, with their gradients.
+
+PyTorch's own are slow where a plan needs them: a depthwise convolution has few channels, a batch
+normalisation gives each of them to one block, and a weighted sum is taken of tensors that only it
+reads. These are written in Triton, which comes with PyTorch's builds for CUDA. They read operations
+side by side out of a larger tensor without copying it, compute in single precision whatever they
+read, keep nothing that no gradient asks for, and add up in an order that never changes.
+"""
+
+from search_core.relaxation.fused.depthwise import depthwise
+from search_core.relaxation.fused.normalisation import normalise
+from search_core.relaxation.fused.pointwise import pointwise
+
+__all__ = ["depthwise", "normalise", "pointwise"]

@@ -1,0 +1,169 @@
+"""Pointwise convolutions of many operations at once: a matrix product for each.
+
+Legend: n images, k operations, i channels that come in, o channels that go out, r pixels of an
+image; values of all images in a row are counted by n r.
+"""
+
+from typing import Any, Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from search_core.relaxation.arithmetic import WIDE
+from search_core.relaxation.fused import launch
+
+_BLOCK: Final = 64
+_BLOCK_OF_WEIGHTS: Final = 64
+
+
+@triton.jit
+def _product(
+    x, weight, y, count, pixels, ins, outs, x_stride, y_stride,
+    stride_of_operation, stride_of_out, stride_of_in,
+    block_of_outs: tl.constexpr, block_of_ins: tl.constexpr, block: tl.constexpr,
+    precision: tl.constexpr, acc: tl.constexpr,
+):  # fmt: skip
+    operation = tl.program_id(1)
+    index = tl.program_id(0) * block + tl.arange(0, block)
+    inside = index < count
+    n = (index // pixels).to(tl.int64)
+    pixel = index % pixels
+    out = tl.program_id(2) * block_of_outs + tl.arange(0, block_of_outs)
+    is_out = out < outs
+    column = x + n * x_stride + operation * ins * pixels + pixel
+    row = weight + operation * stride_of_operation + out * stride_of_out
+    total = tl.zeros([block_of_outs, block], dtype=acc)
+    for start in range(0, ins, block_of_ins):
+        channel = start + tl.arange(0, block_of_ins)
+        is_in = channel < ins
+        value = tl.load(
+            column[None, :] + channel[:, None] * pixels,
+            mask=is_in[:, None] & inside[None, :], other=0.0,
+        )  # fmt: skip
+        factor = tl.load(
+            row[:, None] + channel[None, :] * stride_of_in,
+            mask=is_out[:, None] & is_in[None, :], other=0.0,
+        )  # fmt: skip
+        total = tl.dot(
+            factor.to(value.dtype), value, acc=total, input_precision=precision, out_dtype=acc
+        )
+    target = y + n * y_stride + operation * outs * pixels + pixel
+    tl.store(
+        target[None, :] + out[:, None] * pixels, total.to(y.dtype.element_ty),
+        mask=is_out[:, None] & inside[None, :],
+    )  # fmt: skip
+
+
+@triton.jit
+def _product_of_weight(
+    x, d_y, partial, count, length, pixels, ins, outs, x_stride, d_y_stride,
+    block_of_outs: tl.constexpr, block_of_ins: tl.constexpr, block: tl.constexpr,
+    precision: tl.constexpr, acc: tl.constexpr,
+):  # fmt: skip
+    """The sum over the pixels that one program has."""
+    operation = tl.program_id(0)
+    num_operations = tl.num_programs(0)
+    split = tl.program_id(1)
+    blocks_of_ins = (ins + block_of_ins - 1) // block_of_ins
+    out = (tl.program_id(2) // blocks_of_ins) * block_of_outs + tl.arange(0, block_of_outs)
+    channel = (tl.program_id(2) % blocks_of_ins) * block_of_ins + tl.arange(0, block_of_ins)
+    is_out = out < outs
+    is_in = channel < ins
+    total = tl.zeros([block_of_outs, block_of_ins], dtype=acc)
+    first = split * length
+    for start in range(first, first + length, block):
+        index = start + tl.arange(0, block)
+        inside = index < count
+        n = (index // pixels).to(tl.int64)
+        pixel = index % pixels
+        slope = tl.load(
+            (d_y + n * d_y_stride + operation * outs * pixels + pixel)[None, :]
+            + out[:, None] * pixels,
+            mask=is_out[:, None] & inside[None, :], other=0.0,
+        )  # fmt: skip
+        value = tl.load(
+            (x + n * x_stride + operation * ins * pixels + pixel)[None, :]
+            + channel[:, None] * pixels,
+            mask=is_in[:, None] & inside[None, :], other=0.0,
+        )  # fmt: skip
+        total = tl.dot(
+            slope, tl.trans(value.to(slope.dtype)), acc=total,
+            input_precision=precision, out_dtype=acc,
+        )  # fmt: skip
+    target = partial + ((split * num_operations + operation) * outs + out[:, None]) * ins
+    tl.store(target + channel[None, :], total, mask=is_out[:, None] & is_in[None, :])
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
+        x_nkir = launch.dense(x_nkir)
+        ctx.save_for_backward(weight_koi, x_nkir if ctx.needs_input_grad[1] else None)
+        return _multiplied(x_nkir, weight_koi)
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        launch.refuse_second_derivative()
+        weight_koi, x_nkir = ctx.saved_tensors
+        d_y_nkor = launch.dense(d_outputs[0])
+        d_x_nkir = d_weight_koi = None
+        if ctx.needs_input_grad[0]:
+            d_x_nkir = _multiplied(d_y_nkor, weight_koi.transpose(1, 2))
+        if ctx.needs_input_grad[1]:
+            d_weight_koi = _weight_gradient(x_nkir, d_y_nkor).to(weight_koi.dtype)
+        return d_x_nkir, d_weight_koi
+
+
+def _multiplied(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
+    n, k, i, r = x_nkir.shape
+    o = weight_koi.shape[1]
+    y_nkor = x_nkir.new_empty((n, k, o, r))
+    outs = launch.power_of_two(o, 16, 64)
+    grid = (triton.cdiv(n * r, _BLOCK), k, triton.cdiv(o, outs))
+    _product[grid](
+        x_nkir, weight_koi, y_nkor, n * r, r, i, o, x_nkir.stride(0), y_nkor.stride(0),
+        *weight_koi.stride(), outs, launch.power_of_two(i, 16, 32), _BLOCK,
+        _precision(x_nkir), launch.accumulator(x_nkir),
+    )  # fmt: skip
+    return y_nkor
+
+
+def _weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
+    n, k, i, r = x_nkir.shape
+    o = d_y_nkor.shape[2]
+    outs, ins = (launch.power_of_two(each, 16, 64) for each in (o, i))
+    blocks = triton.cdiv(o, outs) * triton.cdiv(i, ins)
+    num_splits, length = launch.splits(k * blocks, n * r, _BLOCK_OF_WEIGHTS)
+    partial = x_nkir.new_empty((num_splits, k, o, i), dtype=launch.statistics_dtype(x_nkir))
+    _product_of_weight[k, num_splits, blocks](
+        x_nkir, d_y_nkor, partial, n * r, length, r, i, o, x_nkir.stride(0), d_y_nkor.stride(0),
+        outs, ins, _BLOCK_OF_WEIGHTS, _precision(x_nkir), launch.accumulator(x_nkir),
+    )  # fmt: skip
+    return partial.sum(dim=0)
+
+
+def _precision(x: Tensor) -> str:
+    """Three products of matrix units make up one in single precision."""
+    return "tf32x3" if x.dtype == torch.float32 else "ieee"
+
+
+def pointwise(x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+    """Multiplies each operation's channels with its weights, pixel by pixel.
+
+    Args:
+        x_nkihw: The operations' images side by side.
+        weight_koi: Their weights.
+
+    Returns:
+        [n, k, o, h, w], of the images' type or autocast's.
+    """
+    n, k, i, *size = x_nkihw.shape
+    if k == 1 and min(i, weight_koi.shape[1]) >= WIDE:
+        # One large product, which is what libraries are made for.
+        weight_oi11 = weight_koi[0, :, :, None, None]
+        return torch.conv2d(x_nkihw.squeeze(1), weight_oi11).unsqueeze(1)
+    with launch.device_of(x_nkihw):
+        result: Tensor = _Pointwise.apply(launch.cast(x_nkihw).flatten(3), weight_koi)
+    return result.view(n, k, -1, *size)
