@@ -1,6 +1,10 @@
 """The kernels of a GPU, interpreted where there is none, against PyTorch's operations."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,6 +184,18 @@ def test_a_network_is_the_same_function(
     assert float(ours) == pytest.approx(float(loss), rel=TOLERANCE)
     assert distance(our_gradients, gradients) < 100 * TOLERANCE
     assert distance(buffers(planned), buffers(plain)) < 100 * TOLERANCE
+
+
+def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
+    """Python interprets more than Triton compiles."""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    program = Path(__file__).with_name("compile_kernels.py")
+    run = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "_product_of_weight 90 bf16" in run.stdout
 
 
 def test_each_device_has_its_arithmetic() -> None:

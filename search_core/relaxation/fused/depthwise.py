@@ -122,7 +122,7 @@ def _backward_of_weight(
     top = (pixel // out_w) * stride - (kernel // 2) * dilation
     left = (pixel % out_w) * stride - (kernel // 2) * dilation
     corner = x + n * x_stride + channel * (in_h * in_w) + (top * in_w + left)
-    target = partial + (split * channels + channel) * (kernel * kernel)
+    target = partial + (split.to(tl.int64) * channels + channel) * (kernel * kernel)
     for i in tl.static_range(kernel):
         h = top + i * dilation
         is_row = inside & (h >= 0) & (h < in_h)
