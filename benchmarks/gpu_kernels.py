@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Arithmetic, Kernels, TorchArithmetic
+from search_core.relaxation.arithmetic import Arithmetic, Kernels, Slide, TorchArithmetic
 
 SIZES: Final = ((16, 32), (32, 16), (64, 8))
 """Channels of an operation, and pixels along a side."""
@@ -77,8 +77,8 @@ def _rows(channels: int, side: int, options: argparse.Namespace) -> Iterator[str
     copied = torch.empty_like(x_nkchw)
     once = _microseconds(lambda: copied.copy_(x_nkchw.detach()), options) / 2
 
-    def convolve(kernels: Kernels) -> Tensor:
-        return arithmetic.depthwise(x_nkchw.flatten(1, 2), [kernels])[0]
+    def convolve(taps: Tensor, dilation: int) -> Tensor:
+        return arithmetic.convolve([Slide(x_nkchw, Kernels(taps, 1, dilation))], factors)
 
     def normalise(**follows: bool) -> Tensor:
         return arithmetic.normalise(x_nkchw, scale_kc, None, eps=1e-5, **follows)[0]
@@ -88,10 +88,10 @@ def _rows(channels: int, side: int, options: argparse.Namespace) -> Iterator[str
     works: list[tuple[str, Callable[[], Tensor], Tensor]] = []
     for kernel, dilation in ((3, 1), (5, 1), (3, 2), (5, 2)):
         taps = draw(k * channels, 1, kernel, kernel)
-        name = f"depthwise {kernel}x{kernel}, dilation {dilation}"
-        works.append((name, partial(convolve, Kernels(taps, 1, dilation)), taps))
+        name = f"separable {kernel}x{kernel}, dilation {dilation}"
+        works.append((name, partial(convolve, taps, dilation), taps))
     works += [
-        ("pointwise", partial(arithmetic.pointwise, x_nkchw, factors), factors),
+        ("pointwise", partial(arithmetic.multiply, x_nkchw, factors), factors),
         ("normalisation and ReLU", partial(normalise, rectify=True), scale_kc),
         ("normalisation and sum", partial(normalise, add_up=True), scale_kc),
     ]

@@ -33,20 +33,36 @@ class Kernels(NamedTuple):
     dilation: int
 
 
+class Slide(NamedTuple):
+    """A depthwise convolution of some operations, before a pointwise one.
+
+    Attributes:
+        x_nkchw: The operations' images side by side.
+        kernels: The convolution, of the channels of all.
+    """
+
+    x_nkchw: Tensor
+    kernels: Kernels
+
+
 class Arithmetic(Protocol):
     """What a grouped plan consists of, each for many operations at once."""
 
-    def depthwise(self, x_nchw: Tensor, kernels: Sequence[Kernels]) -> Sequence[Tensor]:
-        """Convolves each channel with its kernel, padded to keep the size at stride 1.
+    def convolve(self, slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
+        """Depthwise convolutions, side by side, each with a pointwise one of its own behind it.
 
         Args:
-            x_nchw: The channels of all operations.
-            kernels: Of each convolution of them.
+            slides: The depthwise ones, padded to keep the size at stride 1, whose results have the
+                same size.
+            weight_koi: The weights of the pointwise ones.
+
+        Returns:
+            [n, k, o, h, w].
         """
         ...
 
-    def pointwise(self, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
-        """Multiplies each operation's channels with its weights, pixel by pixel.
+    def multiply(self, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+        """Pointwise convolutions.
 
         Args:
             x_nkihw: The operations' images side by side.
@@ -90,21 +106,24 @@ class Arithmetic(Protocol):
 class TorchArithmetic:
     """In PyTorch's own differentiable operations, on any device."""
 
-    def depthwise(self, x_nchw: Tensor, kernels: Sequence[Kernels]) -> Sequence[Tensor]:
+    def convolve(self, slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
         """See `Arithmetic`."""
-        return [
+        parts_nchw = [
             torch.conv2d(
-                x_nchw,
-                each.weight_c1kk,
-                stride=each.stride,
-                padding=each.dilation * (each.weight_c1kk.shape[2] // 2),
-                dilation=each.dilation,
-                groups=len(each.weight_c1kk),
+                x_nkchw.flatten(1, 2),
+                kernels.weight_c1kk,
+                stride=kernels.stride,
+                padding=kernels.dilation * (kernels.weight_c1kk.shape[2] // 2),
+                dilation=kernels.dilation,
+                groups=len(kernels.weight_c1kk),
             )
-            for each in kernels
+            for x_nkchw, kernels in slides
         ]
+        joined_nchw = torch.cat(parts_nchw, dim=1) if len(parts_nchw) > 1 else parts_nchw[0]
+        shape = (len(joined_nchw), len(weight_koi), -1, *joined_nchw.shape[2:])
+        return self.multiply(joined_nchw.view(shape), weight_koi)
 
-    def pointwise(self, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+    def multiply(self, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
         """See `Arithmetic`: one grouped convolution, or a product for each operation and image.
 
         With few channels in a group, libraries are slow at grouped convolutions, backward above

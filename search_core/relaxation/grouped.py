@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import chains
-from search_core.relaxation.arithmetic import Kernels, arithmetic_for
+from search_core.relaxation.arithmetic import Kernels, Slide, arithmetic_for
 from search_core.relaxation.chains import Chain, Stage
 from search_core.relaxation.plans import Term
 from search_core.relaxation.sharing import Shared
@@ -107,8 +107,7 @@ class GroupedPlan:
                 for index, (_, chain) in enumerate(self._chains)
                 if len(chain.stages) >= left
             }
-            _convolve_depthwise(stacks, stages)
-            _convolve_pointwise(stacks, stages)
+            _convolve(stacks, stages)
             if left > 1:
                 following = {index: self._chains[index][1].stages[1 - left] for index in stages}
                 _normalise_and_rectify(stacks, stages, following, statistics)
@@ -134,37 +133,56 @@ class GroupedPlan:
         return multipliers_k.index_select(0, known)
 
 
-def _convolve_depthwise(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
-    convolutions = {
+def _convolve(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
+    """Both convolutions of stages."""
+    depthwise = {
         index: stage.depthwise for index, stage in stages.items() if stage.depthwise is not None
     }
-    reads: dict[int, tuple[Tensor, list[list[list[int]]]]] = {}
-    for group in _groups(convolutions, lambda index, each: (*_sliding(each), *stacks.shape(index))):
-        # Apart by what comes next, which then finds its input in one piece.
-        parts = _groups(
-            {index: stages[index].pointwise for index in group}, lambda _, each: each.out_channels
-        )
-        x_nkchw = stacks.gather([index for part in parts for index in part])
-        reads.setdefault(id(x_nkchw), (x_nkchw, []))[1].append(parts)
-    # Kernels that read the same are called together, and their gradients added up as they come.
-    for x_nkchw, groups in reads.values():
-        kernels = []
-        for parts in groups:
-            members = [convolutions[index] for part in parts for index in part]
-            weight = torch.cat([each.weight for each in members])
-            kernels.append(Kernels(weight, members[0].stride[0], members[0].dilation[0]))
-        results = arithmetic_for(x_nkchw).depthwise(x_nkchw.flatten(1, 2), kernels)
-        for parts, y_nchw in zip(groups, results, strict=True):
-            stacks.put_apart(parts, y_nchw.view(-1, *x_nkchw.shape[1:3], *y_nchw.shape[2:]))
-
-
-def _convolve_pointwise(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
+    slides = _groups(
+        depthwise,
+        lambda index, each: (
+            *_sliding(each), *stacks.shape(index), stages[index].pointwise.out_channels,
+        ),
+    )  # fmt: skip
+    together = _groups(
+        dict(enumerate(slides)),
+        lambda _, members: (
+            *_slid(depthwise[members[0]], stacks.shape(members[0])),
+            stages[members[0]].pointwise.out_channels,
+        ),
+    )
+    results = []
+    for group in together:
+        members = [index for number in group for index in slides[number]]
+        made = [_slide(stacks, slides[number], depthwise) for number in group]
+        weight_koi = _pointwise_weights(stages, members)
+        arithmetic = arithmetic_for(made[0].x_nkchw)
+        results.append((members, arithmetic.convolve(made, weight_koi)))
     for members in _groups(
-        stages, lambda index, stage: (stage.pointwise.out_channels, *stacks.shape(index))
+        {index: stage for index, stage in stages.items() if stage.depthwise is None},
+        lambda index, stage: (stage.pointwise.out_channels, *stacks.shape(index)),
     ):
         x_nkihw = stacks.gather(members)
-        weight_koi = torch.stack([stages[each].pointwise.weight.flatten(1) for each in members])
-        stacks.put(members, arithmetic_for(x_nkihw).pointwise(x_nkihw, weight_koi))
+        weight_koi = _pointwise_weights(stages, members)
+        results.append((members, arithmetic_for(x_nkihw).multiply(x_nkihw, weight_koi)))
+    for members, y_nkohw in results:
+        stacks.put(members, y_nkohw)
+
+
+def _slide(stacks: Stacks, members: Sequence[int], depthwise: Mapping[int, nn.Conv2d]) -> Slide:
+    first = depthwise[members[0]]
+    weight = torch.cat([depthwise[each].weight for each in members])
+    return Slide(stacks.gather(members), Kernels(weight, first.stride[0], first.dilation[0]))
+
+
+def _slid(convolution: nn.Conv2d, shape: Sequence[int]) -> tuple[int, ...]:
+    """Channels, height and width of what a convolution makes, padded to keep the size."""
+    channels, *size = shape
+    return (channels, *((each - 1) // convolution.stride[0] + 1 for each in size))
+
+
+def _pointwise_weights(stages: Mapping[int, Stage], members: Sequence[int]) -> Tensor:
+    return torch.stack([stages[each].pointwise.weight.flatten(1) for each in members])
 
 
 def _normalise_and_rectify(

@@ -7,8 +7,7 @@ side by side out of a larger tensor without copying it, compute in single precis
 read, keep nothing that no gradient asks for, and add up in an order that never changes.
 """
 
-from search_core.relaxation.fused.depthwise import depthwise
 from search_core.relaxation.fused.normalisation import normalise
-from search_core.relaxation.fused.pointwise import pointwise
+from search_core.relaxation.fused.separable import convolve, multiply
 
-__all__ = ["depthwise", "normalise", "pointwise"]
+__all__ = ["convolve", "multiply", "normalise"]

@@ -4,10 +4,8 @@ Legend: n images, c channels of all operations, h and w a channel's height and w
 an axis; a tap is a weight of a kernel.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -29,7 +27,7 @@ _SIZES: Final = ["channels", "in_h", "in_w", "out_h", "out_w"]
 
 @triton.jit(do_not_specialize=_SIZES)
 def _forward(
-    x, weight, y, x_stride, channels, in_h, in_w, out_h, out_w,
+    x, weight, y, x_stride, y_stride, channels, in_h, in_w, out_h, out_w,
     kernel: tl.constexpr, stride: tl.constexpr, dilation: tl.constexpr,
     block_of_channels: tl.constexpr, block: tl.constexpr, acc: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +53,7 @@ def _forward(
             ).to(acc)  # fmt: skip
             tap = tl.load(taps + (i * kernel + j), mask=is_channel, other=0.0).to(acc)
             total += value * tap[:, None]
-    target = y + (n * channels + channel[:, None]) * (out_h * out_w) + pixel[None, :]
+    target = y + n * y_stride + channel[:, None] * (out_h * out_w) + pixel[None, :]
     tl.store(target, total.to(y.dtype.element_ty), mask=is_channel[:, None] & is_pixel[None, :])
 
 
@@ -135,62 +133,55 @@ def _backward_of_weight(
             tl.store(target + (i * kernel + j), tl.sum(value * slope, axis=0))
 
 
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x_nchw: Tensor, slides: tuple[tuple[int, int], ...], *weights_c1kk: Tensor
-    ) -> tuple[Tensor, ...]:
-        x_nchw = launch.dense(x_nchw)
-        n, c, *size = x_nchw.shape
-        results = []
-        for (stride, dilation), weight_c1kk in zip(slides, weights_c1kk, strict=True):
-            out_h, out_w = ((each - 1) // stride + 1 for each in size)
-            y_nchw = x_nchw.new_empty((n, c, out_h, out_w))
-            blocks, grid = _divided(n, c, out_h * out_w)
-            _forward[grid](
-                x_nchw, weight_c1kk, y_nchw, x_nchw.stride(0), c, *size, out_h, out_w,
-                weight_c1kk.shape[2], stride, dilation, *blocks, launch.accumulator(x_nchw),
-                num_warps=_NUM_WARPS,
-            )  # fmt: skip
-            results.append(y_nchw)
-        # What only the weights' gradient needs is not kept where nobody asks for it.
-        needed = x_nchw if any(ctx.needs_input_grad[2:]) else None
-        ctx.save_for_backward(needed, *weights_c1kk)
-        ctx.settings = (slides, tuple(size))
-        return tuple(results)
+def convolve(x_nchw: Tensor, kernels: Kernels, y_nchw: Tensor) -> None:
+    """Convolves each channel with its kernel, padded to keep the size at stride 1.
 
-    @staticmethod
-    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        launch.refuse_second_derivative()
-        x_nchw, *weights_c1kk = ctx.saved_tensors
-        slides, size = ctx.settings
-        d_ys_nchw = [launch.dense(each) for each in d_outputs]
-        n, c = d_ys_nchw[0].shape[:2]
-        acc = launch.accumulator(d_ys_nchw[0])
-        d_x_nchw = d_ys_nchw[0].new_empty((n, c, *size)) if ctx.needs_input_grad[0] else None
-        d_weights: list[Tensor | None] = []
-        for index, (slide, weight_c1kk, d_y_nchw) in enumerate(
-            zip(slides, weights_c1kk, d_ys_nchw, strict=True)
-        ):
-            if d_x_nchw is not None:
-                blocks, grid = _divided(n, c, size[0] * size[1])
-                _backward[grid](
-                    d_y_nchw, weight_c1kk, d_x_nchw, d_y_nchw.stride(0), c, *size,
-                    *d_y_nchw.shape[2:], weight_c1kk.shape[2], *slide, index > 0, *blocks, acc,
-                    num_warps=_NUM_WARPS,
-                )  # fmt: skip
-            d_weights.append(
-                _weight_gradient(x_nchw, d_y_nchw, weight_c1kk, slide)
-                if ctx.needs_input_grad[2 + index]
-                else None
-            )
-        return d_x_nchw, None, *d_weights
+    Args:
+        x_nchw: Images, dense but for the first dimension.
+        kernels: The convolution.
+        y_nchw: Where the result goes; likewise.
+    """
+    n, c, *size = x_nchw.shape
+    out_h, out_w = y_nchw.shape[2:]
+    blocks, grid = _divided(n, c, out_h * out_w)
+    _forward[grid](
+        x_nchw, kernels.weight_c1kk, y_nchw, x_nchw.stride(0), y_nchw.stride(0), c, *size,
+        out_h, out_w, kernels.weight_c1kk.shape[2], kernels.stride, kernels.dilation, *blocks,
+        launch.accumulator(x_nchw), num_warps=_NUM_WARPS,
+    )  # fmt: skip
 
 
-def _weight_gradient(
-    x_nchw: Tensor, d_y_nchw: Tensor, weight_c1kk: Tensor, slide: tuple[int, int]
-) -> Tensor:
+def input_gradient(d_y_nchw: Tensor, kernels: Kernels, d_x_nchw: Tensor, *, add: bool) -> None:
+    """The gradient of what was convolved.
+
+    Args:
+        d_y_nchw: The result's, dense but for the first dimension.
+        kernels: The convolution.
+        d_x_nchw: Where it goes; contiguous.
+        add: Whether it is added to what is there.
+    """
+    n, c, *size = d_x_nchw.shape
+    blocks, grid = _divided(n, c, size[0] * size[1])
+    _backward[grid](
+        d_y_nchw, kernels.weight_c1kk, d_x_nchw, d_y_nchw.stride(0), c, *size,
+        *d_y_nchw.shape[2:], kernels.weight_c1kk.shape[2], kernels.stride, kernels.dilation, add,
+        *blocks, launch.accumulator(d_y_nchw), num_warps=_NUM_WARPS,
+    )  # fmt: skip
+
+
+def weight_gradient(x_nchw: Tensor, d_y_nchw: Tensor, kernels: Kernels) -> Tensor:
+    """The gradient of the weights.
+
+    Args:
+        x_nchw: What was convolved, dense but for the first dimension.
+        d_y_nchw: The result's gradient, likewise.
+        kernels: The convolution.
+
+    Returns:
+        [c, 1, k, k].
+    """
     n, c, *size = d_y_nchw.shape
+    weight_c1kk = kernels.weight_c1kk
     kernel = weight_c1kk.shape[2]
     count = n * size[0] * size[1]
     num_splits = triton.cdiv(count, _BLOCK_OF_WEIGHTS)
@@ -200,7 +191,7 @@ def _weight_gradient(
     # A warp of its own adds up without waiting for others.
     _backward_of_weight[num_splits, c](
         x_nchw, d_y_nchw, partial, x_nchw.stride(0), d_y_nchw.stride(0), c, count,
-        *x_nchw.shape[2:], *size, kernel, *slide, _BLOCK_OF_WEIGHTS,
+        *x_nchw.shape[2:], *size, kernel, kernels.stride, kernels.dilation, _BLOCK_OF_WEIGHTS,
         launch.accumulator(d_y_nchw), num_warps=1,
     )  # fmt: skip
     return partial.sum(dim=0).view_as(weight_c1kk).to(weight_c1kk.dtype)
@@ -211,24 +202,3 @@ def _divided(n: int, c: int, pixels: int) -> tuple[tuple[int, int], tuple[int, i
     block = launch.power_of_two(pixels, 16, _BLOCK)
     channels = launch.power_of_two(c, 1, _BLOCK // block)
     return (channels, block), (triton.cdiv(pixels, block), triton.cdiv(c, channels), n)
-
-
-def depthwise(x_nchw: Tensor, kernels: Sequence[Kernels]) -> Sequence[Tensor]:
-    """Convolves each channel with its kernel, padded to keep the size at stride 1.
-
-    Args:
-        x_nchw: Images.
-        kernels: Of each convolution of them.
-
-    Returns:
-        [n, c, h / stride rounded up, w / stride rounded up] of each, of the images' type or
-        autocast's.
-    """
-    x_nchw = launch.cast(x_nchw)
-    with launch.device_of(x_nchw):
-        results: tuple[Tensor, ...] = _Depthwise.apply(
-            x_nchw,
-            tuple((each.stride, each.dilation) for each in kernels),
-            *(each.weight_c1kk.contiguous() for each in kernels),
-        )
-    return results

@@ -4,12 +4,13 @@ Legend: n images, k operations, i channels that come in, o channels that go out,
 image; values of all images in a row are counted by n r.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from search_core.relaxation.arithmetic import WIDE
 from search_core.relaxation.fused import launch
@@ -96,29 +97,21 @@ def _product_of_weight(
     tl.store(target + channel[None, :], total, mask=is_out[:, None] & is_in[None, :])
 
 
-class _Pointwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
-        x_nkir = launch.dense(x_nkir)
-        ctx.save_for_backward(weight_koi, x_nkir if ctx.needs_input_grad[1] else None)
-        return _multiplied(x_nkir, weight_koi)
+def multiply(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
+    """Multiplies each operation's channels with its weights, pixel by pixel.
 
-    @staticmethod
-    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        launch.refuse_second_derivative()
-        weight_koi, x_nkir = ctx.saved_tensors
-        d_y_nkor = launch.dense(d_outputs[0])
-        d_x_nkir = d_weight_koi = None
-        if ctx.needs_input_grad[0]:
-            d_x_nkir = _multiplied(d_y_nkor, weight_koi.transpose(1, 2))
-        if ctx.needs_input_grad[1]:
-            d_weight_koi = _weight_gradient(x_nkir, d_y_nkor).to(weight_koi.dtype)
-        return d_x_nkir, d_weight_koi
+    Args:
+        x_nkir: The operations' images side by side, dense but for the first dimension.
+        weight_koi: Their weights.
 
-
-def _multiplied(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
+    Returns:
+        [n, k, o, r], of the images' type.
+    """
     n, k, i, r = x_nkir.shape
     o = weight_koi.shape[1]
+    if _is_large(k, o, i):
+        weight_oi11 = weight_koi[0, :, :, None, None].to(x_nkir.dtype)
+        return torch.conv2d(x_nkir.view(n, i, r, 1), weight_oi11).view(n, 1, o, r)
     y_nkor = x_nkir.new_empty((n, k, o, r))
     outs = launch.power_of_two(o, 16, 64)
     grid = (triton.cdiv(n * r, _BLOCK), k, triton.cdiv(o, outs))
@@ -130,13 +123,28 @@ def _multiplied(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
     return y_nkor
 
 
-def _weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
+def weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
+    """The gradient of the weights.
+
+    Args:
+        x_nkir: What was multiplied, dense but for the first dimension.
+        d_y_nkor: The result's gradient, likewise.
+
+    Returns:
+        [k, o, i], in single precision at least.
+    """
     n, k, i, r = x_nkir.shape
     o = d_y_nkor.shape[2]
+    exact = launch.statistics_dtype(x_nkir)
+    if _is_large(k, o, i):
+        d_weight_oi11: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+            x_nkir.view(n, i, r, 1), (o, i, 1, 1), d_y_nkor.view(n, o, r, 1)
+        )
+        return d_weight_oi11.view(1, o, i).to(exact)
     outs, ins = (launch.power_of_two(each, 16, 64) for each in (o, i))
     blocks = triton.cdiv(o, outs) * triton.cdiv(i, ins)
     num_splits, length = launch.splits(k * blocks, n * r, _BLOCK_OF_WEIGHTS)
-    partial = x_nkir.new_empty((num_splits, k, o, i), dtype=launch.statistics_dtype(x_nkir))
+    partial = x_nkir.new_empty((num_splits, k, o, i), dtype=exact)
     _product_of_weight[k, num_splits, blocks](
         x_nkir, d_y_nkor, partial, n * r, length, r, i, o, x_nkir.stride(0), d_y_nkor.stride(0),
         outs, ins, _BLOCK_OF_WEIGHTS, _precision(x_nkir), launch.accumulator(x_nkir),
@@ -144,26 +152,11 @@ def _weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
     return partial.sum(dim=0)
 
 
+def _is_large(k: int, outs: int, ins: int) -> bool:
+    """Whether it is one large product, which is what libraries are made for."""
+    return k == 1 and min(outs, ins) >= WIDE
+
+
 def _precision(x: Tensor) -> str:
     """Three products of matrix units make up one in single precision."""
     return "tf32x3" if x.dtype == torch.float32 else "ieee"
-
-
-def pointwise(x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
-    """Multiplies each operation's channels with its weights, pixel by pixel.
-
-    Args:
-        x_nkihw: The operations' images side by side.
-        weight_koi: Their weights.
-
-    Returns:
-        [n, k, o, h, w], of the images' type or autocast's.
-    """
-    n, k, i, *size = x_nkihw.shape
-    if k == 1 and min(i, weight_koi.shape[1]) >= WIDE:
-        # One large product, which is what libraries are made for.
-        weight_oi11 = weight_koi[0, :, :, None, None]
-        return torch.conv2d(x_nkihw.squeeze(1), weight_oi11).unsqueeze(1)
-    with launch.device_of(x_nkihw):
-        result: Tensor = _Pointwise.apply(launch.cast(x_nkihw).flatten(3), weight_koi)
-    return result.view(n, k, -1, *size)
