@@ -109,6 +109,17 @@ def test_convolutions_of_several_images_side_by_side(fused: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("wanted", [[0], [1], [2], [0, 2], [1, 2]])
+def test_any_gradients_of_a_convolution(fused: Any, wanted: list[int]) -> None:
+    inputs = [draw(3, 2, 4, 6, 6), draw(8, 1, 3, 3, name="w"), draw(2, 5, 4, name="p")]
+    of_both = []
+    for form in (fused, TorchArithmetic()):
+        given = [each if index in wanted else each.detach() for index, each in enumerate(inputs)]
+        slides = [Slide(given[0], Kernels(given[1], 1, 1))]
+        of_both.append(form.convolve(slides, given[2]))
+    check(of_both[0], of_both[1], [inputs[index] for index in wanted])
+
+
 @pytest.mark.parametrize(
     ("k", "ins", "outs"), [(2, 3, 5), (2, 16, 16), (2, 40, 70), (1, 64, 70), (1, 5, 64)]
 )

@@ -21,7 +21,6 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
         x_nkir = launch.dense(x_nkir)
-        # What only the weights' gradient needs is not kept where nobody asks for it.
         ctx.save_for_backward(weight_koi, x_nkir if ctx.needs_input_grad[1] else None)
         return pointwise.multiply(x_nkir, weight_koi)
 
@@ -53,9 +52,12 @@ class _Separable(torch.autograd.Function):
         sources_nkchw = [launch.dense(each) for each in tensors[:num_sources]]
         kernels = _kernels(tensors[num_sources:], slides)
         between_nkihw = _between(sources_nkchw, reads, kernels)
+        # What only weights' gradients need is not kept where nobody asks for one.
+        needs_weight, *needs = ctx.needs_input_grad[2:]
+        needs_weights = needs_weight or any(needs[num_sources:])
         ctx.save_for_backward(
             weight_koi,
-            *(sources_nkchw if any(ctx.needs_input_grad[2:3]) else [None] * num_sources),
+            *(sources_nkchw if needs_weights else [None] * num_sources),
             *tensors[num_sources:],
         )
         ctx.settings = (reads, slides, [each.shape for each in sources_nkchw])
