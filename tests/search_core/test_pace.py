@@ -1,11 +1,11 @@
-import psutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from search_core.pace import OF_THE_MACHINE, pace, peak_memory, reproducible, reset_peak_memory
-
-CPU = torch.device("cpu")
-_EXACTNESS = 2**22  # Linux adds up what its cores have counted, roughly
 
 
 def test_the_figures_of_an_epoch() -> None:
@@ -21,16 +21,9 @@ def test_a_clock_that_stands_still_divides_by_nothing() -> None:
 
 
 def test_the_peak_is_of_this_process_and_stays() -> None:
-    now = psutil.Process().memory_info().rss
-    assert peak_memory(CPU) > now - _EXACTNESS
-    # More than there has been, with every page written to.
-    large = torch.ones(peak_memory(CPU) - now + 2**26, dtype=torch.uint8)
-    peak = peak_memory(CPU)
-    assert now + 2**25 < peak < now + large.numel() + 2**28
-    del large
-    assert peak_memory(CPU) > peak - _EXACTNESS
-    reset_peak_memory(CPU)
-    assert peak_memory(CPU) < peak - 2**24
+    """In a process of its own: this one may be giving other memory back meanwhile."""
+    program = Path(__file__).with_name("watch_peak.py")
+    subprocess.run([sys.executable, program], check=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
