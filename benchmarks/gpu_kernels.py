@@ -16,6 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from benchmarks.steps import machine
 from search_core.relaxation.arithmetic import Arithmetic, Kernels, Slide, TorchArithmetic
 
 SIZES: Final = ((16, 32), (32, 16), (64, 8))
@@ -32,9 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = _parse(arguments)
-    device = torch.device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{name}, PyTorch {torch.__version__}, {options.dtype}, microseconds\n")
+    found = machine(options.device)
+    print(f"{found['machine']}, PyTorch {found['torch']}, {options.dtype}, microseconds\n")
     print("| kernel | channels | pixels | forward | of the input | of the weights | one pass |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for channels, side in SIZES:

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
-import torch
-
+from benchmarks.steps import machine
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
 
@@ -45,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = _parse(arguments)
-    device = torch.device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{name}, PyTorch {torch.__version__}, batch {options.batch}\n")
+    found = machine(options.device)
+    print(f"{found['machine']}, PyTorch {found['torch']}, batch {options.batch}\n")
     print(
         "| space | order | precision | plain, s | fast, s | times as fast | memory, of the plain |"
     )

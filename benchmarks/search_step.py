@@ -258,6 +258,9 @@ def _peaks(given: Sequence[str]) -> dict[str, float]:
     """The peak memory of each form in MiB.
 
     In processes of their own: this one's is that of whichever form takes more.
+
+    Raises:
+        RuntimeError: One of them failed; it has said why.
     """
     command = [sys.executable, "-m", "benchmarks.search_step", *given, "--memory-of"]
     processes = {

@@ -248,3 +248,11 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
 
 def test_each_device_has_its_arithmetic() -> None:
     assert isinstance(arithmetic.arithmetic_for(torch.zeros(1)), TorchArithmetic)
+
+
+def test_without_a_c_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert not arithmetic.has_compiler.__wrapped__()
+    monkeypatch.setenv("CC", "some-compiler")
+    assert arithmetic.has_compiler.__wrapped__()
