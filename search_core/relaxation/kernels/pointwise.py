@@ -11,6 +11,7 @@ from numba.core import cgutils, types
 from search_core.relaxation.kernels.compiling import LANES, compiled, intrinsic
 from search_core.relaxation.kernels.vectors import (
     constant,
+    fetch_at,
     multiply_add,
     put,
     repeated,
@@ -22,7 +23,10 @@ from search_core.relaxation.kernels.vectors import (
 
 
 def _product(outs: int, pixels: int) -> Callable[..., Any]:
-    """Some channels of some pixels, all in registers."""
+    """Some channels of some pixels, all in registers.
+
+    Where those of the next pixels go is fetched meanwhile: writing would wait for it.
+    """
 
     @intrinsic
     def multiply(
@@ -39,6 +43,20 @@ def _product(outs: int, pixels: int) -> Callable[..., Any]:
             for each in (each for row in sums for each in row):
                 builder.store(zeros(context, x_kind.dtype), each)
             starts = [builder.add(w_at, builder.mul(w_o, constant(each))) for each in range(outs)]
+            places = [
+                [
+                    builder.add(
+                        builder.add(y_at, builder.mul(y_o, constant(out))),
+                        builder.mul(step, constant(pixel)),
+                    )
+                    for pixel in range(pixels)
+                ]
+                for out in range(outs)
+            ]
+            ahead = builder.mul(step, constant(pixels))
+            for place in (place for row in places for place in row):
+                place = builder.add(place, ahead)
+                fetch_at(context, builder, y_kind, y, place, to_write=True)
             with cgutils.for_range(builder, ins) as loop:
                 seen = builder.add(x_at, builder.mul(loop.index, x_i))
                 values = [
@@ -54,10 +72,8 @@ def _product(outs: int, pixels: int) -> Callable[..., Any]:
                     for value, each in zip(values, row, strict=True):
                         value = multiply_add(builder, weight, value, builder.load(each))
                         builder.store(value, each)
-            for out, row in enumerate(sums):
-                start = builder.add(y_at, builder.mul(y_o, constant(out)))
-                for pixel, each in enumerate(row):
-                    place = builder.add(start, builder.mul(step, constant(pixel)))
+            for places_of, row in zip(places, sums, strict=True):
+                for place, each in zip(places_of, row, strict=True):
                     put(context, builder, y_kind, y, place, builder.load(each))
             return context.get_dummy_value()
 

@@ -7,7 +7,7 @@ lanes, k taps along an axis.
 from typing import Any, Final, NamedTuple
 
 from search_core.relaxation.kernels.compiling import LANES, compiled
-from search_core.relaxation.kernels.vectors import fma, load, rectified, splat, store
+from search_core.relaxation.kernels.vectors import fetch, fma, load, rectified, splat, store
 
 AS_IS: Final = 0
 """A stage reads its input as it is,"""
@@ -142,6 +142,27 @@ def read_row(
     else:
         for pixel in range(count):
             store(out, out_at + pixel * LANES, load(x, x_at + pixel * step * LANES))
+
+
+@compiled
+def fetch_row(x: Any, plane: int, row: int, height: int, width: int) -> None:
+    """Has a row brought into the cache while something else is computed, if there is such a row.
+
+    Rows of different channels lie too far apart for the processor to foresee them. Fetching costs
+    time of its own where much of it comes at once, so that a channel's row is fetched
+    behind what is computed of the channel.
+
+    Args:
+        x: Planes of pixels, [planes, h, w, l].
+        plane: The plane.
+        row: The row.
+        height: Rows of a plane.
+        width: Pixels of a row.
+    """
+    if 0 <= row < height:
+        at = (plane * height + row) * width * LANES
+        for pixel in range(width):
+            fetch(x, at + pixel * LANES)
 
 
 @compiled

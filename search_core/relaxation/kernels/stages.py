@@ -21,6 +21,7 @@ from search_core.relaxation.kernels.rings import (
     Ring,
     Sizes,
     clear_margins,
+    fetch_row,
     fill,
     leave_out,
     locate,
@@ -59,9 +60,12 @@ def _measure(y: Any, y_at: int, count: int, pivot: Any, mask: Any, sums: Any, at
 @compiled
 def _see(
     x: Any, group: int, out_row: int, mode: int, folded: Any, kernels: Any, scratch: Any, at: int,
-    seen: int, ring: Ring, rows: Any, sizes: Sizes,
+    seen: int, ring: Ring, rows: Any, ahead: int, sizes: Sizes,
 ) -> None:  # fmt: skip
-    """Computes what the pointwise convolution reads for a row of the output."""
+    """Computes what the pointwise convolution reads for a row of the output.
+
+    Meanwhile `ahead`, a row of the input, is fetched.
+    """
     _, out_width = out_size(sizes)
     for c in range(sizes.ins):
         place = seen + c * out_width * LANES
@@ -71,6 +75,7 @@ def _see(
                 sizes.k, scratch, rows, sizes.dilation * LANES, sizes.stride * LANES, kernels,
                 c * sizes.k * sizes.k, scratch, place, out_width,
             )  # fmt: skip
+            fetch_row(x, group * sizes.ins + c, ahead, sizes.height, sizes.width)
         else:
             x_row = (group * sizes.ins + c) * sizes.height + out_row * sizes.stride
             read_row(
@@ -136,7 +141,9 @@ def forward(
             while sizes.k and ready <= out_row * sizes.stride + ring.reach:
                 fill(x, group, ready, mode, folded, scratch, 0, ring, sizes)
                 ready += 1
-            _see(x, group, out_row, mode, folded, kernels, scratch, 0, seen, ring, rows, sizes)
+            _see(
+                x, group, out_row, mode, folded, kernels, scratch, 0, seen, ring, rows, ready, sizes
+            )
             y_at = (group * outs * out_height + out_row) * out_width * LANES
             multiply(
                 weights, sizes.ins, 1, outs, sizes.ins, scratch, seen, out_width * LANES, y, y_at,
@@ -214,7 +221,7 @@ def backward(
                         read += 1
                     _see(
                         x, group, ready // sizes.stride, mode, folded, kernels, scratch, inputs,
-                        seen, ring, rows, sizes,
+                        seen, ring, rows, read, sizes,
                     )  # fmt: skip
                     _add_weights(
                         scratch, ready, d_row, inputs, seen, of_kernels, of_weights, ring, rows,
@@ -224,7 +231,7 @@ def backward(
             if needs_input:
                 _gather(
                     scratch, group, in_row, flipped, x, mode, folded, means, d_x, sums, d_line,
-                    ring, rows, sizes,
+                    ring, rows, d, y, ready, sizes,
                 )  # fmt: skip
     if mode == NORMALISED:
         _add_up(sums, d_sums, ins)
@@ -288,10 +295,16 @@ def _add_weights(
 @compiled
 def _gather(
     scratch: Any, group: int, in_row: int, flipped: Any, x: Any, mode: int, folded: Any,
-    means: Any, d_x: Any, sums: Any, d_line: int, ring: Ring, rows: Any, sizes: Sizes,
+    means: Any, d_x: Any, sums: Any, d_line: int, ring: Ring, rows: Any, d: Any, y: Any,
+    ahead: int, sizes: Sizes,
 ) -> None:  # fmt: skip
-    """A row of the input's gradient, from the ring to where it belongs."""
-    ins, k = sizes.ins, sizes.k
+    """A row of the input's gradient, from the ring to where it belongs.
+
+    Meanwhile what the next row needs is fetched, and row `ahead` of the output with its gradient.
+    """
+    ins, outs, k = sizes.ins, sizes.outs, sizes.k
+    out_height, out_width = out_size(sizes)
+    out_row = ahead // sizes.stride if ahead % sizes.stride == 0 else out_height
     for c in range(ins):
         found = c * ring.plane
         if k:
@@ -301,7 +314,13 @@ def _gather(
                 k, scratch, rows, sizes.dilation * LANES, LANES, flipped, c * k * k, scratch,
                 d_line, sizes.width,
             )  # fmt: skip
-        place = ((group * ins + c) * sizes.height + in_row) * sizes.width * LANES
+        plane = group * ins + c
+        fetch_row(x, plane, in_row + 1, sizes.height, sizes.width)
+        fetch_row(d_x, plane, in_row + 1, sizes.height, sizes.width)
+        for out in range(c * outs // ins, (c + 1) * outs // ins):
+            fetch_row(d, group * outs + out, out_row, out_height, out_width)
+            fetch_row(y, group * outs + out, out_row, out_height, out_width)
+        place = (plane * sizes.height + in_row) * sizes.width * LANES
         _put(
             scratch, found, x, place, mode, folded[c], folded[ins + c], means[c], d_x, sums,
             c * 2 * LANES, sizes.width,

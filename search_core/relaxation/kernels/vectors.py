@@ -78,6 +78,26 @@ def put(context: Any, builder: Any, kind: Any, array: Any, offset: Any, vector: 
     builder.store(vector, where).align = kind.dtype.bitwidth // 8
 
 
+def fetch_at(
+    context: Any, builder: Any, kind: Any, array: Any, offset: Any, *, to_write: bool
+) -> None:
+    """Generates the fetching of a vector into the cache, for which nothing waits.
+
+    The address need not be one of the array: fetching what is not there does nothing.
+    """
+    word = ir.IntType(32)
+    where = pointer(context, builder, kind, array, offset)
+    where = builder.bitcast(where, ir.IntType(8).as_pointer())
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [where.type, word, word, word]),
+        "llvm.prefetch.p0",
+    )
+    # To the second cache, and as data; what is written has to be in the first one anyway.
+    settings = (1, 3, 1) if to_write else (0, 2, 1)
+    builder.call(function, [where, *(ir.Constant(word, each) for each in settings)])
+
+
 def repeated(builder: Any, number: Any) -> Any:
     """Generates a vector of the same number in every lane."""
     empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
@@ -118,6 +138,17 @@ def store(_context: Any, array: Any, offset: Any, vector: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), generate
+
+
+@intrinsic
+def fetch(_context: Any, array: Any, offset: Any) -> Any:
+    """Has the vector that begins at an offset brought into the cache meanwhile."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        fetch_at(context, builder, signature.args[0], *args, to_write=False)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @intrinsic
