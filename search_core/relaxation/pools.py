@@ -149,7 +149,8 @@ def _run(job: Any, values: Tensor) -> None:
     """Does a job, some channels on each thread; each is computed the same on any."""
     channels = values.shape[1]
     count = min(torch.get_num_threads(), channels)
-    table = np.tile(job, (count, 1))
+    table = np.empty((count, jobs.COLUMNS), np.int64)
+    table[:] = job
     bounds = np.arange(count + 1) * channels // count
     table[:, pool_jobs.FIRST], table[:, pool_jobs.LAST] = bounds[:-1], bounds[1:]
     parallel.run(jobs.worker(values.element_size()), table)

@@ -250,17 +250,18 @@ class Program:
         parallel.run(jobs.worker(item), table)
 
     def _room_for_totals(self, share: Sequence[int], inputs: Inputs) -> "_Part":
-        """Some terms, with zeros for what they add up to."""
+        """Some terms, with room for what they add up to."""
         table_t, totals = self._terms(inputs), {}
         for t in share:
             target = self._tables.targets[t]
             if target not in totals:
-                totals[target] = self._empty.new_zeros(self._tables.totals[target])
+                totals[target] = self._empty.new_empty(self._tables.totals[target])
+                table_t[t, chains.FIRST_OF_TOTAL] = True
             table_t[t, chains.TOTAL] = totals[target].data_ptr()
         return _Part(np.array(share, np.int64), table_t, totals)
 
     def _room_for_gradients(self, share: Sequence[int], inputs: Inputs, needs: Needs) -> "_Part":
-        """Some terms, with zeros for the gradients of their sources."""
+        """Some terms, with room for the gradients of their sources."""
         table_t = self._terms(inputs)
         found: dict[int, Tensor] = {}
         needed, first = [], 0
@@ -275,7 +276,8 @@ class Program:
             source = self.form.chains[index].source
             if needs.sources[source]:
                 if source not in found:
-                    found[source] = torch.zeros_like(inputs.sources[source])
+                    found[source] = torch.empty_like(inputs.sources[source])
+                    table_t[t, chains.FIRST_OF_D_SOURCE] = True
                 table_t[t, chains.D_SOURCE] = found[source].data_ptr()
         return _Part(np.array(share, np.int64), table_t, found)
 

@@ -3,6 +3,8 @@
 Legend: c channels.
 """
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ class RunningStatistics:
     """Collects what normalisations measured in a forward pass, and records it at its end."""
 
     def __init__(self) -> None:
-        self._measured: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        self._measured: dict[float, _Measured] = {}
         self._counters: list[Tensor] = []
 
     def record(self, norm: nn.BatchNorm2d, mean_c: Tensor, unbiased_variance_c: Tensor) -> None:
@@ -22,16 +24,7 @@ class RunningStatistics:
             mean_c: Mean of the batch.
             unbiased_variance_c: Its variance.
         """
-        if not norm.track_running_stats:
-            return
-        assert norm.momentum is not None
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        running, measured = self._measured.setdefault(norm.momentum, ([], []))
-        running += [norm.running_mean, norm.running_var]
-        measured += [mean_c, unbiased_variance_c]
-        self._counters.append(norm.num_batches_tracked)
+        self._note(norm, mean_c, unbiased_variance_c, 1.0)
 
     def record_biased(
         self, norm: nn.BatchNorm2d, mean_c: Tensor, variance_c: Tensor, count: int
@@ -47,15 +40,55 @@ class RunningStatistics:
         Raises:
             ValueError: There is only one, so that nothing can be normalised.
         """
-        self.record(norm, mean_c, unbiased(variance_c, count))
+        self._note(norm, mean_c, variance_c, _correction(count))
 
     @torch.no_grad()
     def write(self) -> None:
         """Brings the running averages up to date."""
-        for momentum, (running, measured) in self._measured.items():
-            torch._foreach_lerp_(running, measured, momentum)
+        for momentum, noted in self._measured.items():
+            variances = noted.variances
+            if any(correction != 1 for correction in noted.corrections):
+                variances = torch._foreach_mul(variances, noted.corrections)
+            torch._foreach_lerp_(noted.running_means, noted.means, momentum)
+            torch._foreach_lerp_(noted.running_variances, variances, momentum)
         if self._counters:
             torch._foreach_add_(self._counters, 1)
+
+    def _note(
+        self, norm: nn.BatchNorm2d, mean_c: Tensor, variance_c: Tensor, correction: float
+    ) -> None:
+        if not norm.track_running_stats:
+            return
+        assert norm.momentum is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        noted = self._measured.setdefault(norm.momentum, _Measured())
+        noted.running_means.append(norm.running_mean)
+        noted.running_variances.append(norm.running_var)
+        noted.means.append(mean_c)
+        noted.variances.append(variance_c)
+        noted.corrections.append(correction)
+        self._counters.append(norm.num_batches_tracked)
+
+
+@dataclass
+class _Measured:
+    """What normalisations of the same momentum measured, in lists that are as long.
+
+    Attributes:
+        running_means: Averages of the means.
+        running_variances: Averages of the variances.
+        means: Of the batch.
+        variances: Likewise.
+        corrections: What makes these unbiased; all at once, since there are thousands.
+    """
+
+    running_means: list[Tensor] = field(default_factory=list)
+    running_variances: list[Tensor] = field(default_factory=list)
+    means: list[Tensor] = field(default_factory=list)
+    variances: list[Tensor] = field(default_factory=list)
+    corrections: list[float] = field(default_factory=list)
 
 
 def unbiased(variance_c: Tensor, count: int) -> Tensor:
@@ -68,6 +101,10 @@ def unbiased(variance_c: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: There is only one, so that nothing can be normalised.
     """
+    return variance_c * _correction(count)
+
+
+def _correction(count: int) -> float:
     if count == 1:
         raise ValueError("one value for each channel cannot be normalised; use larger batches")
-    return variance_c * (count / (count - 1))
+    return count / (count - 1)

@@ -70,7 +70,11 @@ D_TOTAL: Final = 6
 D_SOURCE: Final = 7
 """What the gradient of an operation's source is added to; 0 where it is not needed."""
 NEEDS_WEIGHTS: Final = 8
-TERM_COLUMNS: Final = 9
+FIRST_OF_TOTAL: Final = 9
+"""Whether the total is written instead of added to,"""
+FIRST_OF_D_SOURCE: Final = 10
+"""and the gradient of the source."""
+TERM_COLUMNS: Final = 11
 
 
 @compiled
@@ -120,7 +124,7 @@ def forward(
             size = term[SIZE]
             add_multiple(
                 array_at(term[FEATURE], scratch, size), multiplier,
-                array_at(term[TOTAL], scratch, size), False,
+                array_at(term[TOTAL], scratch, size), term[FIRST_OF_TOTAL] != 0,
             )  # fmt: skip
             continue
         folded = scratch
@@ -148,7 +152,7 @@ def forward(
         size = _output_size(stage)
         add_scaled(
             array_at(stage[OUTPUT], scratch, size), times,
-            array_at(term[TOTAL], scratch, size), _output_shape(stage),
+            array_at(term[TOTAL], scratch, size), term[FIRST_OF_TOTAL] != 0, _output_shape(stage),
         )  # fmt: skip
 
 
@@ -226,7 +230,7 @@ def _chain_backward(
             array_at(stage[WEIGHTS], scratch, outs * ins), d_input, sums,
             array_at(stage[D_KERNELS], scratch, ins * stage[KERNEL] ** 2),
             array_at(stage[D_WEIGHTS], scratch, outs * ins), s > first or term[D_SOURCE] != 0,
-            needs_weights, scratch, _sizes(stage),
+            needs_weights, s > first or term[FIRST_OF_D_SOURCE] != 0, scratch, _sizes(stage),
         )  # fmt: skip
         d = d_input
     return d_multiplier

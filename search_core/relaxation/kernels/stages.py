@@ -160,7 +160,7 @@ def forward(
 def backward(
     d: Any, y: Any, coefficients: Any, x: Any, mode: int, folded: Any, means: Any, kernels: Any,
     weights: Any, d_x: Any, d_sums: Any, d_kernels: Any, d_weights: Any, needs_input: bool,
-    needs_weights: bool, scratch: Any, sizes: Sizes,
+    needs_weights: bool, is_first: bool, scratch: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """Computes a stage's gradients.
 
@@ -177,14 +177,14 @@ def backward(
         means: Of the input in this mode, [i].
         kernels: Of the depthwise convolution, [i, k, k]; not read if k is 0.
         weights: Of the pointwise one, [o, i].
-        d_x: The gradient of what was read, before it was rectified; added to, but written in the
-            mode `NORMALISED`.
+        d_x: The gradient of what was read, before it was rectified.
         d_sums: Its sums, and those of its products with what the input is above its mean, [2, i];
             written in this mode.
         d_kernels: The kernels' gradient, [i, k, k]; written.
         d_weights: The weights' gradient, [o, i]; written.
         needs_input: Whether the gradient of the input is needed.
         needs_weights: Whether those of kernels and weights are.
+        is_first: Whether `d_x` is written, and not added to; so it is in the mode `NORMALISED`.
         scratch: At least `scratch_size` numbers.
         sizes: What is computed.
     """
@@ -231,7 +231,7 @@ def backward(
             if needs_input:
                 _gather(
                     scratch, group, in_row, flipped, x, mode, folded, means, d_x, sums, d_line,
-                    ring, rows, d, y, ready, sizes,
+                    is_first, ring, rows, d, y, ready, sizes,
                 )  # fmt: skip
     if mode == NORMALISED:
         _add_up(sums, d_sums, ins)
@@ -295,8 +295,8 @@ def _add_weights(
 @compiled
 def _gather(
     scratch: Any, group: int, in_row: int, flipped: Any, x: Any, mode: int, folded: Any,
-    means: Any, d_x: Any, sums: Any, d_line: int, ring: Ring, rows: Any, d: Any, y: Any,
-    ahead: int, sizes: Sizes,
+    means: Any, d_x: Any, sums: Any, d_line: int, is_first: bool, ring: Ring, rows: Any, d: Any,
+    y: Any, ahead: int, sizes: Sizes,
 ) -> None:  # fmt: skip
     """A row of the input's gradient, from the ring to where it belongs.
 
@@ -322,8 +322,8 @@ def _gather(
             fetch_row(y, group * outs + out, out_row, out_height, out_width)
         place = (plane * sizes.height + in_row) * sizes.width * LANES
         _put(
-            scratch, found, x, place, mode, folded[c], folded[ins + c], means[c], d_x, sums,
-            c * 2 * LANES, sizes.width,
+            scratch, found, x, place, mode, folded[c], folded[ins + c], means[c], d_x, is_first,
+            sums, c * 2 * LANES, sizes.width,
         )  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def _through_norm(
 @compiled
 def _put(
     found: Any, found_at: int, x: Any, x_at: int, mode: int, scale: Any, shift: Any, mean: Any,
-    d_x: Any, sums: Any, at: int, count: int,
+    d_x: Any, is_first: bool, sums: Any, at: int, count: int,
 ) -> None:  # fmt: skip
     """Puts a row of the gradient of what a stage read where it belongs."""
     if mode == NORMALISED:
@@ -371,13 +371,12 @@ def _put(
             second = fma(d_value, subtract(value, means), second)
         store(sums, at, first)
         store(sums, at + LANES, second)
-    elif mode == RECTIFIED:
-        for pixel in range(count):
-            offset = pixel * LANES
-            value = where_positive(load(x, x_at + offset), load(found, found_at + offset))
-            store(d_x, x_at + offset, add(load(d_x, x_at + offset), value))
-    else:
-        for pixel in range(count):
-            offset = pixel * LANES
-            value = add(load(d_x, x_at + offset), load(found, found_at + offset))
-            store(d_x, x_at + offset, value)
+        return
+    for pixel in range(count):
+        offset = pixel * LANES
+        d_value = load(found, found_at + offset)
+        if mode == RECTIFIED:
+            d_value = where_positive(load(x, x_at + offset), d_value)
+        if not is_first:
+            d_value = add(load(d_x, x_at + offset), d_value)
+        store(d_x, x_at + offset, d_value)

@@ -13,13 +13,14 @@ from search_core.relaxation.kernels.vectors import total as total_of
 
 
 @compiled
-def add_scaled(x: Any, folded: Any, total: Any, sizes: tuple[int, int, int]) -> None:
+def add_scaled(x: Any, folded: Any, total: Any, first: bool, sizes: tuple[int, int, int]) -> None:
     """Adds `x * scale + shift`.
 
     Args:
         x: [g, c, m, l].
         folded: Scale and shift, [2, c].
         total: What it is added to, like x.
+        first: Whether it is written instead.
         sizes: g, c and m.
     """
     groups, channels, pixels = sizes
@@ -27,9 +28,14 @@ def add_scaled(x: Any, folded: Any, total: Any, sizes: tuple[int, int, int]) -> 
         for c in range(channels):
             scales, shifts = splat(folded[c]), splat(folded[channels + c])
             start = (group * channels + c) * pixels * LANES
-            for offset in range(start, start + pixels * LANES, LANES):
-                value = add(load(total, offset), shifts)
-                store(total, offset, fma(load(x, offset), scales, value))
+            end = start + pixels * LANES
+            if first:
+                for offset in range(start, end, LANES):
+                    store(total, offset, fma(load(x, offset), scales, shifts))
+            else:
+                for offset in range(start, end, LANES):
+                    value = add(load(total, offset), shifts)
+                    store(total, offset, fma(load(x, offset), scales, value))
 
 
 @compiled
