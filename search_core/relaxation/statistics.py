@@ -46,7 +46,7 @@ class RunningStatistics:
     def write(self) -> None:
         """Brings the running averages up to date."""
         for momentum, noted in self._measured.items():
-            variances = noted.variances
+            variances: list[Tensor] | tuple[Tensor, ...] = noted.variances
             if any(correction != 1 for correction in noted.corrections):
                 variances = torch._foreach_mul(variances, noted.corrections)
             torch._foreach_lerp_(noted.running_means, noted.means, momentum)
