@@ -4,6 +4,7 @@ Legend: n images, c channels, h height, w width, e edges of a cell, p primitives
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ class RelaxedCell(nn.Module):
             for node in range(space.nodes)
             for source in range(2 + node)
         )
-        self._plans: list[MixturePlan] | None = None
+        self._plans: _Plans | None = None
 
     def plan(self, planner: Planner) -> None:
         """Lets training compute the nodes by plans; see `search_core.relaxation`.
@@ -102,10 +103,13 @@ class RelaxedCell(nn.Module):
             planner: Makes the plans.
         """
         inputs = [Term("older", 0, 0, self.older), Term("newer", 1, 1, self.newer)]
-        self._plans = [
-            *(planner([term]) for term in inputs),
-            *(planner(self._terms(node)) for node in range(self.num_nodes)),
-        ]
+        together = planner(inputs)
+        self._plans = _Plans(
+            [(together, inputs)]
+            if together.suits_unrelated
+            else [(planner([term]), [term]) for term in inputs],
+            [planner(self._terms(node)) for node in range(self.num_nodes)],
+        )
 
     def unplan(self) -> None:
         """Computes the nodes edge by edge again."""
@@ -128,7 +132,7 @@ class RelaxedCell(nn.Module):
             The output, [n, nodes * channels, h, w] with h and w halved by a reduction; in lanes
             where a plan has computed it so.
         """
-        if self._plans is not None and self.training and all(each.applies for each in self._plans):
+        if self._plans is not None and self.training and self._plans.apply:
             return self._planned(self._plans, older, newer, multipliers_ep)
         states_nchw = [self.older(as_images(older)), self.newer(as_images(newer))]
         first_edge = 0
@@ -142,21 +146,18 @@ class RelaxedCell(nn.Module):
         return torch.cat(states_nchw[2:], dim=1)
 
     def _planned(
-        self, plans: Sequence[MixturePlan], older: State, newer: State, multipliers_ep: Tensor
+        self, plans: "_Plans", older: State, newer: State, multipliers_ep: Tensor
     ) -> State:
         statistics = RunningStatistics()
-        shared = Shared(statistics, plans[0].layout)
+        shared = Shared(statistics, plans.nodes[0].layout)
         shared.add("older", older)
         shared.add("newer", newer)
-        if plans[0].suits_single:
-            plans[0](shared, multipliers_ep.new_ones(2), statistics)
-        else:
-            shared.add(0, self.older(as_images(older)))
-        if plans[1].suits_single:
-            plans[1](shared, multipliers_ep.new_ones(2), statistics)
-        else:
-            shared.add(1, self.newer(as_images(newer)))
-        for plan in plans[2:]:
+        for plan, terms in plans.inputs:
+            if len(terms) > 1 or plan.suits_single:
+                plan(shared, multipliers_ep.new_ones(2), statistics)
+            else:
+                shared.add(terms[0].target, terms[0].operation(shared.get(terms[0].source)))
+        for plan in plans.nodes:
             plan(shared, multipliers_ep.flatten(), statistics)
         statistics.write()
         return shared.concatenated(range(2, 2 + self.num_nodes))
@@ -173,6 +174,26 @@ class RelaxedCell(nn.Module):
                 for column, operation in zip(edge.columns, edge.operations, strict=True)
             ]
         return terms
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """How a cell is computed by plans.
+
+    Attributes:
+        inputs: Make what the nodes read of the cell's inputs, with the terms that they compute.
+        nodes: Make the nodes.
+    """
+
+    inputs: Sequence[tuple[MixturePlan, Sequence[Term]]]
+    nodes: Sequence[MixturePlan]
+
+    @property
+    def apply(self) -> bool:
+        """Whether all operations are in a state that the plans know."""
+        return all(plan.applies for plan, _ in self.inputs) and all(
+            plan.applies for plan in self.nodes
+        )
 
 
 def _normalised(family: Family, name: str, slot: Slot) -> nn.Module:

@@ -38,6 +38,8 @@ class GroupedPlan:
 
     layout = torch.contiguous_format
     """In which the channels of several operations lie side by side without being moved."""
+    suits_unrelated = False
+    """What is read would have to be moved first, to lie side by side."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]

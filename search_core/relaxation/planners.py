@@ -26,6 +26,11 @@ class MixturePlan(Protocol):
         ...
 
     @property
+    def suits_unrelated(self) -> bool:
+        """Whether operations gain together that neither read nor add to the same state."""
+        ...
+
+    @property
     def applies(self) -> bool:
         """Whether the operations are in a state that it knows; else they are called plainly."""
         ...

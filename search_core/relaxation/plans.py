@@ -52,6 +52,8 @@ class Plan:
     """Images go into lanes from any layout."""
     suits_single = True
     """One operation is faster planned, too."""
+    suits_unrelated = True
+    """Threads share operations, whatever they read and add to."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]
@@ -172,7 +174,7 @@ def _source(term: Term, chain: Chain, shared: Shared) -> tuple[Lanes, bool]:
 
 
 def _form(stage: Stage) -> StageForm:
-    outs, ins = stage.pointwise.weight.shape[:2]
+    outs, ins = stage.pointwise.out_channels, stage.pointwise.in_channels
     module = stage.depthwise
     kernel, stride, dilation = (
         (0, 1, 1)
