@@ -72,6 +72,51 @@ class FactorizedReduce(nn.Module):
         normed_nchw: Tensor = self.norm(halves_nchw)
         return normed_nchw
 
+    def equivalent_layers(self) -> list[nn.Module]:
+        """Layers that compute the same one after the other: one convolution of both halves."""
+        return [PixelHalves(), self.relu, PointwiseHalves(self.even, self.odd), self.norm]
+
+
+class PixelHalves(nn.Module):
+    """Every second pixel along both axes, as channels: even ones, and behind them odd ones.
+
+    Where a side is odd, zeros are its last odd pixels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [n, c, h, w, ...] to [n, 2 * c, ceil(h / 2), ceil(w / 2), ...]."""
+        even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+        if even.shape != odd.shape:
+            missing = (even.shape[3] - odd.shape[3], even.shape[2] - odd.shape[2])
+            odd = functional.pad(odd, (*(0, 0) * (x.dim() - 4), 0, missing[0], 0, missing[1]))
+        return torch.cat([even, odd], dim=1)
+
+
+class PointwiseHalves(nn.Module):
+    """Two 1x1 convolutions as one, each of a half of the channels that come in.
+
+    Args:
+        first: Of the first half; its channels come out first.
+        second: Of the second half.
+    """
+
+    def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
+        super().__init__()
+        self._halves = (first, second)
+        self.in_channels = first.in_channels + second.in_channels
+        self.out_channels = first.out_channels + second.out_channels
+
+    @property
+    def weight(self) -> Tensor:
+        """[out, in, 1, 1], with zeros where a channel does not see another."""
+        first, second = (half.weight.flatten(1) for half in self._halves)
+        joined: Tensor = torch.block_diag(first, second)  # type: ignore[no-untyped-call]
+        return joined[:, :, None, None]
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """The channels of both."""
+        return functional.conv2d(x_nchw, self.weight)
+
 
 class DilatedConv(nn.Sequential):
     """ReLU, depthwise convolution of dilation 2, 1x1, BN: DARTS' dilated separable convolution.

@@ -21,7 +21,7 @@ class Stage:
     """
 
     depthwise: nn.Conv2d | None
-    pointwise: nn.Conv2d
+    pointwise: layers.Pointwise
     norm: nn.BatchNorm2d
 
 
@@ -68,7 +68,7 @@ def _stages(rest: Sequence[nn.Module]) -> tuple[Stage, ...] | None:
     if len(rest) < 2:
         return None
     pointwise, norm, *others = rest
-    if not isinstance(pointwise, nn.Conv2d) or not layers.is_pointwise(pointwise):
+    if not layers.is_pointwise(pointwise):
         return None
     if not isinstance(norm, nn.BatchNorm2d) or not layers.is_batch_norm(norm):
         return None

@@ -1,17 +1,46 @@
 """What an operation is made of, read from its modules.
 
 An operation that is a `Sequential` of PyTorch's layers, of any depth, describes itself: its layers
-are its layers. Any other module is one layer that is called as it is.
+are its layers. Another one may say which layers would compute the same (`Layered`). Any other
+module is one layer that is called as it is.
 """
 
 from collections.abc import Hashable
+from typing import Protocol, TypeGuard, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
+from search_core.convolutions import PixelHalves, PointwiseHalves
 from search_core.layers import ACTIVATIONS
 from search_core.relaxation.kernels.depthwise import KERNELS
 
 _ACTIVATIONS = tuple(ACTIVATIONS.values())
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A module that says what computes the same as it does."""
+
+    def equivalent_layers(self) -> list[nn.Module]:
+        """Layers, one after the other; their parameters are the module's own."""
+        ...
+
+
+class Pointwise(Protocol):
+    """A convolution of single pixels.
+
+    Attributes:
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+    """
+
+    in_channels: int
+    out_channels: int
+
+    @property
+    def weight(self) -> Tensor:
+        """[out, in, 1, 1]."""
+        ...
 
 
 def read(operation: nn.Module) -> list[nn.Module]:
@@ -25,6 +54,8 @@ def read(operation: nn.Module) -> list[nn.Module]:
     # Of a class of its own only if it is called like any other sequence.
     if isinstance(operation, nn.Sequential) and type(operation).forward is nn.Sequential.forward:
         return [layer for child in operation for layer in read(child)]
+    if isinstance(operation, Layered):
+        return operation.equivalent_layers()
     return [operation]
 
 
@@ -38,14 +69,16 @@ def sharing_key(layer: nn.Module) -> Hashable | None:
         return (type(layer), layer.extra_repr().replace("inplace=True", ""))
     if type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
         return (type(layer), *sorted((key, str(value)) for key, value in _settings(layer).items()))
+    if type(layer) is PixelHalves:
+        return PixelHalves
     if is_batch_norm(layer) and not layer.affine:
         return (type(layer), layer.eps)
     return None
 
 
-def is_pointwise(layer: nn.Module) -> bool:
+def is_pointwise(layer: nn.Module) -> TypeGuard[Pointwise]:
     """Whether a layer is a convolution of single pixels, without a bias."""
-    return (
+    return type(layer) is PointwiseHalves or (
         type(layer) is nn.Conv2d
         and layer.kernel_size == (1, 1)
         and layer.stride == (1, 1)

@@ -155,5 +155,5 @@ def _keeps_lanes(layer: nn.Module) -> bool:
     """Whether a layer, which has a sharing key, can be applied in lanes."""
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         return pools.has_kernel(layer)
-    # Activations see single values, whatever the layout.
+    # Activations see single values, whatever the layout, and halves whole pixels.
     return True

@@ -128,6 +128,23 @@ def test_odd_sizes_reduce_with_one_zero_behind() -> None:
     torch.testing.assert_close(odd, torch.tensor([[5.0, 0.0], [0.0, 0.0]]))
 
 
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (4, 3), (1, 2)])
+def test_a_reduction_is_what_its_layers_compute_one_after_the_other(size: tuple[int, int]) -> None:
+    reduce = FactorizedReduce(3, 5, affine=True).double()
+    x_nchw = torch.randn(4, 3, *size, dtype=torch.float64, requires_grad=True)
+    layers = nn.Sequential(*reduce.equivalent_layers())
+    expected_nchw, found_nchw = reduce(x_nchw), layers(x_nchw)
+    torch.testing.assert_close(found_nchw, expected_nchw)
+    weight_nchw = torch.randn_like(expected_nchw)
+    inputs = [x_nchw, *reduce.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(found_nchw, inputs, weight_nchw),
+        torch.autograd.grad(expected_nchw, inputs, weight_nchw),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
 def test_one_channel_cannot_be_reduced_in_halves() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         FactorizedReduce(4, 1, affine=False)

@@ -282,12 +282,32 @@ def test_any_module_takes_part_in_a_plan() -> None:
 @pytest.mark.parametrize(("family", "name"), [key for key in REGISTRY if key[1] != "none"])
 def test_primitives_are_planned_by_what_they_are_made_of(family: Any, name: str) -> None:
     chain = chains.chain_of(REGISTRY[family, name](Slot(4, 4, stride=1, affine=False)))
+    reduced = chains.chain_of(REGISTRY[family, name](Slot(4, 4, stride=2, affine=False)))
+    if name == "skip_connect":
+        assert not chain.stages
+        assert len(reduced.stages) == 1
+        assert not reduced.calls
     separable = family == "sharp" or not name.startswith("dil")
     if "sep" in name or "flood" in name or "choke" in name or name.startswith("dil"):
         assert [stage.depthwise is not None for stage in chain.stages] == [True] * (1 + separable)
         assert not chain.calls
     else:
         assert not chain.stages
+
+
+def test_a_module_with_layers_of_its_own_is_called_as_it_is() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.ReLU(), nn.Conv2d(4, 4, 1, bias=False)])
+
+        def forward(self, x_nchw: Tensor) -> Tensor:
+            for layer in self.layers:
+                x_nchw = x_nchw + layer(x_nchw)
+            return x_nchw
+
+    residual = Residual()
+    assert chains.chain_of(nn.Sequential(residual, nn.BatchNorm2d(4))).calls[0] is residual
 
 
 def test_statistics_are_recorded_once_for_each_operation() -> None:
