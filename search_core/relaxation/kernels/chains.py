@@ -211,8 +211,8 @@ def _chain_backward(
         )  # fmt: skip
         if s == last:
             d_multiplier = found
-        if s == first and term[D_SOURCE] == 0 and not needs_weights:
-            break
+        if term[D_SOURCE] == 0 and not needs_weights:
+            break  # it is all about the multiplier
         size = _input_size(stage)
         # The two buffers in turn, since the one before is still being read.
         d_input = buffers[s % 2]
