@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from search_core.randomness import stream
 from search_core.relaxation import Plan, RunningStatistics, Shared, Term, lanes, parallel, pools
 from search_core.relaxation.kernels.compiling import LANES
+from search_core.relaxation.kernels.pointwise import is_wide
 
 CHANNELS = 6
 IMAGES = [1, LANES, 2 * LANES + 3]
@@ -25,20 +26,22 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=stream(0, str(shape))).to(dtype)
 
 
-def stage(kernel: int, stride: int, dilation: int) -> nn.Sequential:
+def stage(
+    kernel: int, stride: int, dilation: int, *, ins: int = CHANNELS, outs: int = 9
+) -> nn.Sequential:
     torch.manual_seed(0)
     depthwise = nn.Conv2d(
-        CHANNELS,
-        CHANNELS,
+        ins,
+        ins,
         kernel,
         stride,
         padding=dilation * (kernel // 2),
         dilation=dilation,
-        groups=CHANNELS,
+        groups=ins,
         bias=False,
     )
     return nn.Sequential(
-        nn.ReLU(), depthwise, nn.Conv2d(CHANNELS, 9, 1, bias=False), nn.BatchNorm2d(9)
+        nn.ReLU(), depthwise, nn.Conv2d(ins, outs, 1, bias=False), nn.BatchNorm2d(outs)
     ).double()
 
 
@@ -77,7 +80,34 @@ def test_images_go_into_lanes_and_back(
 def test_stages(kernel: int, stride: int, dilation: int) -> None:
     images = IMAGES[(kernel + stride + dilation) % len(IMAGES)]
     x_nchw = drawn(images, CHANNELS, 9, 13).requires_grad_()
-    operations = nn.ModuleList([stage(kernel, stride, dilation)])
+    assert_planned_as_it_is(stage(kernel, stride, dilation), x_nchw)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
+@pytest.mark.parametrize("images", IMAGES)
+@pytest.mark.parametrize("outs", [64, 70, 100])
+def test_wide_stages(outs: int, images: int, kernel: int, stride: int) -> None:
+    ins = 8 * LANES
+    assert is_wide(outs, ins) == (outs != 70)
+    x_nchw = drawn(images, ins, 5, 7).requires_grad_()
+    assert_planned_as_it_is(stage(kernel, stride, 1, ins=ins, outs=outs), x_nchw)
+
+
+def test_gradients_of_multipliers_alone() -> None:
+    operations = nn.ModuleList(
+        nn.Sequential(stage(3, 1, 1), stage(3, 2, 1, ins=9)) for _ in range(2)
+    ).requires_grad_(False)
+    x_nchw = drawn(5, CHANNELS, 9, 13)
+    multipliers_k = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    sum_nchw = summed(operations, x_nchw, multipliers_k)
+    weight_nchw = drawn(*sum_nchw.shape)
+    (ours_k,) = torch.autograd.grad(sum_nchw, multipliers_k, weight_nchw)
+    expected_k = torch.stack([(each(x_nchw) * weight_nchw).sum() for each in operations])
+    torch.testing.assert_close(ours_k, expected_k)
+
+
+def assert_planned_as_it_is(operation: nn.Module, x_nchw: Tensor) -> None:
+    operations = nn.ModuleList([operation])
     theirs = copy.deepcopy(operations[0])
     multipliers_k = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
     sum_nchw = summed(operations, x_nchw, multipliers_k)

@@ -50,6 +50,25 @@ def _transpose(_context: Any, x: Any, at: Any, step: Any, y: Any, y_at: Any, y_s
 
 
 @compiled
+def turn(x: Any, at: int, line: int, lines: int, count: int, y: Any, y_at: int) -> None:
+    """Exchanges lanes and lines, as many of these as there are lanes at a time.
+
+    Args:
+        x: Lines of vectors, one behind the other.
+        at: Where they begin.
+        line: From a line to the next.
+        lines: How many there are, a multiple of the lanes.
+        count: Vectors of a line.
+        y: For each block of lines, of each vector, of each lane, the numbers of the lines; written.
+        y_at: Where it begins.
+    """
+    for block in range(lines // LANES):
+        for each in range(count):
+            start = at + block * LANES * line + each * LANES
+            _transpose(x, start, line, y, y_at + (block * count + each) * LANES * LANES, LANES)
+
+
+@compiled
 def into_lanes(
     x: Any, image: int, lines: int, line: int, count: int, y: Any, y_group: int, y_line: int,
     step: int, images: int,

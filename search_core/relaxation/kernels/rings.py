@@ -92,7 +92,7 @@ def scratch_size(sizes: Sizes) -> int:
         sizes: What it computes.
     """
     _, out_width = out_size(sizes)
-    line = (sizes.outs + sizes.ins) * out_width + sizes.width
+    line = (sizes.outs + 2 * sizes.ins) * out_width + sizes.width
     return int(2 * ring_of(sizes).size + line * LANES)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from search_core.relaxation.kernels.compiling import LANES, compiled
 from search_core.relaxation.kernels.depthwise import convolve, correlate
-from search_core.relaxation.kernels.pointwise import add_outer, multiply
+from search_core.relaxation.kernels.layout import turn
+from search_core.relaxation.kernels.pointwise import add_outer, add_turned, is_wide, multiply
 from search_core.relaxation.kernels.rings import (
     NORMALISED,
     RECTIFIED,
@@ -192,12 +193,13 @@ def backward(
     _, out_width = out_size(sizes)
     # Where things are in the scratch: first the gradient of what the pointwise convolution reads,
     # spread as the input is; then that of a row of the output; the input, and what the pointwise
-    # convolution reads of it; and a row of the input's gradient.
+    # convolution reads of it; a row of the input's gradient; and what is read, turned.
     d_row = ring.size
     inputs = d_row + outs * out_width * LANES
     seen = inputs + ring.size
     d_line = seen + ins * out_width * LANES
-    of_weights = np.zeros(outs * ins * LANES if needs_weights else 0, y.dtype)
+    turned = d_line + sizes.width * LANES
+    of_weights = _vectors_of(d_weights, needs_weights, sizes)
     of_kernels = np.zeros(ins * k * k * LANES if needs_weights else 0, y.dtype)
     sums, valid = np.zeros(ins * 2 * LANES, y.dtype), np.zeros(LANES, y.dtype)
     rows, flipped = np.zeros(max(k, 1), np.int64), _flipped(kernels, ins, k)
@@ -224,8 +226,8 @@ def backward(
                         seen, ring, rows, read, sizes,
                     )  # fmt: skip
                     _add_weights(
-                        scratch, ready, d_row, inputs, seen, of_kernels, of_weights, ring, rows,
-                        sizes,
+                        scratch, ready, d_row, inputs, seen, turned, of_kernels, of_weights,
+                        d_weights, ring, rows, sizes,
                     )  # fmt: skip
                 ready += 1
             if needs_input:
@@ -235,9 +237,19 @@ def backward(
                 )  # fmt: skip
     if mode == NORMALISED:
         _add_up(sums, d_sums, ins)
-    if needs_weights:
-        _totals(of_weights, d_weights)
-        _totals(of_kernels, d_kernels)
+    _totals(of_weights, d_weights)
+    _totals(of_kernels, d_kernels)
+
+
+@compiled
+def _vectors_of(d_weights: Any, needs_weights: bool, sizes: Sizes) -> Any:
+    """Vectors for the weights' gradient; none where it is not needed, or is summed up itself."""
+    if not needs_weights:
+        return np.zeros(0, d_weights.dtype)
+    if is_wide(sizes.outs, sizes.ins):
+        d_weights[:] = 0.0
+        return np.zeros(0, d_weights.dtype)
+    return np.zeros(sizes.outs * sizes.ins * LANES, d_weights.dtype)
 
 
 @compiled
@@ -273,8 +285,8 @@ def _spread(
 
 @compiled
 def _add_weights(
-    scratch: Any, index: int, d_row: int, inputs: int, seen: int, of_kernels: Any,
-    of_weights: Any, ring: Ring, rows: Any, sizes: Sizes,
+    scratch: Any, index: int, d_row: int, inputs: int, seen: int, turned: int, of_kernels: Any,
+    of_weights: Any, d_weights: Any, ring: Ring, rows: Any, sizes: Sizes,
 ) -> None:  # fmt: skip
     """Adds what a row says of the gradients of kernels and weights."""
     _, out_width = out_size(sizes)
@@ -286,10 +298,12 @@ def _add_weights(
                 sizes.k, scratch, c * ring.plane + at, scratch, rows, sizes.dilation * LANES,
                 sizes.stride * LANES, of_kernels, c * sizes.k * sizes.k * LANES, out_width,
             )  # fmt: skip
-    line = out_width * LANES
-    add_outer(
-        scratch, d_row, line, sizes.outs, scratch, seen, line, sizes.ins, out_width, of_weights, 0
-    )
+    line, outs, ins = out_width * LANES, sizes.outs, sizes.ins
+    if is_wide(outs, ins):
+        turn(scratch, seen, line, ins, out_width, scratch, turned)
+        add_turned(scratch, d_row, line, outs, scratch, turned, ins, out_width, d_weights)
+    else:
+        add_outer(scratch, d_row, line, outs, scratch, seen, line, ins, out_width, of_weights, 0)
 
 
 @compiled
