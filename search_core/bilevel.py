@@ -90,6 +90,7 @@ class BilevelStep:
         capturable: bool = False,
     ) -> None:
         self.network = network
+        self._norms = batch_norms(network)
         self._relaxation = relaxation
         self.order: Order = ORDERS[algorithm.order]
         self._cost_weight = algorithm.cost_weight
@@ -195,7 +196,7 @@ class BilevelStep:
     def _alpha_gradients(
         self, train: LabelledImages, validation: LabelledImages
     ) -> Sequence[Tensor]:
-        with statistics_kept(self.network):
+        with statistics_kept(self._norms):
             loss, gradients = self.order(self.network, self.weight_optimizer, train, validation)
         self.check("the validation loss", loss)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
@@ -241,14 +242,22 @@ class BilevelStep:
         return Measured(loss.detach(), (logits_nk.argmax(dim=1) == train.labels_n).sum())
 
 
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """The batch normalisations of a network.
+
+    Args:
+        network: The network.
+    """
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
 @contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
+def statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Lets batch normalisations use each batch's own statistics without recording them.
 
     Args:
-        network: It is in training mode.
+        norms: They are in training mode. To look for them in the network takes longer than this.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:
         norm.track_running_stats = False

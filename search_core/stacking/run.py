@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from search_core.bilevel import statistics_kept
+from search_core.bilevel import batch_norms, statistics_kept
 from search_core.costs import EVALUATION_FACTOR, LARGEST_EVALUATION
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
@@ -128,7 +128,7 @@ class StackedRun:
             try:
                 if error.of_weights:
                     # The stack's pass has recorded this batch in the running statistics.
-                    with statistics_kept(run.network.train()):
+                    with statistics_kept(batch_norms(run.network.train())):
                         result = run.step.train_weights(train)
                 else:
                     result = run.step(train, validation)
