@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from search_core.spec import AshaScheduler
-from store.recording import EpochResult, RecordedEpoch
+from store.epoch_reports import EpochResult, RecordedEpoch
 
 _EPOCH: Final = "epoch"
 _ACCURACY: Final = "validation_accuracy"

@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from store import artifacts, leases, logs, recording
+from store import artifacts, endings, leases, logs
 from store.leases import Lease
 from store.sessions import database_url, make_engine, transaction
 from store.states import Reason
@@ -90,9 +90,9 @@ class Held:
         # The main thread is inside Ray, which offers no safe way out from another thread; and
         # what is left to do is one statement.
         if verdict is Verdict.CANCELLED:
-            self._end(lambda: self._last(recording.cancelled), Exit.CANCELLED)
+            self._end(lambda: self._last(endings.cancelled), Exit.CANCELLED)
         if verdict is Verdict.TIME_IS_UP:
-            self._end(lambda: self._last(recording.time_is_up), Exit.ENDED)
+            self._end(lambda: self._last(endings.time_is_up), Exit.ENDED)
         while self.finishing.is_set():
             # The lease goes with the search's end, or its return to the queue, which is under way;
             # so does this process, unless there is more to run after all.

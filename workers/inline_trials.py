@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
-from store.recording import EpochResult
+from store.epoch_reports import EpochResult
 from workers.failures import Failure, explain
 from workers.trial_group import TrialGroup
 from workers.trials import EarlyStopping, TrialPlan, TrialPlans, TrialSink

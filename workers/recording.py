@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from search_core.genotype import Genotype
 from search_core.spec.algorithm import RelaxationForm
-from store import recording
+from store import endings, epoch_reports, recording
+from store.epoch_reports import EpochResult, RecordedEpoch
 from store.errors import LeaseLostError
 from store.leases import Lease
 from store.models import Trial
-from store.recording import EpochResult, RecordedEpoch
 from store.sessions import is_away, transaction
 from store.states import Reason, SearchStatus
 
@@ -70,7 +70,9 @@ class StoreSink:
 
     def epoch_ended(self, trial_id: UUID, result: EpochResult) -> None:
         """See `TrialSink`."""
-        self._write(lambda session: recording.epoch_ended(session, self._lease, trial_id, result))
+        self._write(
+            lambda session: epoch_reports.epoch_ended(session, self._lease, trial_id, result)
+        )
 
     def succeeded(
         self, trial_id: UUID, genotype: Genotype, result: Mapping[str, Any] | None = None
@@ -125,15 +127,15 @@ class StoreSink:
 
     def epochs(self) -> Sequence[RecordedEpoch]:
         """All epochs that the store has, in the order in which they were recorded."""
-        return self._write(lambda session: recording.recorded_epochs(session, self._lease))
+        return self._write(lambda session: epoch_reports.recorded_epochs(session, self._lease))
 
     def halted(self) -> SearchStatus | None:
-        """See `store.recording.halted`."""
-        return self._write(lambda session: recording.halted(session, self._lease))
+        """See `store.endings.halted`."""
+        return self._write(lambda session: endings.halted(session, self._lease))
 
     def finish(self) -> SearchStatus | None:
         """Ends the search if all of its trials have ended; None if one was queued again."""
-        return self._write(lambda session: recording.finish(session, self._lease))
+        return self._write(lambda session: endings.finish(session, self._lease))
 
     def _write(self, operation: Callable[[Session], _T]) -> _T:
         give_up = time.monotonic() + self._patience

@@ -3,7 +3,7 @@
 from typing import Any
 
 from search_core.genotype import parse
-from store.recording import EpochResult, EpochWarning
+from store.epoch_reports import EpochResult, EpochWarning
 
 
 def to_report(result: EpochResult) -> dict[str, Any]:

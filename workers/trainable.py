@@ -14,9 +14,9 @@ from ray import tune
 from ray.tune.result import DONE
 
 from store.artifacts import ArtifactFolder
+from store.epoch_reports import EpochResult
 from store.jobs import SPECS, JobSpec
 from store.logs import trial_log
-from store.recording import EpochResult
 from store.states import JobKind
 from workers.failures import Failure, explain
 from workers.reports import to_report

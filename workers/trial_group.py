@@ -14,8 +14,8 @@ from search_core.pace import reset_peak_memory
 from search_core.spec import SearchSpec
 from search_core.spec.algorithm import RelaxationForm
 from search_core.stacking import StackedRun
+from store.epoch_reports import EpochResult
 from store.jobs import JobSpec
-from store.recording import EpochResult
 from workers import memory
 from workers.failures import Failure, explain
 from workers.trial_run import TrialRun, device_of

@@ -15,8 +15,8 @@ from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.retraining import RetrainingSpec
 from search_core.storage import Storage
 from search_core.training import TrainingRun
+from store.epoch_reports import EpochResult, EpochWarning
 from store.jobs import JobSpec
-from store.recording import EpochResult, EpochWarning
 from workers.failures import NoGpuError
 from workers.reports import from_report, to_report
 from workers.settings import NodeSettings

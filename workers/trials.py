@@ -10,8 +10,8 @@ from uuid import UUID
 from search_core.genotype import Genotype
 from search_core.spec.algorithm import RelaxationForm
 from store.artifacts import ArtifactFolder
+from store.epoch_reports import EpochResult
 from store.jobs import JobSpec
-from store.recording import EpochResult
 from store.states import Reason
 
 

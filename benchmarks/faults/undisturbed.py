@@ -11,9 +11,9 @@ from benchmarks.faults.records import ExpectedEpoch, ExpectedTrial
 from search_core.pace import OF_THE_MACHINE, reproducible
 from search_core.spec import point_spec, trial_points
 from store.artifacts import ArtifactFolder
+from store.epoch_reports import EpochResult
 from store.events import finite
 from store.jobs import JobSpec
-from store.recording import EpochResult
 from workers.failures import Failure
 from workers.trial_group import TrialGroup
 from workers.trials import TrialPlan

@@ -7,8 +7,8 @@ from typing import Final
 
 from benchmarks.queue.stored import Database
 from search_core.genotype import CellGenotype, Edge
-from store import leases, recording
-from store.recording import EpochResult
+from store import epoch_reports, leases, recording
+from store.epoch_reports import EpochResult
 from store.room import Capacity, Node
 from store.sessions import transaction
 
@@ -36,7 +36,9 @@ def measure(database: Database, *, epochs: int) -> dict[str, float]:
         metrics = {f"metric_{index}": index / epoch for index in range(_METRICS)}
         began = time.perf_counter()
         with transaction(database.engine) as session:
-            recording.epoch_ended(session, lease, trial.id, EpochResult(epoch, metrics, genotype))
+            epoch_reports.epoch_ended(
+                session, lease, trial.id, EpochResult(epoch, metrics, genotype)
+            )
         took.append(time.perf_counter() - began)
     epoch_seconds = statistics.median(took)
     return {"points_per_second": _METRICS / epoch_seconds, "epoch_ms": 1000 * epoch_seconds}

@@ -1,6 +1,6 @@
 """A real server on a database of the test's own, and a stand-in for the workers.
 
-The stand-in writes through `store.recording`, exactly as a runner does.
+The stand-in writes through `store.recording` and its neighbours, exactly as a runner does.
 """
 
 import logging
@@ -19,10 +19,10 @@ from search_core.genotype import CellGenotype, Edge
 from service.__main__ import Server
 from service.app import create_app
 from service.settings import ServiceSettings
-from store import leases, queue, recording
+from store import endings, epoch_reports, leases, queue, recording
 from store.artifacts import logs_of
+from store.epoch_reports import EpochResult, EpochWarning
 from store.leases import Capacity, Lease, Node
-from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
 from store.states import Reason
 from tests.conftest import KEY
@@ -139,7 +139,7 @@ class Worker:
                 "peak_memory_bytes": 3.5 * 2**30,
             }
             with transaction(self._engine) as session:
-                recording.epoch_ended(
+                epoch_reports.epoch_ended(
                     session, lease, trial_id, EpochResult(epoch, metrics, genotype, warnings)
                 )
 
@@ -155,7 +155,7 @@ class Worker:
 
     def finish(self, lease: Lease) -> None:
         with transaction(self._engine) as session:
-            recording.finish(session, lease)
+            endings.finish(session, lease)
 
     def give_back(self, lease: Lease) -> None:
         with transaction(self._engine) as session:

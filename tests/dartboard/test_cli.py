@@ -22,9 +22,9 @@ from dartboard.cli import main
 from dartboard.cli.specs import apply_settings
 from search_core.genotype import parse
 from store import leases, queue
+from store.epoch_reports import EpochWarning
 from store.leases import Capacity, Node
 from store.logs import runner_log, trial_log
-from store.recording import EpochWarning
 from store.sessions import transaction
 from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
 

@@ -17,8 +17,8 @@ from search_core.derive import best_paths, heaviest_path, path_score
 from search_core.genotype import PathGenotype, parse
 from search_core.marginals import marginals as shares_of
 from search_core.spec.hypercuboid import HyperCuboidSpace
-from store import recording
-from store.recording import EpochResult
+from store import endings, epoch_reports, recording
+from store.epoch_reports import EpochResult
 from store.sessions import transaction
 from tests.dartboard.conftest import SPEC, Served, Worker
 from tests.dartboard.test_cli import Dartboard, dartboard
@@ -51,9 +51,9 @@ def cuboid(client: Client, worker: Worker, engine: Engine) -> UUID:
     trial_id = search.trials[0].id
     with transaction(engine) as session:
         recording.trial_started(session, lease, trial_id, from_epoch=0, node="here", pid=1)
-        recording.epoch_ended(session, lease, trial_id, result)
+        epoch_reports.epoch_ended(session, lease, trial_id, result)
         recording.trial_succeeded(session, lease, trial_id, BEST)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
     return search.id
 
 
@@ -124,7 +124,7 @@ def test_finalists_are_followed_and_the_one_that_wins_is_listed(
         recording.trial_started(session, lease, trial_id, from_epoch=0, node="here", pid=1)
         for epoch, (metrics, derived) in enumerate(reported, start=1):
             result = EpochResult(epoch, metrics, derived, alphas={"cuboid": WEIGHTS})
-            recording.epoch_ended(session, lease, trial_id, result)
+            epoch_reports.epoch_ended(session, lease, trial_id, result)
     for event in client.events(search.id).items:
         view.event(event)
     assert isinstance(console.file, io.StringIO)

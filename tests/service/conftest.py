@@ -18,9 +18,9 @@ from search_core.spec import SearchSpec
 from service.__main__ import Server
 from service.app import create_app
 from service.settings import ServiceSettings
-from store import architectures, leases, queue, recording, searches
+from store import architectures, endings, epoch_reports, leases, queue, recording, searches
+from store.epoch_reports import EpochResult
 from store.leases import Capacity, Lease, Node
-from store.recording import EpochResult
 from store.sessions import transaction
 from tests.conftest import BEARER
 
@@ -124,7 +124,9 @@ class Worker:
         values = {"validation_accuracy": 0.5 + number / 100, "train_loss": 1 / number, **metrics}
         with transaction(self._engine) as session:
             trial_id = searches.trials(session, lease.search_id)[trial].id
-            recording.epoch_ended(session, lease, trial_id, EpochResult(number, values, genotype()))
+            epoch_reports.epoch_ended(
+                session, lease, trial_id, EpochResult(number, values, genotype())
+            )
 
     def succeed(self, lease: Lease, trial: int, primitive: str = "sep_conv_3x3") -> None:
         with transaction(self._engine) as session:
@@ -133,7 +135,7 @@ class Worker:
 
     def finish(self, lease: Lease) -> None:
         with transaction(self._engine) as session:
-            recording.finish(session, lease)
+            endings.finish(session, lease)
 
     def store(self, value: Genotype) -> None:
         with transaction(self._engine) as session:

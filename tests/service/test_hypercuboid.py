@@ -18,9 +18,9 @@ from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.operations import OPERATIONS
 from service.drawing import cuboids, grid, paths, rendering
 from service.drawing.palette import INK
-from store import queue, recording, searches
+from store import endings, epoch_reports, queue, recording, searches
+from store.epoch_reports import EpochResult
 from store.leases import Capacity, Lease, Node
-from store.recording import EpochResult
 from store.sessions import transaction
 from tests.service.conftest import Api, Worker
 
@@ -60,7 +60,7 @@ def report(engine: Engine) -> Report:
         )
         with transaction(engine) as session:
             trial = searches.trials(session, lease.search_id)[0]
-            recording.epoch_ended(session, lease, trial.id, result)
+            epoch_reports.epoch_ended(session, lease, trial.id, result)
         return weights
 
     return report
@@ -229,7 +229,7 @@ def test_cells_have_alphas_and_no_paths(api: Api, worker: Worker, engine: Engine
     with transaction(engine) as session:
         found = heaviest_path(weights_at(1), CUBOID)
         result = EpochResult(1, {}, found, alphas=uniform)
-        recording.epoch_ended(session, lease, UUID(trial_id), result)
+        epoch_reports.epoch_ended(session, lease, UUID(trial_id), result)
     answer = api.get(f"/v1/trials/{trial_id}/alphas").json()
     assert answer["items"] == [{"step": 1, "weights": uniform}]
     assert [row["text"] for row in answer["groups"]["reduce"]["rows"]] == [
@@ -269,7 +269,7 @@ def test_a_finalist_that_is_not_the_heaviest_is_told_and_drawn(
     for epoch, derived in enumerate((heaviest, rival), start=1):
         with transaction(engine) as session:
             result = EpochResult(epoch, {}, derived, alphas={"cuboid": weights})
-            recording.epoch_ended(session, lease, UUID(trial["id"]), result)
+            epoch_reports.epoch_ended(session, lease, UUID(trial["id"]), result)
         found = api.get(f"/v1/trials/{trial['id']}/paths?k=2").json()
         assert found["items"][0]["architecture"] == heaviest.hash
         assert found["derived"] == found["items"][epoch - 1]
@@ -344,7 +344,7 @@ def test_a_path_has_every_form_of_an_architecture(
     with transaction(engine) as session:
         trial = searches.trials(session, lease.search_id)[0]
         recording.trial_succeeded(session, lease, trial.id, found)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
     (ranked,) = api.get(f"/v1/searches/{search_id}/architectures").json()["items"]
     assert (ranked["architecture"], ranked["recommended"]) == (found.hash, True)
     assert ranked["genotype"] == found.model_dump(mode="json")

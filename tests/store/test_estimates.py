@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, update
 
-from store import owners, queue, recording, searches
+from store import endings, epoch_reports, owners, queue, recording, searches
 from store.demand import Share
+from store.epoch_reports import EpochResult
 from store.estimates import Queued, Running, starts
 from store.leases import Lease
 from store.models import Search
-from store.recording import EpochResult
 from store.room import Capacity, Node
 from store.sessions import transaction
 from tests.store.conftest import GENOTYPE
@@ -77,7 +77,7 @@ def test_the_pace_of_running_trials_tells(engine: Engine, submit: Submit, claim:
         for trial in recording.open_trials(session, lease):
             recording.trial_started(session, lease, trial.id, from_epoch=0, node="n", pid=1)
             result = EpochResult(1, {"seconds": 60.0}, GENOTYPE)
-            recording.epoch_ended(session, lease, trial.id, result)
+            epoch_reports.epoch_ended(session, lease, trial.id, result)
     # Ten epochs of a minute are left.
     assert seconds_until(engine, waiting) == pytest.approx(600, abs=30)
     # Behind it, one starts when the first that does not fit beside it has ended.
@@ -99,7 +99,7 @@ def test_what_ended_tells_how_long_others_take(
     with transaction(engine) as session:
         (trial,) = recording.open_trials(session, lease)
         recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
         session.execute(update(Search).values(ran_seconds=100))
     queued = [submit() for _ in range(60)]
     assert seconds_until(engine, queued[0]) == pytest.approx(0, abs=10)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy import Engine, select
 
 from service.trials.schemas import TrialCounts
-from store import events, leases, lifecycle, queue, recording, searches, verbs
+from store import endings, events, leases, lifecycle, queue, recording, searches, verbs
 from store.errors import (
     IllegalTransitionError,
     LeaseLostError,
@@ -69,7 +69,7 @@ def test_cancelling_a_running_search_asks_its_runner_once(
             assert search.status == "running"
             assert search.cancel_requested_at is not None
     with transaction(engine) as session:
-        recording.cancelled(session, lease)
+        endings.cancelled(session, lease)
     with transaction(engine) as session:
         kinds = [event.kind for event in events.page(session, search_id)]
         assert kinds[2:] == ["search.cancel_requested", "search.cancelled"]
@@ -92,7 +92,7 @@ def test_an_ended_search_cannot_be_cancelled(engine: Engine, submit: Submit, cla
     with transaction(engine) as session:
         (trial,) = recording.open_trials(session, lease)
         recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
     with pytest.raises(IllegalTransitionError, match="succeeded"), transaction(engine) as session:
         verbs.request_cancel(session, search_id)
 
@@ -227,7 +227,7 @@ class LifeOfSearches(RuleBasedStateMachine):
             with transaction(self.engine) as session:
                 search = leases.guard(session, lease)
                 asked = search.pause_requested_at or search.cancel_requested_at
-                status = recording.halted(session, lease)
+                status = endings.halted(session, lease)
                 assert (status is None) == (asked is None)
         except LeaseLostError:
             return
@@ -241,7 +241,7 @@ class LifeOfSearches(RuleBasedStateMachine):
             with transaction(self.engine) as session:
                 leases.guard(session, lease).time_limit = 1e-6
                 assert leases.renew(session, lease, duration=timedelta(0)).seconds_left is not None
-                assert recording.time_is_up(session, lease) in ENDED
+                assert endings.time_is_up(session, lease) in ENDED
         except LeaseLostError:
             return
 
@@ -275,7 +275,7 @@ class LifeOfSearches(RuleBasedStateMachine):
             with transaction(self.engine) as session:
                 trials = recording.open_trials(session, lease)
                 if not trials:
-                    recording.finish(session, lease)
+                    endings.finish(session, lease)
                 elif ending != "failed":
                     values = {"training.epochs": 5}
                     recording.trials_suggested(session, lease, [trials[0].id], values, 5)

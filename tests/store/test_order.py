@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from store import leases, owners, queue, recording, searches, verbs
+from store import endings, leases, owners, queue, recording, searches, verbs
 from store.leases import Lease
 from store.room import Capacity, Node
 from store.sessions import transaction
@@ -150,7 +150,7 @@ def test_a_quota_of_gpus_limits_how_many_trials_run_at_once(
     assert second.search_id == another
     with transaction(engine) as session:
         verbs.request_cancel(session, search_id)
-        recording.cancelled(session, lease)
+        endings.cancelled(session, lease)
         assert searches.get(session, search_id).max_live is None
 
 

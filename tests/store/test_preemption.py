@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from store import events, leases, queue, recording, searches, verbs
+from store import endings, events, leases, queue, searches, verbs
 from store.leases import Lease
 from store.room import Capacity, Node
 from store.sessions import transaction
@@ -62,7 +62,7 @@ def test_the_youngest_of_the_lowest_priority_makes_room_and_waits_again(
         assert waiting.why == "the cluster is full, and others are making room"
         assert leases.renew(session, young, duration=MINUTE).halt
         assert not leases.renew(session, old, duration=MINUTE).halt
-        assert recording.halted(session, young) == "queued"
+        assert endings.halted(session, young) == "queued"
     with transaction(engine) as session:
         victim = searches.get(session, young.search_id)
         assert (victim.status, victim.reason, victim.failures) == ("queued", "preempted", 0)
@@ -75,7 +75,7 @@ def test_the_youngest_of_the_lowest_priority_makes_room_and_waits_again(
     assert claim(engine) is None
     with transaction(engine) as session:
         verbs.request_cancel(session, urgent)
-        recording.cancelled(session, winner)
+        endings.cancelled(session, winner)
     again = claim(engine)
     assert again is not None
     assert (again.search_id, again.attempt) == (young.search_id, 2)

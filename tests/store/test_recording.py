@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from search_core import published
-from store import architectures, events, leases, recording, searches
+from store import architectures, endings, epoch_reports, events, leases, recording, searches
+from store.epoch_reports import EpochResult, EpochWarning
 from store.errors import LeaseLostError
 from store.leases import Lease
 from store.models import Trial
-from store.recording import EpochResult, EpochWarning
 from store.sessions import transaction
 from store.states import Reason
 from tests.store.conftest import GENOTYPE, forget_pauses
@@ -46,11 +46,11 @@ def test_the_whole_way_of_a_search(engine: Engine, submit: Submit, claim: Claim)
         with transaction(engine) as session:
             recording.trial_started(session, lease, trial.id, from_epoch=0, node="n1", pid=1)
         with transaction(engine) as session:
-            recording.epoch_ended(session, lease, trial.id, result(1, accuracy))
+            epoch_reports.epoch_ended(session, lease, trial.id, result(1, accuracy))
         with transaction(engine) as session:
             recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
     with transaction(engine) as session:
-        assert recording.finish(session, lease) == "succeeded"
+        assert endings.finish(session, lease) == "succeeded"
     with transaction(engine) as session:
         search = searches.get(session, search_id)
         assert search.recommended_hash == GENOTYPE.hash
@@ -79,7 +79,7 @@ def test_only_what_no_trial_reached_before_is_a_new_best(
     ]
     for trial_id, epoch, accuracy in epochs:
         with transaction(engine) as session:
-            recording.epoch_ended(session, lease, trial_id, result(epoch, accuracy))
+            epoch_reports.epoch_ended(session, lease, trial_id, result(epoch, accuracy))
     with transaction(engine) as session:
         best = [event for event in events.page(session, search_id) if event.kind == "search.best"]
         assert searches.get(session, search_id).best_validation_accuracy == 0.6
@@ -104,7 +104,7 @@ def test_only_cells_have_families(engine: Engine, submit: Submit, claim: Claim) 
         (trial,) = trials_of(engine, search_id)
         with transaction(engine) as session:
             recording.trial_succeeded(session, lease, trial.id, genotype)
-            recording.finish(session, lease)
+            endings.finish(session, lease)
     with transaction(engine) as session:
         assert architectures.families(session, GENOTYPE.hash) == ["darts", "sharp"]
         assert architectures.families(session, path.hash) == []
@@ -118,7 +118,7 @@ def test_an_epoch_recorded_twice_is_there_once(
     (trial,) = trials_of(engine, search_id)
     for _ in range(2):
         with transaction(engine) as session:
-            recording.epoch_ended(session, lease, trial.id, result(1))
+            epoch_reports.epoch_ended(session, lease, trial.id, result(1))
     assert kinds_of(engine, search_id).count("trial.epoch") == 1
     with transaction(engine) as session:
         assert len(searches.metrics(session, trial.id)) == 2
@@ -137,7 +137,7 @@ def test_the_alphas_of_an_epoch_are_kept_as_they_were(
     for epoch in (1, 2, 2, 3):
         reported = EpochResult(epoch, {}, GENOTYPE, alphas=tables[epoch])
         with transaction(engine) as session:
-            recording.epoch_ended(session, lease, trial.id, reported)
+            epoch_reports.epoch_ended(session, lease, trial.id, reported)
     with transaction(engine) as session:
         kept = searches.alphas(session, trial.id)
         assert {row.step: row.weights for row in kept} == tables
@@ -156,7 +156,7 @@ def test_series_are_chosen_by_name_and_by_how_it_begins(
     (trial,) = trials_of(engine, search_id)
     values = {"marginal.a=1": 0.5, "marginal.b=1": 0.5, "marginalX": 1.0, "loss": 2.0, "l_ss": 3.0}
     with transaction(engine) as session:
-        recording.epoch_ended(session, lease, trial.id, EpochResult(1, values, GENOTYPE))
+        epoch_reports.epoch_ended(session, lease, trial.id, EpochResult(1, values, GENOTYPE))
     for names, expected in (
         (["marginal.*"], ["marginal.a=1", "marginal.b=1"]),
         (["marginal.b*", "loss"], ["loss", "marginal.b=1"]),
@@ -176,7 +176,7 @@ def test_the_history_of_genotypes_can_be_read_and_warnings_are_events(
     warned = EpochResult(1, {}, GENOTYPE, (EpochWarning("collapse", "All skips."),))
     for _ in range(2):
         with transaction(engine) as session:
-            recording.epoch_ended(session, lease, trial.id, warned)
+            epoch_reports.epoch_ended(session, lease, trial.id, warned)
     with transaction(engine) as session:
         epoch, warning = events.page(session, search_id, after=2)
         stored = architectures.get(session, epoch.data["genotype_hash"])
@@ -195,12 +195,12 @@ def test_the_relaxation_is_the_one_told_last(engine: Engine, submit: Submit, cla
         lambda s: recording.trial_started(
             s, lease, trial.id, from_epoch=0, node="n", pid=1, relaxation="fast"
         ),
-        lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
-        lambda s: recording.epoch_ended(
+        lambda s: epoch_reports.epoch_ended(s, lease, trial.id, result(1)),
+        lambda s: epoch_reports.epoch_ended(
             s, lease, trial.id, EpochResult(2, {}, GENOTYPE, relaxation="plain")
         ),
         # An epoch that was recorded before, of the time before.
-        lambda s: recording.epoch_ended(
+        lambda s: epoch_reports.epoch_ended(
             s, lease, trial.id, EpochResult(2, {}, GENOTYPE, relaxation="fast")
         ),
     )
@@ -222,7 +222,7 @@ def test_an_earlier_epoch_does_not_set_a_trial_back(
     (trial,) = trials_of(engine, search_id)
     for epoch, accuracy in ((1, 0.8), (2, 0.7), (1, 0.8)):
         with transaction(engine) as session:
-            recording.epoch_ended(session, lease, trial.id, result(epoch, accuracy))
+            epoch_reports.epoch_ended(session, lease, trial.id, result(epoch, accuracy))
     (trial,) = trials_of(engine, search_id)
     assert trial.epoch == 2
     assert trial.metrics["validation_accuracy"] == 0.7
@@ -234,7 +234,7 @@ def test_values_that_are_not_finite_are_kept(engine: Engine, submit: Submit, cla
     lease = claim()
     (trial,) = trials_of(engine, search_id)
     with transaction(engine) as session:
-        recording.epoch_ended(session, lease, trial.id, result(1, loss=math.inf))
+        epoch_reports.epoch_ended(session, lease, trial.id, result(1, loss=math.inf))
     with transaction(engine) as session:
         (point,) = searches.metrics(session, trial.id, names=["train_loss"])
         assert point.value == math.inf
@@ -253,8 +253,8 @@ def test_a_runner_without_its_lease_writes_nothing(
     (trial,) = trials_of(engine, search_id)
     writes: tuple[Callable[[Session], object], ...] = (
         lambda s: recording.trial_started(s, lease, trial.id, from_epoch=0, node="n", pid=1),
-        lambda s: recording.epoch_ended(s, lease, trial.id, result(1)),
-        lambda s: recording.epoch_ended(
+        lambda s: epoch_reports.epoch_ended(s, lease, trial.id, result(1)),
+        lambda s: epoch_reports.epoch_ended(
             s, lease, trial.id, EpochResult(1, {}, GENOTYPE, alphas={"normal": [[1.0]]})
         ),
         lambda s: recording.trial_succeeded(s, lease, trial.id, GENOTYPE),
@@ -265,9 +265,9 @@ def test_a_runner_without_its_lease_writes_nothing(
         lambda s: recording.trial_stopped(s, lease, trial.id, GENOTYPE, message="no"),
         lambda s: recording.trials_suggested(s, lease, [trial.id], {}, 3),
         lambda s: recording.all_trials(s, lease),
-        lambda s: recording.recorded_epochs(s, lease),
-        lambda s: recording.finish(s, lease),
-        lambda s: recording.cancelled(s, lease),
+        lambda s: epoch_reports.recorded_epochs(s, lease),
+        lambda s: endings.finish(s, lease),
+        lambda s: endings.cancelled(s, lease),
     )
     for write in writes:
         with pytest.raises(LeaseLostError), transaction(engine) as session:
@@ -298,7 +298,7 @@ def test_a_search_without_a_result_fails_with_the_trials_reason(
         with transaction(engine) as session:
             recording.trial_failed(session, lease, trial.id, reason=reason, message="Lower it.")
     with transaction(engine) as session:
-        assert recording.finish(session, lease) == "failed"
+        assert endings.finish(session, lease) == "failed"
     with transaction(engine) as session:
         search = searches.get(session, search_id)
         assert search.reason == expected
@@ -315,7 +315,7 @@ def test_only_a_further_epoch_forgives_earlier_crashes(
         (trial,) = trials_of(engine, search_id)
         with transaction(engine) as session:
             # What a resumed trial reports first is the epoch of its checkpoint.
-            recording.epoch_ended(session, lease, trial.id, result(epoch))
+            epoch_reports.epoch_ended(session, lease, trial.id, result(epoch))
         with transaction(engine) as session:
             assert searches.get(session, search_id).failures == failures
             leases.give_back(
@@ -344,9 +344,9 @@ def test_one_failed_trial_does_not_spoil_the_others(
         recording.trial_failed(
             session, lease, first.id, reason=Reason.DIVERGED, message="Not finite."
         )
-        recording.epoch_ended(session, lease, second.id, result(1))
+        epoch_reports.epoch_ended(session, lease, second.id, result(1))
         recording.trial_succeeded(session, lease, second.id, GENOTYPE)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
     with transaction(engine) as session:
         search = searches.get(session, search_id)
         assert search.status == "succeeded"

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine
 
-from store import events, recording, searches, verbs
+from store import endings, events, recording, searches, verbs
 from store.errors import NotFoundError, NotRetryableError
 from store.leases import Lease
 from store.models import Search, Trial
@@ -19,10 +19,10 @@ Submit = Callable[..., UUID]
 Claim = Callable[..., Lease]
 
 
-def end(engine: Engine, lease: Lease, *endings: str) -> None:
+def end(engine: Engine, lease: Lease, *ends: str) -> None:
     """Ends the open trials, and the search."""
     with transaction(engine) as session:
-        for trial, ending in zip(recording.open_trials(session, lease), endings, strict=True):
+        for trial, ending in zip(recording.open_trials(session, lease), ends, strict=True):
             if ending == "succeeded":
                 recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
             elif ending == "stopped":
@@ -31,7 +31,7 @@ def end(engine: Engine, lease: Lease, *endings: str) -> None:
                 recording.trial_failed(
                     session, lease, trial.id, reason=Reason.DIVERGED, message="It diverged."
                 )
-        recording.finish(session, lease)
+        endings.finish(session, lease)
 
 
 def now(engine: Engine, search_id: UUID) -> tuple[Search, list[Trial], list[str]]:
@@ -48,12 +48,12 @@ def retry(engine: Engine, trial_id: UUID) -> Trial:
         return verbs.retry_trial(session, trial_id)
 
 
-@pytest.mark.parametrize("endings", [("failed", "succeeded"), ("failed", "failed")])
+@pytest.mark.parametrize("ends", [("failed", "succeeded"), ("failed", "failed")])
 def test_an_ended_search_goes_back_to_the_end_of_the_queue_for_one_trial(
-    engine: Engine, submit: Submit, claim: Claim, endings: tuple[str, str]
+    engine: Engine, submit: Submit, claim: Claim, ends: tuple[str, str]
 ) -> None:
     search_id = submit(trials={"seeds": [0, 1]})
-    end(engine, claim(), *endings)
+    end(engine, claim(), *ends)
     before, trials, _ = now(engine, search_id)
     later = submit()
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_an_ended_search_goes_back_to_the_end_of_the_queue_for_one_trial(
     assert (search.status, search.reason, search.ended_at) == ("queued", "retried", None)
     assert search.recommended_hash is None
     assert search.queued_at > before.queued_at
-    assert after[1].status == endings[1]
+    assert after[1].status == ends[1]
     assert kinds[-2:] == ["trial.retried", "search.requeued"]
     assert claim().search_id == later
     lease = claim()
@@ -99,7 +99,7 @@ def test_a_search_that_runs_does_not_end_before_the_trial_has_run_again(
         recording.trial_failed(session, lease, trial.id, reason=Reason.DIVERGED, message="No.")
     assert retry(engine, trial.id).status == "queued"
     with transaction(engine) as session:
-        assert recording.finish(session, lease) is None
+        assert endings.finish(session, lease) is None
     assert now(engine, search_id)[0].status == "running"
     end(engine, lease, "succeeded")
     assert now(engine, search_id)[0].status == "succeeded"
@@ -127,7 +127,7 @@ def test_what_was_cancelled_is_not_run_again(engine: Engine, submit: Submit, cla
     with pytest.raises(NotRetryableError, match="submit the spec again"):
         retry(engine, first)  # asked to stop, and stops within seconds
     with transaction(engine) as session:
-        recording.cancelled(session, lease)
+        endings.cancelled(session, lease)
     for trial in now(engine, search_id)[1]:
         with pytest.raises(NotRetryableError, match="submit the spec again"):
             retry(engine, trial.id)

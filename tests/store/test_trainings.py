@@ -8,11 +8,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import text
 
-from store import architectures, events, leases, recording, searches, verbs
+from store import architectures, endings, epoch_reports, events, leases, recording, searches, verbs
+from store.epoch_reports import EpochResult
 from store.errors import IllegalTransitionError, NotFoundError
 from store.jobs import parse_spec
 from store.leases import Lease
-from store.recording import EpochResult
 from store.searches import SearchFilter
 from store.sessions import transaction
 from store.states import JobKind, Reason
@@ -59,14 +59,14 @@ def test_a_training_runs_to_its_results_and_recommends_nothing(
     assert lease.search_id == training
     with transaction(engine) as session:
         first, second = recording.open_trials(session, lease)
-        recording.epoch_ended(
+        epoch_reports.epoch_ended(
             session, lease, first.id, EpochResult(1, {"train_loss": 0.5}, GENOTYPE)
         )
         for trial in (first, second):
             recording.trial_succeeded(session, lease, trial.id, GENOTYPE, RESULT)
             # Told again by a trial whose report was lost on its way.
             recording.trial_succeeded(session, lease, trial.id, GENOTYPE, RESULT)
-        assert recording.finish(session, lease) == "succeeded"
+        assert endings.finish(session, lease) == "succeeded"
     assert kinds(engine, training) == [
         "training.queued",
         "training.running",
@@ -97,7 +97,7 @@ def test_a_trial_of_a_search_has_no_result(
     with transaction(engine) as session:
         (trial,) = recording.open_trials(session, lease)
         recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
     with transaction(engine) as session:
         assert searches.trials(session, search_id)[0].result is None
         # SQL's null, not JSON's.
@@ -151,7 +151,7 @@ def test_an_ended_training_is_named_as_one_when_it_refuses(
             recording.trial_failed(
                 session, lease, trial.id, reason=Reason.DIVERGED, message="It diverged."
             )
-        assert recording.finish(session, lease) == "failed"
+        assert endings.finish(session, lease) == "failed"
     with (
         pytest.raises(IllegalTransitionError, match=f"training {training} is failed"),
         transaction(engine) as session,

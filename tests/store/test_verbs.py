@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from store import events, leases, recording, searches, verbs
+from store import endings, epoch_reports, events, leases, recording, searches, verbs
+from store.epoch_reports import EpochResult
 from store.errors import IllegalTransitionError, NotFoundError, NotRetryableError, StoreError
 from store.leases import Lease
 from store.models import Metric, Search, Trial
-from store.recording import EpochResult
 from store.sessions import transaction
 from store.states import ENDED, Reason
 from tests.store.conftest import GENOTYPE, MINUTE
@@ -67,9 +67,9 @@ def test_a_running_search_is_paused_by_its_runner_between_epochs(
         assert leases.renew(session, lease, duration=MINUTE).halt
         (trial,) = recording.open_trials(session, lease)
         recording.trial_started(session, lease, trial.id, from_epoch=0, node="n", pid=1)
-        recording.epoch_ended(session, lease, trial.id, EpochResult(1, {"x": 1.0}, GENOTYPE))
+        epoch_reports.epoch_ended(session, lease, trial.id, EpochResult(1, {"x": 1.0}, GENOTYPE))
     with transaction(engine) as session:
-        assert recording.halted(session, lease) == "paused"
+        assert endings.halted(session, lease) == "paused"
     search = now(engine, search_id)
     assert (search.lease_token, search.claimed_at, search.pause_requested_at) == (None,) * 3
     with transaction(engine) as session:
@@ -87,7 +87,7 @@ def test_a_pause_is_withdrawn_by_a_resume(engine: Engine, submit: Submit, claim:
     assert ask(engine, verbs.resume, search_id).pause_requested_at is None
     with transaction(engine) as session:
         assert not leases.renew(session, lease, duration=MINUTE).halt
-        assert recording.halted(session, lease) is None
+        assert endings.halted(session, lease) is None
     assert now(engine, search_id).status == "running"
 
 
@@ -122,7 +122,7 @@ def test_a_cancel_goes_before_a_pause(engine: Engine, submit: Submit, claim: Cla
     with pytest.raises(IllegalTransitionError):
         ask(engine, verbs.request_pause, search_id)
     with transaction(engine) as session:
-        assert recording.halted(session, lease) == "cancelled"
+        assert endings.halted(session, lease) == "cancelled"
 
 
 def test_a_retry_runs_what_did_not_finish_and_nothing_else(
@@ -138,7 +138,7 @@ def test_a_retry_runs_what_did_not_finish_and_nothing_else(
     with pytest.raises(NotRetryableError, match="retry it once it is"):
         ask(engine, verbs.retry, search_id)
     with transaction(engine) as session:
-        recording.cancelled(session, lease)
+        endings.cancelled(session, lease)
         session.execute(update(Search).values(ran_seconds=50))
     for _ in range(2):
         search = ask(engine, verbs.retry, search_id)
@@ -150,7 +150,7 @@ def test_a_retry_runs_what_did_not_finish_and_nothing_else(
         assert [trial.number for trial in open_trials] == [1, 2]
         for trial in open_trials:
             recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
-        assert recording.finish(session, lease) == "succeeded"
+        assert endings.finish(session, lease) == "succeeded"
     with pytest.raises(NotRetryableError, match="every trial"):
         ask(engine, verbs.retry, search_id)
 
@@ -179,7 +179,7 @@ def test_time_that_a_search_ran_adds_up_and_ends_it(
         assert left is not None
         assert left < 0
         # What had finished counts.
-        assert recording.time_is_up(session, lease) == "succeeded"
+        assert endings.time_is_up(session, lease) == "succeeded"
     with transaction(engine) as session:
         _, second = searches.trials(session, search_id)
     assert (second.status, second.reason) == ("failed", Reason.TIME_LIMIT)
@@ -193,7 +193,7 @@ def test_a_search_of_which_nothing_finished_in_time_fails_for_that(
     search_id = submit(time_limit=5)
     lease = claim()
     with transaction(engine) as session:
-        recording.time_is_up(session, lease)
+        endings.time_is_up(session, lease)
     search = now(engine, search_id)
     assert (search.status, search.reason) == ("failed", Reason.TIME_LIMIT)
 
@@ -227,9 +227,9 @@ def test_only_what_has_ended_is_deleted_and_then_it_is_gone(
         ask(engine, verbs.delete, search_id)
     with transaction(engine) as session:
         (trial,) = recording.open_trials(session, lease)
-        recording.epoch_ended(session, lease, trial.id, EpochResult(1, {"x": 1.0}, GENOTYPE))
+        epoch_reports.epoch_ended(session, lease, trial.id, EpochResult(1, {"x": 1.0}, GENOTYPE))
         recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
-        recording.finish(session, lease)
+        endings.finish(session, lease)
     for _ in range(2):
         with transaction(engine) as session:
             verbs.delete(session, search_id)
@@ -261,14 +261,14 @@ def at_once(engine: Engine, *writes: Callable[[Session], object]) -> None:
 def run_to_the_end(session: Session, lease: Lease) -> None:
     for trial in recording.open_trials(session, lease):
         recording.trial_succeeded(session, lease, trial.id, GENOTYPE)
-    recording.finish(session, lease)
+    endings.finish(session, lease)
 
 
 def _stop(session: Session, stop: Callable[[Session, Lease], object], lease: Lease) -> None:
     stop(session, lease)
 
 
-@pytest.mark.parametrize("stop", [recording.halted, run_to_the_end])
+@pytest.mark.parametrize("stop", [endings.halted, run_to_the_end])
 def test_verbs_that_race_leave_a_search_in_one_legal_state(
     engine: Engine, submit: Submit, claim: Claim, stop: Callable[[Session, Lease], object]
 ) -> None:
@@ -297,7 +297,7 @@ def test_verbs_that_race_leave_a_search_in_one_legal_state(
             # The next round's claim is to find its own.
             with transaction(engine) as session:
                 if verbs.request_cancel(session, search_id).status == "running":
-                    recording.cancelled(session, lease)
+                    endings.cancelled(session, lease)
 
 
 def test_two_who_delete_at_once_both_see_it_done(engine: Engine, submit: Submit) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from search_core.genotype import Genotype
 from search_core.pace import reproducible
 from store import verbs
-from store.recording import EpochResult
+from store.epoch_reports import EpochResult
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import Record

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, make_url
 from search_core.storage import Storage
 from store import verbs
 from store.artifacts import checkpoints_of, logs_of
-from store.recording import EpochResult
+from store.epoch_reports import EpochResult
 from store.sessions import transaction
 from store.states import Reason
 from tests.contracts import epochs, names

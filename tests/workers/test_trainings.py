@@ -14,8 +14,8 @@ from search_core.spec.retraining import RetrainingSpec
 from search_core.storage import Folder
 from search_core.training import TrainingRun
 from search_core.training_measurement import TestImages
+from store.epoch_reports import EpochResult
 from store.models import Search
-from store.recording import EpochResult
 from store.sessions import transaction
 from store.states import Reason
 from tests.workers.conftest import RayCluster, Record, Start, tiny_training, wait_until
