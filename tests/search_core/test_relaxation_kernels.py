@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from search_core.randomness import stream
 from search_core.relaxation import Plan, RunningStatistics, Shared, Term, lanes, parallel, pools
 from search_core.relaxation.kernels.compiling import LANES
-from search_core.relaxation.kernels.pointwise import is_wide
+from search_core.relaxation.kernels.pointwise_gradients import is_wide
 
 CHANNELS = 6
 IMAGES = [1, LANES, 2 * LANES + 3]

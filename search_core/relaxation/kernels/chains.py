@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from search_core.relaxation.kernels import rings, stages
+from search_core.relaxation.kernels import rings, stage_gradients, stages
 from search_core.relaxation.kernels.compiling import LANES, compiled
 from search_core.relaxation.kernels.memory import array_at
 from search_core.relaxation.kernels.sums import (
@@ -223,7 +223,7 @@ def _chain_backward(
         elif term[D_SOURCE]:
             d_input = array_at(term[D_SOURCE], scratch, size)
         sums = np.empty(2 * ins, np.float64)
-        stages.backward(
+        stage_gradients.backward(
             d, array_at(stage[OUTPUT], scratch, _output_size(stage)), coefficients,
             array_at(stage[INPUT], scratch, size), stage[MODE], folded, means,
             array_at(stage[KERNELS], scratch, ins * stage[KERNEL] ** 2),

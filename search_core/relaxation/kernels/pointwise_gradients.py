@@ -1,0 +1,235 @@
+"""Gradients of pointwise convolutions' weights, row by row.
+
+Legend: i channels that come in, o channels that go out.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from numba.core import cgutils, types
+
+from search_core.relaxation.kernels.compiling import LANES, compiled, intrinsic
+from search_core.relaxation.kernels.vectors import (
+    constant,
+    multiply_add,
+    put,
+    repeated,
+    scalar_at,
+    vector_at,
+    vector_type,
+)
+
+
+def _outer(outs: int, ins: int) -> Callable[..., Any]:
+    """Sums over pixels for some pairs of channels, all in registers."""
+
+    @intrinsic
+    def sums(
+        _context: Any, d: Any, d_at: Any, d_o: Any, x: Any, x_at: Any, x_i: Any, count: Any,
+        found: Any, at: Any, found_o: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            d_kind, x_kind, found_kind = (signature.args[each] for each in (0, 3, 7))
+            d, d_at, d_o, x, x_at, x_i, count, found, at, found_o = args
+            kind = vector_type(context, x_kind.dtype)
+            totals = [[cgutils.alloca_once(builder, kind) for _ in range(ins)] for _ in range(outs)]
+            places = [
+                [
+                    builder.add(
+                        at,
+                        builder.add(builder.mul(found_o, constant(out)), constant(each * LANES)),
+                    )
+                    for each in range(ins)
+                ]
+                for out in range(outs)
+            ]
+            for places_of, totals_of in zip(places, totals, strict=True):
+                for place, each in zip(places_of, totals_of, strict=True):
+                    builder.store(vector_at(context, builder, found_kind, found, place), each)
+            with cgutils.for_range(builder, count) as loop:
+                shift = builder.mul(loop.index, constant(LANES))
+                seen = builder.add(x_at, shift)
+                values = [
+                    vector_at(
+                        context,
+                        builder,
+                        x_kind,
+                        x,
+                        builder.add(seen, builder.mul(x_i, constant(each))),
+                    )
+                    for each in range(ins)
+                ]
+                start = builder.add(d_at, shift)
+                for out, totals_of in enumerate(totals):
+                    place = builder.add(start, builder.mul(d_o, constant(out)))
+                    gradient = vector_at(context, builder, d_kind, d, place)
+                    for value, each in zip(values, totals_of, strict=True):
+                        value = multiply_add(builder, gradient, value, builder.load(each))
+                        builder.store(value, each)
+            for places_of, totals_of in zip(places, totals, strict=True):
+                for place, each in zip(places_of, totals_of, strict=True):
+                    put(context, builder, found_kind, found, place, builder.load(each))
+            return context.get_dummy_value()
+
+        number = types.int64
+        return types.void(
+            d, number, number, x, number, number, number, found, number, number
+        ), generate
+
+    return sums
+
+
+def _turned(outs: int, blocks: int) -> Callable[..., Any]:
+    """Sums over pixels and images for some pairs of channels, all in registers."""
+
+    @intrinsic
+    def sums(
+        _context: Any, d: Any, d_at: Any, d_o: Any, x: Any, x_at: Any, x_b: Any, count: Any,
+        found: Any, at: Any, found_o: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            d_kind, x_kind, found_kind = (signature.args[each] for each in (0, 3, 7))
+            d, d_at, d_o, x, x_at, x_b, count, found, at, found_o = args
+            kind = vector_type(context, x_kind.dtype)
+            totals = [
+                [cgutils.alloca_once(builder, kind) for _ in range(blocks)] for _ in range(outs)
+            ]
+            places = [
+                [
+                    builder.add(
+                        builder.add(at, builder.mul(found_o, constant(out))),
+                        constant(block * LANES),
+                    )
+                    for block in range(blocks)
+                ]
+                for out in range(outs)
+            ]
+            for places_of, totals_of in zip(places, totals, strict=True):
+                for place, each in zip(places_of, totals_of, strict=True):
+                    builder.store(vector_at(context, builder, found_kind, found, place), each)
+            starts = [builder.add(d_at, builder.mul(d_o, constant(out))) for out in range(outs)]
+            reads = [builder.add(x_at, builder.mul(x_b, constant(each))) for each in range(blocks)]
+            with cgutils.for_range(builder, count) as loop:
+                shift = builder.mul(loop.index, constant(LANES))
+                values = [
+                    vector_at(context, builder, x_kind, x, builder.add(read, shift))
+                    for read in reads
+                ]
+                for start, totals_of in zip(starts, totals, strict=True):
+                    place = builder.add(start, loop.index)
+                    gradient = repeated(builder, scalar_at(context, builder, d_kind, d, place))
+                    for value, each in zip(values, totals_of, strict=True):
+                        value = multiply_add(builder, gradient, value, builder.load(each))
+                        builder.store(value, each)
+            for places_of, totals_of in zip(places, totals, strict=True):
+                for place, each in zip(places_of, totals_of, strict=True):
+                    put(context, builder, found_kind, found, place, builder.load(each))
+            return context.get_dummy_value()
+
+        number = types.int64
+        return types.void(
+            d, number, number, x, number, number, number, found, number, number
+        ), generate
+
+    return sums
+
+
+_outer_4_4, _outer_1_4 = _outer(4, 4), _outer(1, 4)
+_outer_4_1, _outer_1_1 = _outer(4, 1), _outer(1, 1)
+_BLOCKS: Final = 4
+_turned_4_4 = _turned(4, _BLOCKS)
+
+
+@compiled
+def add_outer(
+    d: Any, d_at: int, d_o: int, outs: int, x: Any, x_at: int, x_i: int, ins: int, count: int,
+    found: Any, at: int,
+) -> None:  # fmt: skip
+    """Adds what a row says of the weights' gradient.
+
+    Args:
+        d: The gradient of the row; pixels follow each other.
+        d_at: Where it begins.
+        d_o: From a channel to the next.
+        outs: Its channels.
+        x: What the convolution read; pixels follow each other.
+        x_at: Where it begins.
+        x_i: From a channel to the next.
+        ins: Its channels.
+        count: Pixels.
+        found: The gradient, a vector for each weight, [o, i].
+        at: Where it begins.
+    """
+    found_o = ins * LANES
+    out = 0
+    while out + 4 <= outs:
+        into = 0
+        while into + 4 <= ins:
+            _outer_4_4(
+                d, d_at + out * d_o, d_o, x, x_at + into * x_i, x_i, count,
+                found, at + out * found_o + into * LANES, found_o,
+            )  # fmt: skip
+            into += 4
+        while into < ins:
+            _outer_4_1(
+                d, d_at + out * d_o, d_o, x, x_at + into * x_i, x_i, count,
+                found, at + out * found_o + into * LANES, found_o,
+            )  # fmt: skip
+            into += 1
+        out += 4
+    while out < outs:
+        into = 0
+        while into + 4 <= ins:
+            _outer_1_4(
+                d, d_at + out * d_o, d_o, x, x_at + into * x_i, x_i, count,
+                found, at + out * found_o + into * LANES, found_o,
+            )  # fmt: skip
+            into += 4
+        while into < ins:
+            _outer_1_1(
+                d, d_at + out * d_o, d_o, x, x_at + into * x_i, x_i, count,
+                found, at + out * found_o + into * LANES, found_o,
+            )  # fmt: skip
+            into += 1
+        out += 1
+
+
+@compiled
+def is_wide(outs: int, ins: int) -> bool:
+    """Whether `add_turned` is the faster way to the weights' gradient, and there for it.
+
+    A vector for each weight would fill the caches. Turning a channel costs about as much as six
+    others that it is multiplied with.
+    """
+    return outs >= _WIDE and outs % 4 == 0 and ins % (_BLOCKS * LANES) == 0
+
+
+_WIDE: Final = 64
+"""Channels that go out."""
+
+
+@compiled
+def add_turned(
+    d: Any, d_at: int, d_o: int, outs: int, x: Any, x_at: int, ins: int, count: int, found: Any
+) -> None:
+    """Adds what a row says of the weights' gradient, given what the convolution read turned.
+
+    Args:
+        d: The gradient of the row; pixels follow each other.
+        d_at: Where it begins.
+        d_o: From a channel to the next.
+        outs: Its channels; `is_wide` is true of them.
+        x: What the convolution read, as `turn` leaves it.
+        x_at: Where it begins.
+        ins: Its channels.
+        count: Pixels.
+        found: The gradient, [o, i].
+    """
+    numbers = count * LANES
+    x_b = numbers * LANES
+    for into in range(0, ins, _BLOCKS * LANES):
+        for out in range(0, outs, 4):
+            _turned_4_4(
+                d, d_at + out * d_o, d_o, x, x_at + into * numbers, x_b, numbers, found,
+                out * ins + into, ins,
+            )  # fmt: skip
