@@ -6,7 +6,7 @@ module is one layer that is called as it is.
 """
 
 from collections.abc import Hashable
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ from search_core.relaxation.kernels.depthwise import KERNELS
 _ACTIVATIONS = tuple(ACTIVATIONS.values())
 
 
-@runtime_checkable
 class Layered(Protocol):
     """A module that says what computes the same as it does."""
 
@@ -54,7 +53,7 @@ def read(operation: nn.Module) -> list[nn.Module]:
     # Of a class of its own only if it is called like any other sequence.
     if isinstance(operation, nn.Sequential) and type(operation).forward is nn.Sequential.forward:
         return [layer for child in operation for layer in read(child)]
-    if isinstance(operation, Layered):
+    if _is_layered(operation):
         return operation.equivalent_layers()
     return [operation]
 
@@ -110,6 +109,14 @@ def is_batch_norm(layer: nn.Module) -> bool:
         and layer.momentum is not None
         and layer.running_mean is not None
     )
+
+
+def _is_layered(operation: nn.Module) -> TypeGuard[Layered]:
+    """Whether it says its layers, and is called like the class that says so."""
+    for kind in type(operation).__mro__:
+        if "equivalent_layers" in vars(kind):
+            return type(operation).forward is kind.forward  # type: ignore[attr-defined]
+    return False
 
 
 def _settings(pool: nn.Module) -> dict[str, object]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from search_core import weighting
 from search_core.bilevel import BilevelStep
+from search_core.convolutions import FactorizedReduce, ReluConvNorm
 from search_core.data import LabelledImages
 from search_core.layers import GroupNorm
 from search_core.primitives import REGISTRY, Slot
@@ -293,6 +294,35 @@ def test_primitives_are_planned_by_what_they_are_made_of(family: Any, name: str)
         assert not chain.calls
     else:
         assert not chain.stages
+
+
+def test_a_reduction_that_does_something_else_is_called_as_it_is() -> None:
+    class Doubled(FactorizedReduce):
+        def forward(self, x_nchw: Tensor) -> Tensor:
+            return 2 * super().forward(x_nchw)
+
+    assert chains.chain_of(FactorizedReduce(4, 4, affine=False)).stages
+    assert not chains.chain_of(Doubled(4, 4, affine=False)).stages
+
+
+def test_a_sum_depends_on_what_it_is_computed_of_and_on_nothing_else() -> None:
+    x_nchw, y_nchw = (drawn_images(name).requires_grad_(name == "y") for name in "xy")
+    operations = [ReluConvNorm(4, 4, affine=False).double().requires_grad_(False) for _ in "xy"]
+    statistics = RunningStatistics()
+    shared = Shared(statistics)
+    shared.add("x", x_nchw)
+    shared.add("y", y_nchw)
+    plan = Plan([Term("x", 0, 0, operations[0]), Term("y", 1, 1, operations[1])])
+    plan(shared, torch.ones(2, dtype=torch.float64), statistics)
+    assert not shared.get(0).requires_grad
+    weight_nchw = drawn_images("weight")
+    (ours,) = torch.autograd.grad(shared.get(1), y_nchw, weight_nchw)
+    (expected,) = torch.autograd.grad(operations[1](y_nchw), y_nchw, weight_nchw)
+    torch.testing.assert_close(ours, expected)
+
+
+def drawn_images(name: str) -> Tensor:
+    return torch.randn(3, 4, 6, 6, dtype=torch.float64, generator=stream(0, name))
 
 
 def test_a_module_with_layers_of_its_own_is_called_as_it_is() -> None:

@@ -17,6 +17,7 @@ from search_core.relaxation.kernels.vectors import (
     scalar_at,
     vector_at,
     vector_type,
+    zeros,
 )
 
 
@@ -80,7 +81,10 @@ def _outer(outs: int, ins: int) -> Callable[..., Any]:
 
 
 def _turned(outs: int, blocks: int) -> Callable[..., Any]:
-    """Sums over pixels and images for some pairs of channels, all in registers."""
+    """Sums over pixels and images for some pairs of channels, all in registers.
+
+    They are sums of a row; these are what is added up, lest digits are lost.
+    """
 
     @intrinsic
     def sums(
@@ -104,9 +108,8 @@ def _turned(outs: int, blocks: int) -> Callable[..., Any]:
                 ]
                 for out in range(outs)
             ]
-            for places_of, totals_of in zip(places, totals, strict=True):
-                for place, each in zip(places_of, totals_of, strict=True):
-                    builder.store(vector_at(context, builder, found_kind, found, place), each)
+            for each in (each for totals_of in totals for each in totals_of):
+                builder.store(zeros(context, x_kind.dtype), each)
             starts = [builder.add(d_at, builder.mul(d_o, constant(out))) for out in range(outs)]
             reads = [builder.add(x_at, builder.mul(x_b, constant(each))) for each in range(blocks)]
             with cgutils.for_range(builder, count) as loop:
@@ -123,7 +126,9 @@ def _turned(outs: int, blocks: int) -> Callable[..., Any]:
                         builder.store(value, each)
             for places_of, totals_of in zip(places, totals, strict=True):
                 for place, each in zip(places_of, totals_of, strict=True):
-                    put(context, builder, found_kind, found, place, builder.load(each))
+                    before = vector_at(context, builder, found_kind, found, place)
+                    sum_ = builder.fadd(before, builder.load(each))
+                    put(context, builder, found_kind, found, place, sum_)
             return context.get_dummy_value()
 
         number = types.int64
