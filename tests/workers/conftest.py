@@ -209,15 +209,31 @@ def start(settings: WorkerSettings) -> Iterator[Start]:
 def runners_on(settings: WorkerSettings) -> list[psutil.Process]:
     """The living runners that use the test's database, whoever started them."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "workers.runner" in (process.info["cmdline"] or []):
-            try:
-                url = process.environ().get("DARTBOARD_DATABASE_URL")
-            except psutil.Error:
+    for process in psutil.process_iter():
+        try:
+            if "workers.runner" not in _command_of(process):
                 continue
-            if url == settings.database_url:
-                found.append(process)
+            url = process.environ().get("DARTBOARD_DATABASE_URL")
+        except psutil.Error:
+            continue
+        if url == settings.database_url:
+            found.append(process)
     return found
+
+
+def _command_of(process: psutil.Process) -> list[str]:
+    """A process's command line.
+
+    One that was started just now has none for a moment: whoever started it goes on when its files
+    are closed, which the kernel does before it writes down what it runs. The kernel's own have none
+    ever, and no memory.
+    """
+    command: list[str] = process.cmdline()
+    deadline = time.monotonic() + 1
+    while not command and process.memory_info().rss and time.monotonic() < deadline:
+        time.sleep(0.001)
+        command = process.cmdline()
+    return command
 
 
 def hold(settings: WorkerSettings) -> psutil.Process:
