@@ -115,7 +115,7 @@ def _is_layered(operation: nn.Module) -> TypeGuard[Layered]:
     """Whether it says its layers, and is called like the class that says so."""
     for kind in type(operation).__mro__:
         if "equivalent_layers" in vars(kind):
-            return type(operation).forward is kind.forward  # type: ignore[attr-defined]
+            return type(operation).forward is vars(kind).get("forward")
     return False
 
 

@@ -21,11 +21,18 @@ from search_core.relaxation.kernels.vectors import (
 )
 
 
-def _outer(outs: int, ins: int) -> Callable[..., Any]:
-    """Sums over pixels for some pairs of channels, all in registers."""
+def _pairs(outs: int, ins: int, *, turned: bool) -> Callable[..., Any]:
+    """Adds sums of products of some pairs of channels, all in registers.
+
+    Args:
+        outs: Channels of the gradient.
+        ins: Vectors of what was read: of a channel each, or of as many channels as there are lanes.
+        turned: Whether these are channels. Then each number of the gradient meets all of them;
+            else each vector of it meets the vector of the same images.
+    """
 
     @intrinsic
-    def sums(
+    def add_sums(
         _context: Any, d: Any, d_at: Any, d_o: Any, x: Any, x_at: Any, x_i: Any, count: Any,
         found: Any, at: Any, found_o: Any,
     ) -> Any:  # fmt: skip
@@ -34,84 +41,11 @@ def _outer(outs: int, ins: int) -> Callable[..., Any]:
             d, d_at, d_o, x, x_at, x_i, count, found, at, found_o = args
             kind = vector_type(context, x_kind.dtype)
             totals = [[cgutils.alloca_once(builder, kind) for _ in range(ins)] for _ in range(outs)]
-            places = [
-                [
-                    builder.add(
-                        at,
-                        builder.add(builder.mul(found_o, constant(out)), constant(each * LANES)),
-                    )
-                    for each in range(ins)
-                ]
-                for out in range(outs)
-            ]
-            for places_of, totals_of in zip(places, totals, strict=True):
-                for place, each in zip(places_of, totals_of, strict=True):
-                    builder.store(vector_at(context, builder, found_kind, found, place), each)
-            with cgutils.for_range(builder, count) as loop:
-                shift = builder.mul(loop.index, constant(LANES))
-                seen = builder.add(x_at, shift)
-                values = [
-                    vector_at(
-                        context,
-                        builder,
-                        x_kind,
-                        x,
-                        builder.add(seen, builder.mul(x_i, constant(each))),
-                    )
-                    for each in range(ins)
-                ]
-                start = builder.add(d_at, shift)
-                for out, totals_of in enumerate(totals):
-                    place = builder.add(start, builder.mul(d_o, constant(out)))
-                    gradient = vector_at(context, builder, d_kind, d, place)
-                    for value, each in zip(values, totals_of, strict=True):
-                        value = multiply_add(builder, gradient, value, builder.load(each))
-                        builder.store(value, each)
-            for places_of, totals_of in zip(places, totals, strict=True):
-                for place, each in zip(places_of, totals_of, strict=True):
-                    put(context, builder, found_kind, found, place, builder.load(each))
-            return context.get_dummy_value()
-
-        number = types.int64
-        return types.void(
-            d, number, number, x, number, number, number, found, number, number
-        ), generate
-
-    return sums
-
-
-def _turned(outs: int, blocks: int) -> Callable[..., Any]:
-    """Sums over pixels and images for some pairs of channels, all in registers.
-
-    They are sums of a row; these are what is added up, lest digits are lost.
-    """
-
-    @intrinsic
-    def sums(
-        _context: Any, d: Any, d_at: Any, d_o: Any, x: Any, x_at: Any, x_b: Any, count: Any,
-        found: Any, at: Any, found_o: Any,
-    ) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            d_kind, x_kind, found_kind = (signature.args[each] for each in (0, 3, 7))
-            d, d_at, d_o, x, x_at, x_b, count, found, at, found_o = args
-            kind = vector_type(context, x_kind.dtype)
-            totals = [
-                [cgutils.alloca_once(builder, kind) for _ in range(blocks)] for _ in range(outs)
-            ]
-            places = [
-                [
-                    builder.add(
-                        builder.add(at, builder.mul(found_o, constant(out))),
-                        constant(block * LANES),
-                    )
-                    for block in range(blocks)
-                ]
-                for out in range(outs)
-            ]
+            # A row is summed up by itself, lest digits are lost.
             for each in (each for totals_of in totals for each in totals_of):
                 builder.store(zeros(context, x_kind.dtype), each)
+            reads = [builder.add(x_at, builder.mul(x_i, constant(each))) for each in range(ins)]
             starts = [builder.add(d_at, builder.mul(d_o, constant(out))) for out in range(outs)]
-            reads = [builder.add(x_at, builder.mul(x_b, constant(each))) for each in range(blocks)]
             with cgutils.for_range(builder, count) as loop:
                 shift = builder.mul(loop.index, constant(LANES))
                 values = [
@@ -119,13 +53,19 @@ def _turned(outs: int, blocks: int) -> Callable[..., Any]:
                     for read in reads
                 ]
                 for start, totals_of in zip(starts, totals, strict=True):
-                    place = builder.add(start, loop.index)
-                    gradient = repeated(builder, scalar_at(context, builder, d_kind, d, place))
+                    if turned:
+                        place = builder.add(start, loop.index)
+                        gradient = repeated(builder, scalar_at(context, builder, d_kind, d, place))
+                    else:
+                        place = builder.add(start, shift)
+                        gradient = vector_at(context, builder, d_kind, d, place)
                     for value, each in zip(values, totals_of, strict=True):
                         value = multiply_add(builder, gradient, value, builder.load(each))
                         builder.store(value, each)
-            for places_of, totals_of in zip(places, totals, strict=True):
-                for place, each in zip(places_of, totals_of, strict=True):
+            for out, totals_of in enumerate(totals):
+                start = builder.add(at, builder.mul(found_o, constant(out)))
+                for number, each in enumerate(totals_of):
+                    place = builder.add(start, constant(number * LANES))
                     before = vector_at(context, builder, found_kind, found, place)
                     sum_ = builder.fadd(before, builder.load(each))
                     put(context, builder, found_kind, found, place, sum_)
@@ -136,13 +76,13 @@ def _turned(outs: int, blocks: int) -> Callable[..., Any]:
             d, number, number, x, number, number, number, found, number, number
         ), generate
 
-    return sums
+    return add_sums
 
 
-_outer_4_4, _outer_1_4 = _outer(4, 4), _outer(1, 4)
-_outer_4_1, _outer_1_1 = _outer(4, 1), _outer(1, 1)
+_outer_4_4, _outer_1_4 = _pairs(4, 4, turned=False), _pairs(1, 4, turned=False)
+_outer_4_1, _outer_1_1 = _pairs(4, 1, turned=False), _pairs(1, 1, turned=False)
 _BLOCKS: Final = 4
-_turned_4_4 = _turned(4, _BLOCKS)
+_turned_4_4 = _pairs(4, _BLOCKS, turned=True)
 
 
 @compiled
@@ -203,8 +143,8 @@ def add_outer(
 def is_wide(outs: int, ins: int) -> bool:
     """Whether `add_turned` is the faster way to the weights' gradient, and there for it.
 
-    A vector for each weight would fill the caches. Turning a channel costs about as much as six
-    others that it is multiplied with.
+    A vector for each weight would fill the caches. What was read is turned once, which is worth it
+    where it meets many channels of the gradient.
     """
     return outs >= _WIDE and outs % 4 == 0 and ins % (_BLOCKS * LANES) == 0
 
