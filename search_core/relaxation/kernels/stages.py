@@ -105,6 +105,8 @@ def see(
                 x, x_row * sizes.width * LANES, sizes.stride, mode, folded[c],
                 folded[sizes.ins + c], scratch, place, out_width,
             )  # fmt: skip
+            following = (out_row + 1) * sizes.stride
+            fetch_row(x, group * sizes.ins + c, following, sizes.height, sizes.width)
 
 
 @compiled
