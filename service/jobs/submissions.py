@@ -10,6 +10,7 @@ Whoever wants to know asks for the search.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ from store.states import Role
 
 _MOST: Final = 64
 _MOST_TRIALS: Final = 1000
+_LONG_SECONDS: Final = 1.0
+"""An attempt that took longer and failed would take as long for those who came meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,15 @@ class Submissions:
 
     async def _settle(self, batch: Sequence[_Waiting]) -> None:
         submissions = [each.submission for each in batch]
+        begun = time.monotonic()
         try:
             outcomes = await self._database.run(partial(_store, submissions=submissions))
         except DatabaseUnavailableError as error:
             outcomes = [error] * len(batch)
+            if time.monotonic() - begun > _LONG_SECONDS:
+                for each in self._waiting:
+                    _answer(each, error)
+                self._waiting.clear()
         except Exception as error:
             if len(batch) > 1:
                 for each in batch:

@@ -1,6 +1,7 @@
 """Submissions that are written together: each has its own answer, and its own mistakes."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,9 +16,14 @@ from service.idempotency import REPLAYED, Sent
 from service.jobs.submissions import Submission, Submissions
 from service.searches.schemas import SearchAnswer
 from store import keys
-from store.errors import ForbiddenError, IdempotencyKeyReusedError, InvalidKeyError
+from store.errors import (
+    DatabaseUnavailableError,
+    ForbiddenError,
+    IdempotencyKeyReusedError,
+    InvalidKeyError,
+)
 from store.models import Event, Search
-from store.sessions import make_async_engine, transaction
+from store.sessions import driver_url, make_async_engine, transaction
 from store.states import Role
 from tests.conftest import KEY
 from tests.service.conftest import SPEC
@@ -166,3 +172,21 @@ def test_whoever_goes_away_stops_nobody(database_url: str, engine: Engine) -> No
 
     asyncio.run(leave())
     assert names(engine) == ["first", "second"]
+
+
+def test_a_database_that_does_not_answer_is_waited_for_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = driver_url(f"postgresql://nobody@127.0.0.1:{port}/none")
+        outcomes, num_transactions = at_once(url, [submission()] * 70)
+    assert all(isinstance(outcome, DatabaseUnavailableError) for outcome in outcomes)
+    assert num_transactions == 1  # though one is of 64 at most
+
+
+def test_where_nobody_listens_each_transaction_is_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = driver_url(f"postgresql://nobody@127.0.0.1:{port}/none")
+    outcomes, num_transactions = at_once(url, [submission()] * 70)
+    assert all(isinstance(outcome, DatabaseUnavailableError) for outcome in outcomes)
+    assert num_transactions == 2
