@@ -13,15 +13,17 @@ Legend: n images, c channels, h height, w width.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms import v2
 
 from search_core.randomness import layers_drawn_from
 from search_core.spec.augmentation import AugmentationSpec, AutoAugmentPolicy
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 _CHANCE_TO_FLIP = 0.5
 
@@ -218,6 +220,8 @@ def single_image(
         From pixels [c, h, w], uint8, to float32 [c, image_size, image_size]. It draws from the
         global generator: call it within `seeded`.
     """
+    from torchvision.transforms import v2  # slow to import: PyTorch's compiler comes with it
+
     steps: list[Callable[..., Any]] = []
     if augmentation.resized_crop:
         steps.append(v2.RandomResizedCrop(image_size, antialias=True))
@@ -246,6 +250,8 @@ def centred(image_size: int) -> Callable[[Tensor], Tensor]:
     Returns:
         From pixels [c, h, w], uint8, to pixels [c, image_size, image_size].
     """
+    from torchvision.transforms import v2  # slow to import
+
     shorter_side = round(image_size * 256 / 224)
     return _Steps([v2.Resize(shorter_side, antialias=True), v2.CenterCrop(image_size)])
 
@@ -293,7 +299,9 @@ class _Steps:
         return image_chw
 
 
-def _policy(policy: AutoAugmentPolicy) -> v2.AutoAugment:
+def _policy(policy: AutoAugmentPolicy) -> "v2.AutoAugment":
+    from torchvision.transforms import v2  # slow to import
+
     return v2.AutoAugment(v2.AutoAugmentPolicy(policy))
 
 

@@ -5,16 +5,42 @@ learning rates on the device, and be single kernels. Their states are those of t
 """
 
 from collections.abc import Sequence
+from inspect import unwrap
 from typing import Final
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch import nn, optim
+from torch.optim import Optimizer
 
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 
 ADAM_BETAS: Final = (0.5, 0.999)
+
+
+class _WithoutCompiler(Optimizer):
+    """What PyTorch wraps, lest its compiler looks into it, as it is.
+
+    The wrapping loads the compiler when an optimizer is first used, though nothing is compiled
+    here: seconds in every process that trains.
+    """
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+
+
+class SGD(_WithoutCompiler, optim.SGD):
+    """PyTorch's SGD."""
+
+    step = torch.no_grad()(unwrap(optim.SGD.step))
+
+
+class Adam(_WithoutCompiler, optim.Adam):
+    """PyTorch's Adam."""
+
+    step = torch.no_grad()(unwrap(optim.Adam.step))
 
 
 def for_weights(

@@ -6,12 +6,12 @@ Legend: n images, k classes.
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim import SGD
 
 from search_core.bilevel import BatchResult
 from search_core.classifier import Classifier
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
+from search_core.optimizers import SGD
 from search_core.precision import computing_in
 from search_core.spec.retraining import NetworkTrainingSpec
 

@@ -4,10 +4,9 @@ Legend: n images, c channels, h height, w width.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torchvision import datasets
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from search_core.augmentation import centred
 from search_core.data.images import Dataset, Images, Normalisation
@@ -16,10 +15,15 @@ from search_core.data.stored import StoredImages
 from search_core.data.streamed import StreamedImages
 from search_core.spec.datasets import ImageFolderDataset, ImagenetDataset, ScaledDataset
 
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
+
 
 @register("imagenet")
 def load_imagenet(dataset: ImagenetDataset, folder: Path) -> Dataset:
     """Loads ImageNet; torchvision unpacks the archives where the folders are not there yet."""
+    from torchvision import datasets  # slow to import: PyTorch's compiler comes with it
+
     return _dataset(
         dataset,
         datasets.ImageNet(folder, split="train"),
@@ -34,6 +38,8 @@ def load_image_folder(dataset: ImageFolderDataset, folder: Path) -> Dataset:
     Raises:
         ValueError: The classes are not as many as the spec says, or not the same in both.
     """
+    from torchvision import datasets  # slow to import
+
     train, test = (datasets.ImageFolder(folder / split) for split in ("train", "test"))
     if len(train.classes) != dataset.num_classes:
         raise ValueError(
@@ -49,14 +55,12 @@ def load_image_folder(dataset: ImageFolderDataset, folder: Path) -> Dataset:
     return _dataset(dataset, train, test)
 
 
-def _dataset(
-    dataset: ScaledDataset, train: datasets.ImageFolder, test: datasets.ImageFolder
-) -> Dataset:
+def _dataset(dataset: ScaledDataset, train: "ImageFolder", test: "ImageFolder") -> Dataset:
     bring = _streamed if dataset.streamed else _stored
     return Dataset(train=bring(dataset, train), test=bring(dataset, test))
 
 
-def _streamed(dataset: ScaledDataset, split: datasets.ImageFolder) -> Images:
+def _streamed(dataset: ScaledDataset, split: "ImageFolder") -> Images:
     return StreamedImages(
         split,
         torch.arange(len(split)),
@@ -65,7 +69,9 @@ def _streamed(dataset: ScaledDataset, split: datasets.ImageFolder) -> Images:
     )
 
 
-def _stored(dataset: ScaledDataset, split: datasets.ImageFolder) -> Images:
+def _stored(dataset: ScaledDataset, split: "ImageFolder") -> Images:
+    from torchvision.transforms.v2.functional import pil_to_tensor  # slow to import
+
     scale = centred(dataset.image_size)
     size = dataset.image_size
     pixels_nchw = torch.empty((len(split), 3, size, size), dtype=torch.uint8)

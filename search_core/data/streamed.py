@@ -14,7 +14,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from search_core.augmentation import centred, seeded, single_image
 from search_core.data.images import Batches, Images, LabelledImages, Normalisation
@@ -208,6 +207,8 @@ class _SeededSource:
         return len(self._source)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int]:
+        from torchvision.transforms.v2.functional import pil_to_tensor  # slow to import
+
         index, seed = place
         photograph, label = self._source[index]
         with seeded(seed):

@@ -1,6 +1,7 @@
 """Small data sets that torchvision reads: whole, into memory.
 
-torchvision checks the files' digests where it knows them, and reads both splits.
+torchvision checks the files' digests where it knows them, and reads both splits. It is slow to
+import, since PyTorch's compiler comes with it, and so is imported by those who call it.
 
 Legend: n images, c channels, h height, w width.
 """
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from search_core.data.images import Dataset, Normalisation
 from search_core.data.loading import register
@@ -29,6 +29,8 @@ from search_core.spec.datasets import (
 @register("cifar10", "cifar100")
 def load_cifar(dataset: Cifar10Dataset | Cifar100Dataset, folder: Path) -> Dataset:
     """Loads CIFAR-10, or CIFAR-100 with its fine classes."""
+    from torchvision import datasets
+
     kind = datasets.CIFAR10 if dataset.name == "cifar10" else datasets.CIFAR100
 
     def read(*, train: bool) -> StoredImages:
@@ -42,6 +44,7 @@ def load_cifar(dataset: Cifar10Dataset | Cifar100Dataset, folder: Path) -> Datas
 @register("svhn")
 def load_svhn(dataset: SvhnDataset, folder: Path) -> Dataset:
     """Loads SVHN, in which the digit 0 is class 0."""
+    from torchvision import datasets
 
     def read(split_name: str) -> StoredImages:
         split = datasets.SVHN(folder, split=split_name, download=dataset.download)
@@ -53,6 +56,8 @@ def load_svhn(dataset: SvhnDataset, folder: Path) -> Dataset:
 @register("mnist", "fashion_mnist")
 def load_mnist(dataset: MnistDataset | FashionMnistDataset, folder: Path) -> Dataset:
     """Loads MNIST or Fashion-MNIST."""
+    from torchvision import datasets
+
     kind = datasets.MNIST if dataset.name == "mnist" else datasets.FashionMNIST
 
     def read(*, train: bool) -> StoredImages:
@@ -65,6 +70,8 @@ def load_mnist(dataset: MnistDataset | FashionMnistDataset, folder: Path) -> Dat
 @register("emnist")
 def load_emnist(dataset: EmnistDataset, folder: Path) -> Dataset:
     """Loads a split of EMNIST, upright."""
+    from torchvision import datasets
+
     # The files count letters from 1, and everything else from 0.
     first_label = 1 if dataset.split == "letters" else 0
 
@@ -80,6 +87,7 @@ def load_emnist(dataset: EmnistDataset, folder: Path) -> Dataset:
 @register("stl10")
 def load_stl10(dataset: Stl10Dataset, folder: Path) -> Dataset:
     """Loads the labelled images of STL-10, all ten folds."""
+    from torchvision import datasets
 
     def read(split_name: str) -> StoredImages:
         split = datasets.STL10(folder, split=split_name, download=dataset.download)

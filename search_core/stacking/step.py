@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 
 from search_core.bilevel import BatchResult, BilevelStep
-from search_core.optimizers import ADAM_BETAS
+from search_core.optimizers import ADAM_BETAS, SGD, Adam
 from search_core.orders import frozen
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec

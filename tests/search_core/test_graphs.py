@@ -169,7 +169,7 @@ def test_a_gradient_that_lies_otherwise_is_laid_out_as_its_weight(make_batch: Ba
         )
         original()
 
-    step.weight_optimizer.step = look  # type: ignore[method-assign, assignment]
+    step.weight_optimizer.step = look
     step(make_batch(8, seed=0), make_batch(8, seed=1))
     assert seen
     assert all(seen)
