@@ -19,7 +19,7 @@ ADAM_BETAS: Final = (0.5, 0.999)
 
 
 class _WithoutCompiler(Optimizer):
-    """What PyTorch wraps, lest its compiler looks into it, as it is.
+    """The methods that PyTorch wraps to hide them from its compiler, unwrapped.
 
     The wrapping loads the compiler when an optimizer is first used, though nothing is compiled
     here: seconds in every process that trains.

@@ -22,7 +22,7 @@ from torch import Tensor
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-def shares(costs: Sequence[float]) -> list[list[int]]:
+def shares(costs: tuple[float, ...]) -> tuple[tuple[int, ...], ...]:
     """Shares out pieces of work, so that every thread has about as much to do.
 
     Args:
@@ -31,14 +31,18 @@ def shares(costs: Sequence[float]) -> list[list[int]]:
     Returns:
         The indices of each thread's pieces, ascending; no share is empty.
     """
-    threads = min(torch.get_num_threads(), len(costs))
+    return _shares(costs, min(torch.get_num_threads(), len(costs)))
+
+
+@lru_cache(maxsize=4096)
+def _shares(costs: tuple[float, ...], threads: int) -> tuple[tuple[int, ...], ...]:
     found: list[list[int]] = [[] for _ in range(threads)]
     loads = [0.0] * threads
     for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
         least = loads.index(min(loads))
         found[least].append(index)
         loads[least] += costs[index]
-    return [sorted(share) for share in found]
+    return tuple(tuple(sorted(share)) for share in found)
 
 
 def run(worker: int, jobs: Any) -> None:
@@ -51,7 +55,7 @@ def run(worker: int, jobs: Any) -> None:
     board = np.concatenate([np.array([0, len(jobs)], np.int64), jobs.reshape(-1)])
     openmp = _openmp()
     if openmp is None or len(jobs) == 1:
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(worker)(board.ctypes.data)
+        _callable(worker)(board.ctypes.data)
     else:
         # As many as PyTorch uses, since a team of another size would be put together anew.
         openmp(worker, board.ctypes.data, torch.get_num_threads(), 0)
@@ -71,6 +75,11 @@ def added(parts: Sequence[dict[_Key, Tensor]]) -> dict[_Key, Tensor]:
             else:
                 total[key] = value
     return total
+
+
+@lru_cache
+def _callable(worker: int) -> Any:
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(worker)
 
 
 @lru_cache

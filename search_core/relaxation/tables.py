@@ -61,7 +61,7 @@ class Tables:
         self.dtype = dtype
         self.totals: dict[int, tuple[int, ...]] = {}
         self.targets = [*form.features, *(chain.target for chain in form.chains)]
-        self.costs: list[float] = []
+        costs: list[float] = []
         self.counts: list[int] = []
         self.outputs, self.statistics = [0], [0]
         self.shapes: list[tuple[int, ...]] = []
@@ -84,9 +84,9 @@ class Tables:
             size = int(np.prod(shape))
             self.totals.setdefault(target, tuple(shape))
             self._terms.append({chains.SIZE: size})
-            self.costs.append(_FEATURE * size)
-        for chain in form.chains:
-            self._add(chain, images, sources[chain.source])
+            costs.append(_FEATURE * size)
+        costs += [self._add(chain, images, sources[chain.source]) for chain in form.chains]
+        self.costs = tuple(costs)
         self.eps_s = np.array(self._eps, np.float64)
         self._stage_table = _table(self._stages, chains.STAGE_COLUMNS)
         self._term_table = _table(self._terms, chains.TERM_COLUMNS)
@@ -118,7 +118,8 @@ class Tables:
         for column, offsets in self._gradients.items():
             table_s[:, column] = address + size * np.array(offsets, np.int64)
 
-    def _add(self, chain: ChainForm, images: int, source: Sequence[int]) -> None:
+    def _add(self, chain: ChainForm, images: int, source: Sequence[int]) -> float:
+        """Lays out an operation; returns what it costs."""
         groups, _, height, width, _ = source
         self._terms.append({chains.FIRST: len(self._stages), chains.NUMBER: len(chain.stages)})
         cost = 0.0
@@ -149,9 +150,9 @@ class Tables:
             self.statistics.append(self.statistics[-1] + 4 * stage.outs)
             self._add_weights(stage)
             mode = rings.NORMALISED
-        self.costs.append(cost)
         shape = (groups, chain.stages[-1].outs, height, width, LANES)
         self.totals.setdefault(chain.target, shape)
+        return cost
 
     def _add_weights(self, stage: StageForm) -> None:
         """Gives every weight an index, and its gradient a place."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from search_core import optimizers
 from search_core.bilevel import BatchResult, BilevelStep
-from search_core.optimizers import ADAM_BETAS, SGD, Adam
 from search_core.orders import frozen
 from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
@@ -57,17 +57,11 @@ class StackedStep:
         self._order = ORDERS[algorithm.order]
         self._cost_weight = algorithm.cost_weight
         self._gradient_clip = training.gradient_clip
-        self.weight_optimizer = SGD(
-            self.network.weight_parameters(),
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
+        self.weight_optimizer = optimizers.for_weights(
+            self.network.weight_parameters(), training, capturable=False
         )
-        self.architecture_optimizer = Adam(
-            self.network.architecture_parameters(),
-            lr=algorithm.architecture_learning_rate,
-            betas=ADAM_BETAS,
-            weight_decay=algorithm.architecture_weight_decay,
+        self.architecture_optimizer = optimizers.for_alphas(
+            self.network.architecture_parameters(), algorithm, capturable=False
         )
         for member in members:
             # Without gradients it changes nothing. PyTorch's schedulers warn of optimizers that

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from search_core import optimizers
 
 ROOT = Path(search_core.__file__).parents[1]
 
-SETTINGS: list[tuple[type[optim.Optimizer], type[optim.Optimizer], dict[str, Any]]] = [
+Make = Callable[..., optim.Optimizer]
+
+SETTINGS: list[tuple[Make, Make, dict[str, Any]]] = [
     (optimizers.SGD, optim.SGD, {"momentum": 0.9, "weight_decay": 3e-4}),
     (optimizers.Adam, optim.Adam, {"betas": (0.5, 0.999), "weight_decay": 1e-3}),
 ]
@@ -23,14 +26,12 @@ SETTINGS: list[tuple[type[optim.Optimizer], type[optim.Optimizer], dict[str, Any
 def steps(optimizer: optim.Optimizer, weight: nn.Parameter, num: int) -> None:
     for _ in range(num):
         optimizer.zero_grad()
-        weight.square().sum().backward()
+        torch.autograd.backward(weight.square().sum())
         optimizer.step()
 
 
 @pytest.mark.parametrize(("ours", "theirs", "settings"), SETTINGS, ids=["sgd", "adam"])
-def test_steps_and_states_are_pytorchs(
-    ours: type[optim.Optimizer], theirs: type[optim.Optimizer], settings: dict[str, Any]
-) -> None:
+def test_steps_and_states_are_pytorchs(ours: Make, theirs: Make, settings: dict[str, Any]) -> None:
     start = torch.linspace(-1, 2, 7)
     results = []
     for first, second in ((ours, theirs), (theirs, ours), (ours, ours), (theirs, theirs)):

@@ -290,11 +290,11 @@ def test_what_is_no_number_passes_a_pool_as_in_pytorch(stride: int) -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_shares_are_even() -> None:
-    costs = [5.0, 1.0, 1.0, 3.0, 4.0]
+    costs = (5.0, 1.0, 1.0, 3.0, 4.0)
     shares = parallel.shares(costs)
     assert sorted(index for share in shares for index in share) == [0, 1, 2, 3, 4]
     assert [sum(costs[index] for index in share) for share in shares] == [7, 7]
-    assert parallel.shares([1.0]) == [[0]]
+    assert parallel.shares((1.0,)) == ((0,),)
 
 
 def test_numbers_are_shared() -> None:
