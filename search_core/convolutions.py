@@ -6,6 +6,8 @@ rounding up, at stride 2. None has a bias.
 Legend: n images, c channels, h height, w width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -85,11 +87,30 @@ class PixelHalves(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [n, c, h, w, ...] to [n, 2 * c, ceil(h / 2), ceil(w / 2), ...]."""
+        halves: Tensor = _PixelHalves.apply(x)
+        return halves
+
+
+class _PixelHalves(torch.autograd.Function):
+    """With the gradient put together at once, instead of zeros for each half of each axis."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
         even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
         if even.shape != odd.shape:
             missing = (even.shape[3] - odd.shape[3], even.shape[2] - odd.shape[2])
             odd = functional.pad(odd, (*(0, 0) * (x.dim() - 4), 0, missing[0], 0, missing[1]))
         return torch.cat([even, odd], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        even, odd = gradients[0].chunk(2, dim=1)
+        height, width = ctx.shape[2:4]
+        d_x = gradients[0].new_zeros(ctx.shape)
+        d_x[:, :, ::2, ::2] = even
+        d_x[:, :, 1::2, 1::2] = odd[:, :, : height // 2, : width // 2]
+        return d_x
 
 
 class PointwiseHalves(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from search_core import primitives
-from search_core.convolutions import FactorizedReduce
+from search_core.convolutions import FactorizedReduce, PixelHalves
 from search_core.errors import UnknownNameError
 from search_core.primitives import REGISTRY, Slot
 from search_core.spec.primitives import PRIMITIVES, Family
@@ -143,6 +143,13 @@ def test_a_reduction_is_what_its_layers_compute_one_after_the_other(size: tuple[
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 6), (1, 2, 5, 3, 2)])
+def test_halves_of_pixels_have_gradients_twice(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(PixelHalves(), x)
+    assert torch.autograd.gradgradcheck(PixelHalves(), x)
 
 
 def test_one_channel_cannot_be_reduced_in_halves() -> None:
