@@ -38,8 +38,10 @@ def mix(
     """
     measured: list[tuple[Tensor, Tensor]] = []
     images = (features or sources)[0].images
+    known = {id(each.values): index for index, each in enumerate(sources)}
     totals = _Mix.apply(
         program,
+        [known.get(id(each.values)) for each in features],
         measured,
         multipliers_t,
         *(each.values for each in features),
@@ -56,21 +58,22 @@ class _Mix(torch.autograd.Function):
     def forward(
         ctx: Any,
         program: Program,
+        same: Sequence[int | None],
         measured: list[tuple[Tensor, Tensor]],
         multipliers_t: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.program = program
+        ctx.program, ctx.same = program, same
         tensors = tuple(tensor.contiguous() for tensor in tensors)
         totals, kept = program.forward(
-            multipliers_t.tolist(), Inputs(*_divided(program.form, tensors))
+            multipliers_t.tolist(), Inputs(*_divided(program.form, tensors), same)
         )
         measured += program.measured(kept)
         ctx.kept = kept
         ctx.save_for_backward(multipliers_t, *tensors)
         # Else all totals would seem to depend on whatever any of them depends on, and what reads
         # them would find gradients that nobody asked for.
-        needed = _differentiable(program.form, *ctx.needs_input_grad[2:])
+        needed = _differentiable(program.form, *ctx.needs_input_grad[3:])
         ctx.mark_non_differentiable(
             *(totals[target] for target in program.targets if target not in needed)
         )
@@ -85,7 +88,7 @@ class _Mix(torch.autograd.Function):
             )
         program: Program = ctx.program
         multipliers_t, *tensors = ctx.saved_tensors
-        needs_multipliers, *needs = ctx.needs_input_grad[2:]
+        needs_multipliers, *needs = ctx.needs_input_grad[3:]
         gradients = program.backward(
             {
                 target: d_total.contiguous()
@@ -93,13 +96,14 @@ class _Mix(torch.autograd.Function):
             },
             ctx.kept,
             multipliers_t.tolist(),
-            Inputs(*_divided(program.form, tensors)),
+            Inputs(*_divided(program.form, tensors), ctx.same),
             Needs(*_divided(program.form, needs)),
         )
         d_multipliers_t = None
         if needs_multipliers:
             d_multipliers_t = multipliers_t.new_tensor(gradients.multipliers)
         return (
+            None,
             None,
             None,
             d_multipliers_t,

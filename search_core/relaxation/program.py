@@ -31,11 +31,13 @@ class Inputs:
         features: In lanes.
         sources: In lanes.
         weights: Of every stage of every chain.
+        same: Of each feature the source that is the same tensor; None where there is none.
     """
 
     features: Sequence[Tensor]
     sources: Sequence[Tensor]
     weights: Sequence[Tensor]
+    same: Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Gradients:
 
     Attributes:
         multipliers: [t].
-        features: None where they are not needed.
-        sources: Likewise.
+        features: None where they are not needed, or are in a source's that is the same tensor.
+        sources: None where they are not needed.
         weights: Likewise.
     """
 
@@ -152,8 +154,10 @@ class Program:
         multipliers_t = np.array(multipliers, np.float64)
         d_multipliers_t = np.zeros(len(multipliers), np.float64)
         d_features = [
-            torch.empty_like(feature) if needed else None
-            for feature, needed in zip(inputs.features, needs.features, strict=True)
+            torch.empty_like(feature) if needed and source is None else None
+            for feature, needed, source in zip(
+                inputs.features, needs.features, inputs.same, strict=True
+            )
         ]
 
         shares = parallel.shares(tables.costs)
@@ -161,7 +165,8 @@ class Program:
         for part in parts:
             for t, d_feature in enumerate(d_features):
                 if d_feature is not None:
-                    part.table_t[t, chains.D_FEATURE] = d_feature.data_ptr()
+                    part.table_t[t, chains.D_SOURCE] = d_feature.data_ptr()
+                    part.table_t[t, chains.FIRST_OF_D_SOURCE] = True
             for t in part.terms:
                 part.table_t[t, chains.D_TOTAL] = d_totals[tables.targets[t]].data_ptr()
 
@@ -271,10 +276,11 @@ class Program:
         for t in share:
             index = t - len(inputs.features)
             if index < 0:
-                continue
-            table_t[t, chains.NEEDS_WEIGHTS] = needed[index]
-            source = self.form.chains[index].source
-            if needs.sources[source]:
+                source = inputs.same[t]
+            else:
+                table_t[t, chains.NEEDS_WEIGHTS] = needed[index]
+                source = self.form.chains[index].source
+            if source is not None and needs.sources[source]:
                 if source not in found:
                     found[source] = torch.empty_like(inputs.sources[source])
                     table_t[t, chains.FIRST_OF_D_SOURCE] = True

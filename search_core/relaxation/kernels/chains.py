@@ -62,19 +62,18 @@ NUMBER: Final = 1
 SIZE: Final = 2
 """Numbers of a feature."""
 FEATURE: Final = 3
-D_FEATURE: Final = 4
-"""0 where its gradient is not needed."""
-TOTAL: Final = 5
+TOTAL: Final = 4
 """What is added to."""
-D_TOTAL: Final = 6
-D_SOURCE: Final = 7
-"""What the gradient of an operation's source is added to; 0 where it is not needed."""
-NEEDS_WEIGHTS: Final = 8
-FIRST_OF_TOTAL: Final = 9
+D_TOTAL: Final = 5
+D_SOURCE: Final = 6
+"""What the gradient of a feature or of an operation's source is added to; 0 where it is not
+needed."""
+NEEDS_WEIGHTS: Final = 7
+FIRST_OF_TOTAL: Final = 8
 """Whether the total is written instead of added to,"""
-FIRST_OF_D_SOURCE: Final = 10
+FIRST_OF_D_SOURCE: Final = 9
 """and the gradient of the source."""
-TERM_COLUMNS: Final = 11
+TERM_COLUMNS: Final = 10
 
 
 @compiled
@@ -179,8 +178,11 @@ def backward(
             size = term[SIZE]
             d = array_at(term[D_TOTAL], scratch, size)
             d_multipliers_t[t] = dot(d, array_at(term[FEATURE], scratch, size))
-            if term[D_FEATURE]:
-                add_multiple(d, multiplier, array_at(term[D_FEATURE], scratch, size), True)
+            if term[D_SOURCE]:
+                add_multiple(
+                    d, multiplier, array_at(term[D_SOURCE], scratch, size),
+                    term[FIRST_OF_D_SOURCE] != 0,
+                )  # fmt: skip
             continue
         d_multipliers_t[t] = _chain_backward(table_s, eps_s, term, multiplier, buffers, scratch)
 
