@@ -127,7 +127,7 @@ class Submissions:
             while self._waiting:
                 batch = self._take()
                 try:
-                    await self._settle(batch)
+                    await self._settle(batch, deque())
                 except asyncio.CancelledError:
                     # The process shuts down: nobody is to wait for ever.
                     for each in (*batch, *self._waiting):
@@ -147,7 +147,13 @@ class Submissions:
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+    async def _settle(self, batch: Sequence[_Waiting], behind: deque[_Waiting]) -> None:
+        """Answers a batch.
+
+        Args:
+            batch: The batch.
+            behind: Those whose turn is next, before all who came later.
+        """
         submissions = [each.submission for each in batch]
         begun = time.monotonic()
         try:
@@ -155,13 +161,14 @@ class Submissions:
         except DatabaseUnavailableError as error:
             outcomes = [error] * len(batch)
             if time.monotonic() - begun > _LONG_SECONDS:
-                for each in self._waiting:
-                    _answer(each, error)
-                self._waiting.clear()
+                for queue in (behind, self._waiting):
+                    while queue:
+                        _answer(queue.popleft(), error)
         except Exception as error:
             if len(batch) > 1:
-                for each in batch:
-                    await self._settle([each])
+                one_by_one = deque(batch)
+                while one_by_one:
+                    await self._settle([one_by_one.popleft()], one_by_one)
                 return
             outcomes = [error]
         for each, outcome in zip(batch, outcomes, strict=True):

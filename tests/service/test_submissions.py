@@ -183,6 +183,32 @@ def test_a_database_that_does_not_answer_is_waited_for_once() -> None:
     assert num_transactions == 1  # though one is of 64 at most
 
 
+def test_who_is_tried_alone_does_not_wait_either() -> None:
+    class Silent(Database):
+        """A database that fails a transaction of many, and then does not answer."""
+
+        num_transactions = 0
+
+        async def run(self, operation: Callable[..., Any]) -> Any:
+            self.num_transactions += 1
+            if self.num_transactions == 1:
+                raise ValueError("one of them cannot be stored")
+            await asyncio.sleep(1.1)
+            raise DatabaseUnavailableError("silence")
+
+    async def run() -> int:
+        engine = make_async_engine(driver_url("postgresql://nobody@127.0.0.1/none"))
+        database = Silent(engine)
+        writer = Submissions(database)
+        waiting = [writer.add(submission()) for _ in range(5)]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(outcome, DatabaseUnavailableError) for outcome in outcomes)
+        await engine.dispose()
+        return database.num_transactions
+
+    assert asyncio.run(run()) == 2
+
+
 def test_where_nobody_listens_each_transaction_is_tried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
