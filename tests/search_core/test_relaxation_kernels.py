@@ -289,6 +289,32 @@ def test_what_is_no_number_passes_a_pool_as_in_pytorch(stride: int) -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("of_state", [True, False])
+def test_gradients_of_a_state_that_is_handed_on_and_convolved(of_state: bool) -> None:
+    operations = nn.ModuleList(
+        [nn.Identity(), stage(3, 1, 1, outs=CHANNELS), nn.MaxPool2d(3, 1, 1), nn.Identity()]
+    )
+    x_nchw = drawn(5, CHANNELS, 6, 7).requires_grad_(of_state)
+    multipliers_k = torch.tensor([0.3, -0.7, 1.1, 0.4], dtype=torch.float64, requires_grad=True)
+    expected_nchw = sum(
+        multiplier * operation(x_nchw)
+        for multiplier, operation in zip(multipliers_k, operations, strict=True)
+    )
+    assert isinstance(expected_nchw, Tensor)
+    ours_nchw = summed(operations, x_nchw, multipliers_k)
+    torch.testing.assert_close(ours_nchw, expected_nchw)
+    weight_nchw = drawn(*expected_nchw.shape)
+    for inputs in ([x_nchw, multipliers_k], [x_nchw], [multipliers_k], [*operations.parameters()]):
+        if not all(each.requires_grad for each in inputs):
+            continue
+        ours, expected = (
+            torch.autograd.grad(each, inputs, weight_nchw, retain_graph=True)
+            for each in (ours_nchw, expected_nchw)
+        )
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_shares_are_even() -> None:
     costs = (5.0, 1.0, 1.0, 3.0, 4.0)
     shares = parallel.shares(costs)
