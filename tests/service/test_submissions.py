@@ -174,11 +174,14 @@ def test_whoever_goes_away_stops_nobody(database_url: str, engine: Engine) -> No
     assert names(engine) == ["first", "second"]
 
 
+def url_at(server: socket.socket) -> str:
+    """Of a database where something else listens."""
+    return driver_url(f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/none")
+
+
 def test_a_database_that_does_not_answer_is_waited_for_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        url = driver_url(f"postgresql://nobody@127.0.0.1:{port}/none")
-        outcomes, num_transactions = at_once(url, [submission()] * 70)
+        outcomes, num_transactions = at_once(url_at(silent), [submission()] * 70)
     assert all(isinstance(outcome, DatabaseUnavailableError) for outcome in outcomes)
     assert num_transactions == 1  # though one is of 64 at most
 
@@ -211,8 +214,7 @@ def test_who_is_tried_alone_does_not_wait_either() -> None:
 
 def test_where_nobody_listens_each_transaction_is_tried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    url = driver_url(f"postgresql://nobody@127.0.0.1:{port}/none")
+        url = url_at(closed)
     outcomes, num_transactions = at_once(url, [submission()] * 70)
     assert all(isinstance(outcome, DatabaseUnavailableError) for outcome in outcomes)
     assert num_transactions == 2
