@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def _rows(channels: int, side: int, options: argparse.Namespace) -> Iterator[str
     def convolve(taps: Tensor, dilation: int) -> Tensor:
         return arithmetic.convolve([Slide(x_nkchw, Kernels(taps, 1, dilation))], factors)
 
-    def normalise(**follows: bool) -> Tensor:
+    def normalise(**follows: Any) -> Tensor:
         return arithmetic.normalise(x_nkchw, scale_kc, None, eps=1e-5, **follows)[0]
 
     factors = draw(k, channels, channels)
@@ -93,7 +93,7 @@ def _rows(channels: int, side: int, options: argparse.Namespace) -> Iterator[str
     works += [
         ("pointwise", partial(arithmetic.multiply, x_nkchw, factors), factors),
         ("normalisation and ReLU", partial(normalise, rectify=True), scale_kc),
-        ("normalisation and sum", partial(normalise, add_up=True), scale_kc),
+        ("normalisation and sum", partial(normalise, sums=(tuple(range(k)),)), scale_kc),
     ]
     for name, work, weight in works:
         forward = _microseconds(work, options)

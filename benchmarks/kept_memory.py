@@ -26,9 +26,12 @@ from search_core.spaces import build_supernet
 from search_core.spec import SearchSpec
 
 _KERNELS: Final = {
-    "depthwise": ("_forward",),
-    "pointwise": ("_product",),
-    "normalisation": ("_measure", "_conclude", "_apply"),
+    "depthwise": ("_slide", "_spread", "_weigh"),
+    "mixing": ("_mix", "_part", "_compare"),
+    "normalisation": ("_measure", "_conclude", "_apply", "_measure_backward", "_apply_backward"),
+    "parts": ("_total",),
+    "pointwise": ("_product", "_product_of_weight"),
+    "pooling": ("_pool", "_pool_backward"),
 }
 
 

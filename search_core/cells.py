@@ -97,7 +97,7 @@ class RelaxedCell(nn.Module):
         self._plans: _Plans | None = None
 
     def plan(self, planner: Planner) -> None:
-        """Lets training compute the nodes by plans; see `search_core.relaxation`.
+        """Lets plans compute the nodes; see `search_core.relaxation`.
 
         Args:
             planner: Makes the plans.
@@ -108,7 +108,7 @@ class RelaxedCell(nn.Module):
             [(together, inputs)]
             if together.suits_unrelated
             else [(planner([term]), [term]) for term in inputs],
-            [planner(self._terms(node)) for node in range(self.num_nodes)],
+            [planner(terms) for terms in self._parts(by_source=together.by_source)],
         )
 
     def unplan(self) -> None:
@@ -117,7 +117,7 @@ class RelaxedCell(nn.Module):
 
     @property
     def planned(self) -> bool:
-        """Whether training computes the nodes by plans."""
+        """Whether plans compute the nodes."""
         return self._plans is not None
 
     def forward(self, older: State, newer: State, multipliers_ep: Tensor) -> State:
@@ -132,8 +132,9 @@ class RelaxedCell(nn.Module):
             The output, [n, nodes * channels, h, w] with h and w halved by a reduction; in lanes
             where a plan has computed it so.
         """
-        if self._plans is not None and self.training and self._plans.apply:
-            return self._planned(self._plans, older, newer, multipliers_ep)
+        plans = self._plans
+        if plans is not None and (self.training or plans.evaluate) and plans.apply:
+            return self._planned(plans, older, newer, multipliers_ep)
         states_nchw = [self.older(as_images(older)), self.newer(as_images(newer))]
         first_edge = 0
         for _ in range(self.num_nodes):
@@ -162,6 +163,16 @@ class RelaxedCell(nn.Module):
         statistics.write()
         return shared.concatenated(range(2, 2 + self.num_nodes))
 
+    def _parts(self, *, by_source: bool) -> list[list[Term]]:
+        """The terms as they are computed together."""
+        nodes = [self._terms(node) for node in range(self.num_nodes)]
+        if not by_source:
+            return nodes
+        # Each node is complete before the first part that reads it.
+        terms = [term for node in nodes for term in node]
+        sources: list[tuple[int, ...]] = [(0, 1), *((2 + node,) for node in range(len(nodes) - 1))]
+        return [[term for term in terms if term.source in part] for part in sources]
+
     def _terms(self, node: int) -> list[Term]:
         first_edge = sum(2 + before for before in range(node))
         terms = []
@@ -187,6 +198,11 @@ class _Plans:
 
     inputs: Sequence[tuple[MixturePlan, Sequence[Term]]]
     nodes: Sequence[MixturePlan]
+
+    @property
+    def evaluate(self) -> bool:
+        """Whether they are for evaluation, too."""
+        return all(plan.evaluates for plan in self.nodes)
 
     @property
     def apply(self) -> bool:

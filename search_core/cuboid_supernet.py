@@ -219,8 +219,9 @@ class Mixture(nn.Module):
             The weighted sums, [n, c, h, w] by channels c, with h and w halved at stride 2; in lanes
             where a plan has computed them so.
         """
-        if self._plan is not None and self.training and self._plan.applies:
-            return self._planned(self._plan, states, multipliers_o)
+        plan = self._plan
+        if plan is not None and (self.training or plan.evaluates) and plan.applies:
+            return self._planned(plan, states, multipliers_o)
         # Term by term, so that without gradients only the sums are held.
         sums: dict[int, Tensor] = {}
         skipped = self.skipped(multipliers_o) if self.skip_below else frozenset()
@@ -234,7 +235,7 @@ class Mixture(nn.Module):
         return {channels: sums[channels] for channels in states}
 
     def plan(self, planner: Planner) -> None:
-        """Lets training compute the states by a plan; see `search_core.relaxation`.
+        """Lets a plan compute the states; see `search_core.relaxation`.
 
         Operations may be skipped only if they are computed one by one, so then there is no plan.
 
@@ -258,7 +259,7 @@ class Mixture(nn.Module):
 
     @property
     def planned(self) -> bool:
-        """Whether training computes the states by a plan."""
+        """Whether a plan computes the states."""
         return self._plan is not None
 
     def _planned(

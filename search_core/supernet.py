@@ -80,9 +80,10 @@ class Supernet(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} does not know what its candidates cost")
 
     def plan(self, planner: Planner | None = None) -> None:
-        """Lets training compute mixtures by plans: the same function in less time.
+        """Lets plans compute mixtures: the same function in less time.
 
-        Evaluation, parameters and their names stay as they are; see `search_core.relaxation`.
+        On a GPU they do so in evaluation, too. Parameters and their names stay as they are; see
+        `search_core.relaxation`.
 
         Args:
             planner: Makes the plans; None takes the form that suits the network's device.
@@ -93,13 +94,13 @@ class Supernet(nn.Module, ABC):
             module.plan(planner)
 
     def unplan(self) -> None:
-        """Lets training compute mixtures plainly again, operation by operation."""
+        """Lets mixtures be computed plainly again, operation by operation."""
         for module in self._planned_modules():
             module.unplan()
 
     @property
     def planned(self) -> bool:
-        """Whether any mixture is computed by a plan in training."""
+        """Whether any mixture is computed by a plan."""
         return any(module.planned for module in self._planned_modules())
 
     def derived(self) -> nn.Module:

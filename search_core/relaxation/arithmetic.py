@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Final, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 WIDE: Final = 64
@@ -37,12 +37,17 @@ class Slide(NamedTuple):
     """A depthwise convolution of some operations, before a pointwise one.
 
     Attributes:
-        x_nkchw: The operations' images side by side.
-        kernels: The convolution, of the channels of all.
+        x_nkchw: The operations' images side by side. Where there are kernels for several times as
+            many, these are read again from the first one on.
+        kernels: The convolution, of the channels of all operations.
     """
 
     x_nkchw: Tensor
     kernels: Kernels
+
+
+Sums = tuple[tuple[int, ...], ...]
+"""Which operations are added up to each of some sums; each is part of one."""
 
 
 class Arithmetic(Protocol):
@@ -73,6 +78,36 @@ class Arithmetic(Protocol):
         """
         ...
 
+    def mix(
+        self,
+        features_nchw: Sequence[Tensor],
+        weights_tk: Tensor,
+        base_ntchw: Tensor | None = None,
+    ) -> Tensor:
+        """Weighted sums of the same images.
+
+        Args:
+            features_nchw: The images, all of one shape.
+            weights_tk: Their weights in each sum.
+            base_ntchw: What the sums are added to.
+
+        Returns:
+            [n, t, c, h, w].
+        """
+        ...
+
+    def pool(self, x_nchw: Tensor, layer: nn.MaxPool2d | nn.AvgPool2d) -> Tensor:
+        """Pools images.
+
+        Args:
+            x_nchw: The images.
+            layer: The pool; `pools.has_kernel` is true of it.
+
+        Returns:
+            [n, c, h, w].
+        """
+        ...
+
     def normalise(
         self,
         x_nkchw: Tensor,
@@ -81,9 +116,11 @@ class Arithmetic(Protocol):
         *,
         eps: float,
         rectify: bool = False,
-        add_up: bool = False,
+        sums: Sums | None = None,
+        base_ntchw: Tensor | None = None,
+        known_2kc: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Normalises each channel of each operation by the batch's statistics.
+        """Normalises each channel of each operation, by the batch's statistics or known ones.
 
         Args:
             x_nkchw: The operations' images side by side.
@@ -91,14 +128,16 @@ class Arithmetic(Protocol):
             shift_kc: What is added then.
             eps: Added to the variance.
             rectify: Whether a ReLU follows.
-            add_up: Whether the operations are added up.
+            sums: How operations are added up, if they are.
+            base_ntchw: What the sums are added to.
+            known_2kc: Means and variances to normalise by.
 
         Returns:
-            [n, k, c, h, w], or [n, c, h, w] if they are added up; and mean and unbiased variance,
-            [2, k, c], in single precision at least.
+            [n, k, c, h, w], or the sums [n, t, c, h, w]; and mean and unbiased variance, [2, k, c],
+            in single precision at least.
 
         Raises:
-            ValueError: A channel has one value only.
+            ValueError: A channel has one value only, and its statistics are not known.
         """
         ...
 
@@ -110,7 +149,7 @@ class TorchArithmetic:
         """See `Arithmetic`."""
         parts_nchw = [
             torch.conv2d(
-                x_nkchw.flatten(1, 2),
+                _repeated(x_nkchw.flatten(1, 2), len(kernels.weight_c1kk)),
                 kernels.weight_c1kk,
                 stride=kernels.stride,
                 padding=kernels.dilation * (kernels.weight_c1kk.shape[2] // 2),
@@ -144,12 +183,18 @@ class TorchArithmetic:
         *,
         eps: float,
         rectify: bool = False,
-        add_up: bool = False,
+        sums: Sums | None = None,
+        base_ntchw: Tensor | None = None,
+        known_2kc: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Arithmetic`."""
         # Single precision even where the images' is a half one.
         exact = torch.promote_types(x_nkchw.dtype, torch.float32)
-        measured_2kc = x_nkchw.new_zeros((2, *x_nkchw.shape[1:3]), dtype=exact)
+        measured_2kc = (
+            x_nkchw.new_zeros((2, *x_nkchw.shape[1:3]), dtype=exact)
+            if known_2kc is None
+            else known_2kc
+        )
         result_nchw = functional.batch_norm(
             x_nkchw.flatten(1, 2),
             # With a momentum of 1 the running averages become the batch's own statistics.
@@ -157,17 +202,47 @@ class TorchArithmetic:
             measured_2kc[1].flatten(),
             None if scale_kc is None else scale_kc.flatten(),
             None if shift_kc is None else shift_kc.flatten(),
-            training=True,
+            training=known_2kc is None,
             momentum=1.0,
             eps=eps,
         )
         result_nkchw = result_nchw.view(x_nkchw.shape)
         if rectify:
             result_nkchw = result_nkchw.relu()
-        if add_up:
+        if sums is None:
+            return result_nkchw, measured_2kc
+        totals_nchw = [
             # Autocast would have a sum in single precision if it did not say what it is in.
-            return result_nkchw.sum(dim=1, dtype=result_nkchw.dtype), measured_2kc
-        return result_nkchw, measured_2kc
+            result_nkchw[:, list(members)].sum(dim=1, dtype=result_nkchw.dtype)
+            for members in sums
+        ]
+        return _above(base_ntchw, torch.stack(totals_nchw, dim=1)), measured_2kc
+
+    def mix(
+        self,
+        features_nchw: Sequence[Tensor],
+        weights_tk: Tensor,
+        base_ntchw: Tensor | None = None,
+    ) -> Tensor:
+        """See `Arithmetic`: one product, which reads each feature once."""
+        stacked_nkchw = torch.stack(list(features_nchw), dim=1)
+        mixed_ntr = torch.matmul(weights_tk.to(stacked_nkchw.dtype), stacked_nkchw.flatten(2))
+        shape = (len(mixed_ntr), -1, *stacked_nkchw.shape[2:])
+        return _above(base_ntchw, mixed_ntr.view(shape))
+
+    def pool(self, x_nchw: Tensor, layer: nn.MaxPool2d | nn.AvgPool2d) -> Tensor:
+        """See `Arithmetic`."""
+        result: Tensor = layer(x_nchw)
+        return result
+
+
+def _repeated(x_nchw: Tensor, channels: int) -> Tensor:
+    times = channels // x_nchw.shape[1]
+    return x_nchw.repeat(1, times, 1, 1) if times > 1 else x_nchw
+
+
+def _above(base: Tensor | None, x: Tensor) -> Tensor:
+    return x if base is None else base + x
 
 
 _TORCH: Final = TorchArithmetic()

@@ -6,31 +6,35 @@ all, pointwise ones of the same channels as one batch of matrix products, normal
 the channels of all. A multiplier is a factor of the last normalisation's scale and shift, so that
 what remains of the weighted sum is a plain one.
 
-The modules' own parameters are put side by side anew in each pass, so that autocast and checkpoints
-are those of the plain form. What a plan consists of is `arithmetic`'s: kernels of our own on a GPU,
+The modules' own parameters are put side by side (`adjacent`), so that autocast and checkpoints are
+those of the plain form. What a plan consists of is `arithmetic`'s: kernels of our own on a GPU,
 and elsewhere PyTorch's operations, of which there are second derivatives too.
 
 Legend: n images, k operations, c channels, i channels that come in, o channels that go out, h
-height, w width, r values of an image.
+height, w width, t sums.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import chains
-from search_core.relaxation.arithmetic import Kernels, Slide, arithmetic_for
+from search_core.relaxation.adjacent import beside
+from search_core.relaxation.arithmetic import Kernels, Slide, Sums, arithmetic_for
 from search_core.relaxation.chains import Chain, Stage
 from search_core.relaxation.plans import Term
-from search_core.relaxation.sharing import Shared
+from search_core.relaxation.sharing import Shared, Targets
 from search_core.relaxation.stacks import Stacks
-from search_core.relaxation.statistics import RunningStatistics
+from search_core.relaxation.statistics import RunningStatistics, known_statistics
 
 
 class GroupedPlan:
-    """Computes the states that terms add up to, as `Plan` does.
+    """Adds terms to the states that are sums of them.
+
+    A state that others add to as well is complete when all of their plans have been called.
 
     Args:
         terms: The terms. Those of a target are added up in any order.
@@ -40,10 +44,15 @@ class GroupedPlan:
     """In which the channels of several operations lie side by side without being moved."""
     suits_unrelated = False
     """What is read would have to be moved first, to lie side by side."""
+    by_source = True
+    """What reads a state is computed together, whatever it adds to: the state is read once."""
+    evaluates = True
+    """Evaluation waits for launches as training does."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]
         self._targets = list(dict.fromkeys(term.target for term in terms))
+        self._sources = list(dict.fromkeys(term.source for term in terms))
         self._features = [each for each in planned if not each[1].stages]
         # Alike ones side by side, so that what one group computes is as it is the next one's input.
         self._chains = sorted(
@@ -55,7 +64,7 @@ class GroupedPlan:
             for module in term.operation.modules()
             if isinstance(module, nn.BatchNorm2d)
         ]
-        self._indices: dict[tuple[int, ...], Tensor] = {}
+        self._indices: Tensor | None = None
 
     @property
     def suits_single(self) -> bool:
@@ -65,42 +74,61 @@ class GroupedPlan:
     @property
     def applies(self) -> bool:
         """Whether the operations are in a state that a plan knows; else they are called plainly."""
-        return all(norm.training and norm.momentum is not None for norm in self._norms)
+        if all(norm.training and norm.momentum is not None for norm in self._norms):
+            return True
+        return not torch.is_grad_enabled() and not any(
+            norm.training or norm.running_mean is None for norm in self._norms
+        )
 
     def __call__(
         self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
     ) -> None:
-        """Adds the targets to the states.
+        """Adds to the targets.
 
         Args:
-            shared: Knows the sources, contiguous, and gets to know the targets.
+            shared: Knows the sources, contiguous, and what the targets are so far.
             multipliers_k: By the terms' indices.
             statistics: Where normalisations leave theirs.
         """
-        sums: dict[Hashable, Tensor] = {}
-        for target, part_nchw in (
-            *self._sums_of_features(shared, multipliers_k),
-            *self._sums_of_chains(shared, multipliers_k, statistics),
-        ):
-            sums[target] = sums[target] + part_nchw if target in sums else part_nchw
-        for target in self._targets:
-            shared.add(target, sums[target])
+        for source in self._sources:
+            shared.state(source)  # One that others are summed up with is taken out of there first.
+        sums = shared.take(self._targets)
+        of_features_k, of_chains_k = torch.split(
+            multipliers_k.index_select(0, self._order(multipliers_k.device)),
+            [len(self._features), len(self._chains)],
+        )
+        self._add_features(sums, shared, of_features_k)
+        self._add_chains(sums, shared, of_chains_k, statistics)
+        shared.leave(sums)
 
-    def _sums_of_features(
-        self, shared: Shared, multipliers_k: Tensor
-    ) -> Iterator[tuple[Hashable, Tensor]]:
-        """By target: one product with the multipliers, which reads each feature once."""
-        terms = dict(enumerate(self._features))
+    def _add_features(
+        self, sums: dict[Targets, Tensor], shared: Shared, multipliers_k: Tensor
+    ) -> None:
+        """One product with the multipliers, which reads each feature once for all targets."""
         called = [_called(shared, *each) for each in self._features]
-        for members in _groups(terms, lambda _, term: term[0].target):
-            stacked_nkchw = torch.stack([called[each] for each in members], dim=1)
-            weights_k = self._chosen(multipliers_k, [terms[each][0] for each in members])
-            sum_nr = torch.matmul(weights_k.to(stacked_nkchw.dtype), stacked_nkchw.flatten(2))
-            yield terms[members[0]][0].target, sum_nr.view(-1, *stacked_nkchw.shape[2:])
+        uses: dict[tuple[int, int], list[int]] = {}
+        seen: Counter[tuple[int, Hashable]] = Counter()
+        for index, (term, _) in enumerate(self._features):
+            use = (id(called[index]), term.target)
+            uses.setdefault((use[0], seen[use]), []).append(index)
+            seen[use] += 1
+        alike: dict[tuple[Targets, torch.Size], list[list[int]]] = {}
+        for indices in uses.values():
+            targets = tuple(self._features[index][0].target for index in indices)
+            alike.setdefault((targets, called[indices[0]].shape), []).append(indices)
+        for (targets, _), features in alike.items():
+            order = [indices[number] for number in range(len(targets)) for indices in features]
+            x_nchw = [called[indices[0]] for indices in features]
+            weights_tk = _chosen(multipliers_k, order).view(len(targets), len(features))
+            sums[targets] = arithmetic_for(x_nchw[0]).mix(x_nchw, weights_tk, sums.get(targets))
 
-    def _sums_of_chains(
-        self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
-    ) -> Iterator[tuple[Hashable, Tensor]]:
+    def _add_chains(
+        self,
+        sums: dict[Targets, Tensor],
+        shared: Shared,
+        multipliers_k: Tensor,
+        statistics: RunningStatistics,
+    ) -> None:
         stacks = Stacks([_called(shared, *each) for each in self._chains])
         most = max((len(chain.stages) for _, chain in self._chains), default=0)
         for left in range(most, 0, -1):
@@ -114,25 +142,28 @@ class GroupedPlan:
                 following = {index: self._chains[index][1].stages[1 - left] for index in stages}
                 _normalise_and_rectify(stacks, stages, following, statistics)
         ends = {index: chain.stages[-1] for index, (_, chain) in enumerate(self._chains)}
-        for members in _groups(
-            ends, lambda index, stage: (self._chains[index][0].target, *_norm_key(stage))
-        ):
-            terms = [self._chains[each][0] for each in members]
-            sum_nchw = _normalised(
-                stacks.gather(members),
-                [ends[each].norm for each in members],
-                statistics,
-                multipliers_k=self._chosen(multipliers_k, terms),
-            )
-            yield terms[0].target, sum_nchw
+        for group in _groups(ends, lambda _, stage: _norm_key(stage)):
+            for members in stacks.together(group):
+                terms = [self._chains[each][0] for each in members]
+                parts: dict[Hashable, list[int]] = {}
+                for position, term in enumerate(terms):
+                    parts.setdefault(term.target, []).append(position)
+                targets = tuple(target for target in self._targets if target in parts)
+                sums[targets] = _normalised(
+                    stacks.gather(members),
+                    [ends[each].norm for each in members],
+                    statistics,
+                    multipliers_k=_chosen(multipliers_k, members),
+                    sums=tuple(tuple(parts[target]) for target in targets),
+                    base_ntchw=sums.get(targets),
+                )
 
-    def _chosen(self, multipliers_k: Tensor, terms: Sequence[Term]) -> Tensor:
-        """The terms' multipliers. Their indices are brought to the device once, and stay there."""
-        key = tuple(term.index for term in terms)
-        known = self._indices.get(key)
-        if known is None or known.device != multipliers_k.device:
-            known = self._indices[key] = torch.tensor(key, device=multipliers_k.device)
-        return multipliers_k.index_select(0, known)
+    def _order(self, device: torch.device) -> Tensor:
+        """The terms' indices, brought to a device once: a captured step brings nothing there."""
+        if self._indices is None or self._indices.device != device:
+            indices = [term.index for term, _ in (*self._features, *self._chains)]
+            self._indices = torch.tensor(indices, dtype=torch.int64, device=device)
+        return self._indices
 
 
 def _convolve(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
@@ -173,8 +204,8 @@ def _convolve(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
 
 def _slide(stacks: Stacks, members: Sequence[int], depthwise: Mapping[int, nn.Conv2d]) -> Slide:
     first = depthwise[members[0]]
-    weight = torch.cat([depthwise[each].weight for each in members])
-    return Slide(stacks.gather(members), Kernels(weight, first.stride[0], first.dilation[0]))
+    weight_c1kk = beside([depthwise[each].weight for each in members]).flatten(0, 1)
+    return Slide(stacks.repeated(members), Kernels(weight_c1kk, first.stride[0], first.dilation[0]))
 
 
 def _slid(convolution: nn.Conv2d, shape: Sequence[int]) -> tuple[int, ...]:
@@ -184,7 +215,7 @@ def _slid(convolution: nn.Conv2d, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _pointwise_weights(stages: Mapping[int, Stage], members: Sequence[int]) -> Tensor:
-    return torch.stack([stages[each].pointwise.weight.flatten(1) for each in members])
+    return beside([stages[each].pointwise.weight for each in members]).flatten(2)
 
 
 def _normalise_and_rectify(
@@ -208,6 +239,8 @@ def _normalised(
     norms: Sequence[nn.BatchNorm2d],
     statistics: RunningStatistics,
     multipliers_k: Tensor | None = None,
+    sums: Sums | None = None,
+    base_ntchw: Tensor | None = None,
 ) -> Tensor:
     """Normalises each operation by its norm; rectified, or added up if there are multipliers."""
     scale_kc = shift_kc = None
@@ -223,12 +256,22 @@ def _normalised(
         scale_kc,
         shift_kc,
         eps=norms[0].eps,
-        rectify=multipliers_k is None,
-        add_up=multipliers_k is not None,
+        rectify=sums is None,
+        sums=sums,
+        base_ntchw=base_ntchw,
+        known_2kc=known_statistics(norms),
     )
-    for norm, mean_c, variance_c in zip(norms, *measured_2kc, strict=True):
-        statistics.record(norm, mean_c, variance_c)
+    if norms[0].training:
+        for norm, mean_c, variance_c in zip(norms, *measured_2kc, strict=True):
+            statistics.record(norm, mean_c, variance_c)
     return result
+
+
+def _chosen(x_k: Tensor, indices: Sequence[int]) -> Tensor:
+    """Some values, which are a part of the tensor if they lie there in this order."""
+    if list(indices) == list(range(indices[0], indices[0] + len(indices))):
+        return x_k if len(indices) == len(x_k) else x_k.narrow(0, indices[0], len(indices))
+    return torch.stack([x_k[index] for index in indices])
 
 
 def _called(shared: Shared, term: Term, chain: Chain) -> Tensor:

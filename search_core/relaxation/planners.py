@@ -31,6 +31,16 @@ class MixturePlan(Protocol):
         ...
 
     @property
+    def by_source(self) -> bool:
+        """Whether terms gain together that read the same states, or those that add to one."""
+        ...
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether it is for evaluation, too, where no gradients are asked for."""
+        ...
+
+    @property
     def applies(self) -> bool:
         """Whether the operations are in a state that it knows; else they are called plainly."""
         ...
@@ -38,13 +48,13 @@ class MixturePlan(Protocol):
     def __call__(
         self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
     ) -> None:
-        """Adds the targets to the states; see `Plan`."""
+        """Adds to the targets; see `Plan`."""
         ...
 
 
 @runtime_checkable
 class Planned(Protocol):
-    """A module that may compute its mixture by a plan when it trains."""
+    """A module that may compute its mixture by a plan."""
 
     @property
     def planned(self) -> bool:

@@ -54,6 +54,10 @@ class Plan:
     """One operation is faster planned, too."""
     suits_unrelated = True
     """Threads share operations, whatever they read and add to."""
+    by_source = False
+    """Each of the states is made at once."""
+    evaluates = False
+    """In evaluation the plain form takes less memory."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
         planned = [(term, chains.chain_of(term.operation)) for term in terms]

@@ -1,20 +1,24 @@
 """What several operations need of the same state, computed once.
 
-Legend: n images, c channels, h height, w width.
+Legend: n images, t sums, c channels, h height, w width.
 """
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from search_core.relaxation import lanes, layers, pools
+from search_core.relaxation import lanes, layers, pools, stacks
 from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
-from search_core.relaxation.statistics import RunningStatistics, unbiased
+from search_core.relaxation.statistics import RunningStatistics, known_statistics, unbiased
 
 _Prefix = tuple[nn.Module, ...]
+
+Targets = tuple[Hashable, ...]
+"""The names of states that are sums side by side."""
 
 
 class Shared:
@@ -38,6 +42,58 @@ class Shared:
         self._images: dict[Hashable, Tensor] = {}
         self._lanes: dict[Hashable, Lanes] = {}
         self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self._sums: dict[Targets, Tensor] = {}
+
+    def take(self, targets: Sequence[Hashable]) -> dict[Targets, Tensor]:
+        """Takes out what is known of sums that are not complete.
+
+        Args:
+            targets: Their names.
+
+        Returns:
+            By the names of those that lie side by side, [n, t, c, h, w].
+        """
+        wanted = frozenset(targets)
+        for names in list(self._sums):
+            if not (wanted.isdisjoint(names) or wanted.issuperset(names)):
+                each_ntchw = torch.split(self._sums.pop(names), 1, dim=1)
+                self._sums |= zip([(name,) for name in names], each_ntchw, strict=True)
+        return {each: self._sums.pop(each) for each in list(self._sums) if wanted.issuperset(each)}
+
+    def leave(self, sums: Mapping[Targets, Tensor]) -> None:
+        """Keeps sums, to which more may be added; a state is complete when somebody asks for it.
+
+        Args:
+            sums: As taken, and what has come to them. Those of the same name are added up.
+        """
+        names = Counter(name for names in sums for name in names)
+        several: dict[Hashable, Tensor] = {}
+        for targets, sums_ntchw in sums.items():
+            if all(names[target] == 1 for target in targets):
+                self._sums[targets] = sums_ntchw
+                continue
+            for target, part_nchw in zip(targets, sums_ntchw.unbind(1), strict=True):
+                known = several.get(target)
+                several[target] = part_nchw if known is None else known + part_nchw
+        for target, sum_nchw in several.items():
+            self._sums[target,] = sum_nchw.unsqueeze(1)
+
+    def _settle(self, source: Hashable) -> None:
+        """Makes a state of a sum, if it is one."""
+        for targets, sums_ntchw in self._sums.items():
+            if source not in targets:
+                continue
+            del self._sums[targets]
+            place = targets.index(source)
+            around = (targets[:place], (source,), targets[place + 1 :])
+            parts = [part for part in around if part]
+            split = stacks.split(sums_ntchw, [len(part) for part in parts])
+            for part, part_ntchw in zip(parts, split, strict=True):
+                if part == (source,):
+                    self.add(source, part_ntchw.squeeze(1))
+                else:
+                    self._sums[part] = part_ntchw
+            return
 
     def add(self, source: Hashable, state: State) -> None:
         """Adds a state.
@@ -59,6 +115,7 @@ class Shared:
         Args:
             source: Its name.
         """
+        self._settle(source)
         known = self._lanes.get((source,))
         return self._images[source,] if known is None else known
 
@@ -72,13 +129,17 @@ class Shared:
         Returns:
             [n, c, h, w].
         """
+        self._settle(source)
         key: tuple[Hashable, ...] = (source,)
         x_nchw = self._as_images(key)
         for layer in prefix:
-            key = (*key, layers.sharing_key(layer))
+            key = (*key, _sharing_key(layer))
             if key not in self._images and key not in self._lanes:
                 if isinstance(layer, nn.BatchNorm2d):
                     self._images[key] = self._normalise(key, layer, x_nchw)
+                elif pools.has_kernel(layer):
+                    pool = cast("nn.MaxPool2d | nn.AvgPool2d", layer)
+                    self._images[key] = arithmetic_for(x_nchw).pool(x_nchw, pool)
                 else:
                     self._images[key] = layer(x_nchw)
             self._record(key, layer)
@@ -140,15 +201,22 @@ class Shared:
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
         result_nkchw, measured_2kc = arithmetic_for(x_nchw).normalise(
-            x_nchw.unsqueeze(1), None, None, eps=norm.eps
+            x_nchw.unsqueeze(1), None, None, eps=norm.eps, known_2kc=known_statistics([norm])
         )
         mean_c, variance_c = measured_2kc[:, 0].unbind()
         self._measured[key] = (mean_c, variance_c)
         return result_nkchw.squeeze(1)
 
     def _record(self, key: Hashable, layer: nn.Module) -> None:
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d) and layer.training:
             self._statistics.record(layer, *self._measured[key])
+
+
+def _sharing_key(layer: nn.Module) -> Hashable:
+    """What layers have in common that make the same of a state."""
+    if isinstance(layer, nn.BatchNorm2d) and not layer.training:
+        return id(layer)  # It has running statistics of its own.
+    return layers.sharing_key(layer)
 
 
 def _keeps_lanes(layer: nn.Module) -> bool:

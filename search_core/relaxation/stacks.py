@@ -83,6 +83,35 @@ class Stacks:
             self._gathered[key] = _joined(runs)
         return self._gathered[key]
 
+    def repeated(self, indices: Sequence[int]) -> Tensor:
+        """The tensors of some operations, once only where they are the same several times over.
+
+        Args:
+            indices: The operations; their tensors have the same shape.
+
+        Returns:
+            [n, k, c, h, w], with fewer k than operations if these begin anew after so many.
+        """
+        places = [self._places[index] for index in indices]
+        stacks = [id(place.stack_nkchw) for place in places]
+        period = stacks.index(stacks[0], 1) if stacks[0] in stacks[1:] else len(stacks)
+        if all(place.is_source for place in places) and stacks == (
+            stacks[:period] * (len(stacks) // period)
+        ):
+            return self.gather(indices[:period])
+        return self.gather(indices)
+
+    def together(self, indices: Sequence[int]) -> list[list[int]]:
+        """The operations by the stack that they are in, each in the order in which they lie there.
+
+        Args:
+            indices: The operations.
+        """
+        groups: dict[int, list[int]] = {}
+        for index in sorted(indices, key=lambda each: self._places[each].position):
+            groups.setdefault(id(self._places[index].stack_nkchw), []).append(index)
+        return list(groups.values())
+
     def put(self, indices: Sequence[int], stack_nkchw: Tensor) -> None:
         """Replaces the tensors of some operations.
 
@@ -104,8 +133,29 @@ class Stacks:
             self.put(parts[0], stack_nkchw)
             return
         lengths = [len(part) for part in parts]
-        for part, part_nkchw in zip(parts, torch.split(stack_nkchw, lengths, dim=1), strict=True):
+        for part, part_nkchw in zip(parts, split(stack_nkchw, lengths), strict=True):
             self.put(part, part_nkchw)
+
+
+def split(stack_nkchw: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+    """Parts of what lies side by side.
+
+    Args:
+        stack_nkchw: A stack.
+        lengths: Of the parts.
+
+    Returns:
+        [n, k, c, h, w] each.
+    """
+    shape = stack_nkchw.shape[2:]
+    # Their gradients are joined: see below.
+    parts_nchw = torch.split(
+        stack_nkchw.flatten(1, 2), [length * shape[0] for length in lengths], dim=1
+    )
+    return [
+        part_nchw.view(len(stack_nkchw), length, *shape)
+        for part_nchw, length in zip(parts_nchw, lengths, strict=True)
+    ]
 
 
 def _joined(runs: Sequence[_Run]) -> Tensor:

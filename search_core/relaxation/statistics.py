@@ -1,8 +1,9 @@
 """Running statistics of normalisations whose modules are not called.
 
-Legend: c channels.
+Legend: k normalisations, c channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -89,6 +90,21 @@ class _Measured:
     means: list[Tensor] = field(default_factory=list)
     variances: list[Tensor] = field(default_factory=list)
     corrections: list[float] = field(default_factory=list)
+
+
+def known_statistics(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
+    """What normalisations go by that do not train, side by side.
+
+    Args:
+        norms: In the same mode.
+
+    Returns:
+        Means and variances, [2, k, c]; None where they train.
+    """
+    if norms[0].training:
+        return None
+    running = [(norm.running_mean, norm.running_var) for norm in norms]
+    return torch.stack([torch.stack(each) for each in zip(*running, strict=True)])
 
 
 def unbiased(variance_c: Tensor, count: int) -> Tensor:

@@ -17,44 +17,69 @@ from triton.compiler import ASTSource
 ARCHITECTURES: Final = (80, 90)
 """Ampere's and Hopper's."""
 
-_IMAGES: Final = ("x", "y", "d_x", "d_y")
-_NUMBERS: Final = ("weight", "partial", "measured", "deviation", "mean", "scale", "shift", "sums")
+_IMAGES: Final = ("x", "y", "d_x", "d_y", "base")
+_NUMBERS: Final = (
+    "weight", "weights", "partial", "measured", "deviation", "mean", "scale", "shift", "totals",
+)  # fmt: skip
+_FEATURES: Final = 3
+_TABLES: Final = ("members", "sum_of")
 
 
 def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each kernel with values of its constants."""
-    depthwise, pointwise, normalisation = modules.values()
+    depthwise, pointwise, normalisation, mixing, parts, pooling = modules.values()
     acc = {"acc": tl.float32}
     for size, stride in ((3, 1), (5, 2)):
         slide = {"kernel": size, "stride": stride, "dilation": 2, **acc}
-        tile = {**slide, "block_of_channels": 4, "block": 64}
-        yield depthwise._forward, tile
-        yield depthwise._backward, {**tile, "add": stride == 1}
-        yield depthwise._backward_of_weight, {**slide, "block": 128}
+        tile = {**slide, "block_of_images": 4, "columns": 32}
+        in_strips = {**tile, "phases": 2 // stride, "unrolled": 4}
+        yield depthwise._slide, {**in_strips, "flip": stride == 1, "adds": stride == 1}
+        yield depthwise._spread, {**tile, "unrolled": 2}
+        yield depthwise._weigh, in_strips
     product = {
         "block_of_outs": 64,
         "block_of_ins": 32,
         "block": 64,
         "precision": "tf32x3" if images == "fp32" else "ieee",
+        "pixels": 64,
         **acc,
     }
     yield pointwise._product, product
     yield pointwise._product_of_weight, product
     sizes = {"block": 512, **acc}
-    yield normalisation._measure, sizes
+    yield normalisation._measure, {"pixels": 35, **sizes}
     yield normalisation._conclude, sizes
-    follows = {"has_scale": True, "has_shift": True, "rectify": True, **sizes}
-    yield normalisation._apply, follows
+    follows = {"has_scale": True, "has_shift": True, "rectify": True, "sums": True, "pixels": 64}
+    yield normalisation._apply, {**follows, "channels": 16, "has_base": True, **sizes}
+    follows |= {"channels_of_operation": 16, **sizes}
     yield normalisation._measure_backward, follows
-    yield normalisation._apply_backward, follows
+    yield normalisation._apply_backward, {**follows, "most_parts": 8}
+    counts = {"num_features": _FEATURES, "num_sums": 2, **sizes}
+    yield mixing._mix, {**counts, "has_base": True}
+    yield mixing._part, counts
+    yield mixing._compare, counts
+    yield parts._total, {"at_once": 16, "block": 64, **acc}
+    for maximum in (False, True):
+        window = {"maximum": maximum, "counts_padding": False, "side": 3, "stride": 2, **sizes}
+        window |= {"in_h": 8, "in_w": 7, "out_h": 4, "out_w": 4}
+        yield pooling._pool, window
+        yield pooling._pool_backward, window
 
 
 def compile_for(architecture: int, kernel: Any, constants: dict[str, Any], images: str) -> None:
     """Compiles a kernel down to machine code."""
 
-    def type_of(name: str) -> str:
+    def type_of(name: str) -> str | tuple[str, ...]:
         if name in constants:
             return "constexpr"
+        if name in ("features", "d_features"):
+            return (f"*{images}",) * _FEATURES
+        if name == "strides":
+            return ("i32",) * _FEATURES
+        if name in _TABLES:
+            return "*i32"
+        if name == "chosen":
+            return "*u8"
         if name in _IMAGES:
             return f"*{images}"
         if name in _NUMBERS:
@@ -76,7 +101,7 @@ def main() -> None:
     package = "search_core.relaxation.fused"
     modules = {
         name: import_module(f"{package}.{name}")
-        for name in ("depthwise", "pointwise", "normalisation")
+        for name in ("depthwise", "pointwise", "normalisation", "mixing", "parts", "pooling")
     }
     written = {
         each

@@ -70,6 +70,29 @@ def test_it_is_the_same_function(name: str, weights: str, size: tuple[int, int])
     check_same_function(SPACES[name], weights, size)
 
 
+@pytest.mark.parametrize("name", SPACES)
+def test_it_evaluates_by_the_running_statistics_of_each(name: str) -> None:
+    plain, planned = both(spec_of(SPACES[name]), (9, 8))
+    images_nchw = batch((9, 8), torch.float64).images_nchw
+    with torch.no_grad():
+        for one, other in zip(plain.buffers(), planned.buffers(), strict=True):
+            if one.is_floating_point():
+                one.copy_(torch.rand_like(one) + 0.5)
+                other.copy_(one)
+        before = [each.clone() for each in planned.buffers()]
+        expected = plain.eval()(images_nchw)
+        with Calls() as calls:  # type: ignore[no-untyped-call]
+            ours = planned.eval()(images_nchw)
+        with Calls() as plain_calls:  # type: ignore[no-untyped-call]
+            plain(images_nchw)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+    assert calls.count < plain_calls.count
+    for one, other in zip(planned.buffers(), before, strict=True):
+        assert torch.equal(one, other)
+    # There are no gradients by known statistics: who wants some gets the plain form.
+    assert planned(images_nchw).requires_grad
+
+
 @pytest.mark.parametrize("name", ["sharp_darts", "hypercuboid"])
 def test_wide_groups_are_convolved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arithmetic, "WIDE", 1)
@@ -242,3 +265,18 @@ def test_stacks_join_what_lies_side_by_side() -> None:
         return stacks.gather(indices).sum()
 
     torch.testing.assert_close(total([0, 1]) + total([2]), results_nkchw.sum())
+
+
+def test_sums_of_several_plans_come_together() -> None:
+    shared = Shared(RunningStatistics(), GroupedPlan.layout)
+    x_nchw = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    shared.add("x", x_nchw)
+    multipliers_k = torch.tensor([2.0, 3.0, 5.0, 7.0], dtype=torch.float64)
+    for terms in (
+        [Term("x", "a", 0, nn.Identity()), Term("x", "b", 1, nn.Identity())],
+        [Term("x", "b", 2, nn.Identity())],
+        [Term("x", "b", 3, nn.Identity()), Term("x", "c", 0, nn.Identity())],
+    ):
+        GroupedPlan(terms)(shared, multipliers_k, RunningStatistics())
+    for name, times in (("b", 15), ("c", 2), ("a", 2)):
+        torch.testing.assert_close(shared.get(name), times * x_nchw)

@@ -396,3 +396,13 @@ def test_one_value_for_a_channel_is_refused() -> None:
     statistics = RunningStatistics()
     with pytest.raises(ValueError, match="larger batches"):
         statistics.record_biased(nn.BatchNorm2d(1), torch.zeros(1), torch.zeros(1), 1)
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "group"])
+def test_a_cpu_evaluates_plainly(normalisation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {**CUBOID, "axes": {**CUBOID["axes"], "normalisation": [normalisation]}}
+    network = supernet(spec_of(space), (8, 8), torch.float32)
+    network.plan()
+    monkeypatch.setattr(Plan, "__call__", pytest.fail)
+    with torch.no_grad():
+        network.eval()(batch((8, 8), torch.float32).images_nchw)

@@ -7,7 +7,9 @@ side by side out of a larger tensor without copying it, compute in single precis
 read, keep nothing that no gradient asks for, and add up in an order that never changes.
 """
 
+from search_core.relaxation.fused.mixing import mix
 from search_core.relaxation.fused.normalisation import normalise
+from search_core.relaxation.fused.pooling import pool
 from search_core.relaxation.fused.separable import convolve, multiply
 
-__all__ = ["convolve", "multiply", "normalise"]
+__all__ = ["convolve", "mix", "multiply", "normalise", "pool"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from search_core.relaxation.arithmetic import WIDE
-from search_core.relaxation.fused import launch
+from search_core.relaxation.fused import launch, parts
 
 _BLOCK: Final = 64
 _BLOCK_OF_WEIGHTS: Final = 64
@@ -21,8 +21,8 @@ _BLOCK_OF_WEIGHTS: Final = 64
 
 @triton.jit
 def _product(
-    x, weight, y, count, pixels, ins, outs, x_stride, y_stride,
-    stride_of_operation, stride_of_out, stride_of_in,
+    x, weight, y, count, ins, outs, x_stride, y_stride,
+    stride_of_operation, stride_of_out, stride_of_in, pixels: tl.constexpr,
     block_of_outs: tl.constexpr, block_of_ins: tl.constexpr, block: tl.constexpr,
     precision: tl.constexpr, acc: tl.constexpr,
 ):  # fmt: skip
@@ -59,7 +59,7 @@ def _product(
 
 @triton.jit
 def _product_of_weight(
-    x, d_y, partial, count, length, pixels, ins, outs, x_stride, d_y_stride,
+    x, d_y, partial, count, length, ins, outs, x_stride, d_y_stride, pixels: tl.constexpr,
     block_of_outs: tl.constexpr, block_of_ins: tl.constexpr, block: tl.constexpr,
     precision: tl.constexpr, acc: tl.constexpr,
 ):  # fmt: skip
@@ -116,8 +116,8 @@ def multiply(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
     outs = launch.power_of_two(o, 16, 64)
     grid = (triton.cdiv(n * r, _BLOCK), k, triton.cdiv(o, outs))
     _product[grid](
-        x_nkir, weight_koi, y_nkor, n * r, r, i, o, x_nkir.stride(0), y_nkor.stride(0),
-        *weight_koi.stride(), outs, launch.power_of_two(i, 16, 32), _BLOCK,
+        x_nkir, weight_koi, y_nkor, n * r, i, o, x_nkir.stride(0), y_nkor.stride(0),
+        *weight_koi.stride(), r, outs, launch.power_of_two(i, 16, 32), _BLOCK,
         _precision(x_nkir), launch.accumulator(x_nkir),
     )  # fmt: skip
     return y_nkor
@@ -146,10 +146,10 @@ def weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
     num_splits, length = launch.splits(k * blocks, n * r, _BLOCK_OF_WEIGHTS)
     partial = x_nkir.new_empty((num_splits, k, o, i), dtype=exact)
     _product_of_weight[k, num_splits, blocks](
-        x_nkir, d_y_nkor, partial, n * r, length, r, i, o, x_nkir.stride(0), d_y_nkor.stride(0),
-        outs, ins, _BLOCK_OF_WEIGHTS, _precision(x_nkir), launch.accumulator(x_nkir),
+        x_nkir, d_y_nkor, partial, n * r, length, i, o, x_nkir.stride(0), d_y_nkor.stride(0),
+        r, outs, ins, _BLOCK_OF_WEIGHTS, _precision(x_nkir), launch.accumulator(x_nkir),
     )  # fmt: skip
-    return partial.sum(dim=0)
+    return parts.total(partial)
 
 
 def _is_large(k: int, outs: int, ins: int) -> bool:

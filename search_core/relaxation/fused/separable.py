@@ -83,7 +83,7 @@ class _Separable(torch.autograd.Function):
         d_between_nkihw = d_between_nkir.view(*d_between_nkir.shape[:3], *d_y_nkohw.shape[3:])
         d_sources: list[Tensor | None] = [None] * len(shapes)
         d_kernels: list[Tensor | None] = []
-        parts_nkihw = torch.split(d_between_nkihw, [shapes[read][1] for read in reads], dim=1)
+        parts_nkihw = torch.split(d_between_nkihw, _lengths(kernels, shapes[0][2]), dim=1)
         for index, (read, each, part_nkihw) in enumerate(
             zip(reads, kernels, parts_nkihw, strict=True)
         ):
@@ -107,14 +107,19 @@ def _kernels(weights: Sequence[Tensor], slides: Sequence[tuple[int, int]]) -> li
     return [Kernels(weight, *slide) for weight, slide in zip(weights, slides, strict=True)]
 
 
+def _lengths(kernels: Sequence[Kernels], channels: int) -> list[int]:
+    """How many operations each depthwise convolution is of."""
+    return [len(each.weight_c1kk) // channels for each in kernels]
+
+
 def _between(
     sources_nkchw: Sequence[Tensor], reads: Sequence[int], kernels: Sequence[Kernels]
 ) -> Tensor:
     """What the depthwise convolutions make, side by side."""
     first_nkchw, stride = sources_nkchw[reads[0]], kernels[0].stride
     size = [(each - 1) // stride + 1 for each in first_nkchw.shape[3:]]
-    lengths = [sources_nkchw[read].shape[1] for read in reads]
     n, _, c = first_nkchw.shape[:3]
+    lengths = _lengths(kernels, c)
     result_nkchw = first_nkchw.new_empty((n, sum(lengths), c, *size))
     for read, each, part_nkchw in zip(
         reads, kernels, torch.split(result_nkchw, lengths, dim=1), strict=True
@@ -127,7 +132,7 @@ def convolve(slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
     """Depthwise convolutions, side by side, each with a pointwise one of its own behind it.
 
     Args:
-        slides: The depthwise ones, whose results have the same size.
+        slides: The depthwise ones, whose results have the same size and channels.
         weight_koi: The weights of the pointwise ones.
 
     Returns:
