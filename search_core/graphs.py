@@ -63,11 +63,9 @@ class StaticStep:
             validation: Likewise.
         """
         if self._buffers is None:
-            self._buffers = _like(train), _like(validation)
+            self._buffers = like(train), like(validation)
         for buffer, batch in zip(self._buffers, (train, validation), strict=True):
-            assert buffer.images_nchw.shape == batch.images_nchw.shape
-            buffer.images_nchw.copy_(batch.images_nchw, non_blocking=True)
-            buffer.labels_n.copy_(batch.labels_n, non_blocking=True)
+            copy_into(buffer, batch)
         if self._temperature != self._step.network.temperature:
             # It is a number in the kernels' arguments.
             self._temperature = self._step.network.temperature
@@ -95,6 +93,14 @@ class StaticStep:
         """Waits for all steps, and says what they measured."""
         return self._tally.read()
 
+    def note_failure(self, why: str) -> None:
+        """Notes that something could not be captured.
+
+        Args:
+            why: The reason.
+        """
+        self._failures.append(why)
+
     def take_failure(self) -> str | None:
         """Why steps could not be captured, told once; None where they were, or were not yet."""
         failures = list(self._failures)
@@ -114,8 +120,8 @@ class StaticStep:
         # Always one after the other, and nothing in it outlives a half: both may use its memory.
         workshop = Workshop(self._device) if self._device.type == "cuda" else None
         return (
-            Repeated(self._train_alphas, workshop, self._failures.append),
-            Repeated(self._train_weights, workshop, self._failures.append),
+            Repeated(self._train_alphas, workshop, self.note_failure),
+            Repeated(self._train_weights, workshop, self.note_failure),
         )
 
     def _train_alphas(self) -> None:
@@ -224,5 +230,22 @@ class Repeated:
             self._on_failure(" ".join(str(error).split()) or type(error).__name__)
 
 
-def _like(batch: LabelledImages) -> LabelledImages:
+def like(batch: LabelledImages) -> LabelledImages:
+    """A buffer for batches.
+
+    Args:
+        batch: One of them; all have the same shape.
+    """
     return LabelledImages(torch.empty_like(batch.images_nchw), torch.empty_like(batch.labels_n))
+
+
+def copy_into(buffer: LabelledImages, batch: LabelledImages) -> None:
+    """Copies a batch to where repeated work reads it.
+
+    Args:
+        buffer: For batches like it.
+        batch: The batch.
+    """
+    assert buffer.images_nchw.shape == batch.images_nchw.shape
+    buffer.images_nchw.copy_(batch.images_nchw, non_blocking=True)
+    buffer.labels_n.copy_(batch.labels_n, non_blocking=True)

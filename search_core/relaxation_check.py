@@ -68,7 +68,7 @@ class Difference:
 def largest_difference(
     network: Supernet, images: Images, *, batch_size: int, jointly: bool = False
 ) -> Difference:
-    """Compares loss, gradients and running statistics of a planned network with its plain form's.
+    """Compares losses, gradients and running statistics of a planned network with its plain form's.
 
     A copy of the network does it, with random numbers of its own: nothing that training depends on
     changes. Both forms begin with the same random numbers; operations that draw some may draw them
@@ -122,11 +122,13 @@ def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Di
             buffer.copy_(value)
     copied.unplan()
     plain = _measure(copied, batch, jointly=jointly)
-    if not plain.loss.isfinite():
+    if not (plain.loss.isfinite() and plain.evaluated.isfinite()):
         return Difference("the loss", 0.0, _FORWARD_TOLERANCE)
-    loss = abs(float(fast.loss - plain.loss)) / (1 + abs(float(plain.loss)))
     return max(
-        Difference("the loss", loss, _FORWARD_TOLERANCE),
+        Difference("the loss", _apart(fast.loss, plain.loss), _FORWARD_TOLERANCE),
+        Difference(
+            "the loss in evaluation", _apart(fast.evaluated, plain.evaluated), _FORWARD_TOLERANCE
+        ),
         _largest(fast.statistics, plain.statistics, "the statistic", _FORWARD_TOLERANCE),
         *(
             _largest(ours, theirs, "the gradient of", _GRADIENT_TOLERANCE)
@@ -136,11 +138,16 @@ def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Di
     )
 
 
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    return abs(float(ours - theirs)) / (1 + abs(float(theirs)))
+
+
 @dataclass(frozen=True)
 class _Measured:
     """What a form computes, by names of parameters and buffers."""
 
     loss: Tensor
+    evaluated: Tensor
     gradients: Sequence[Mapping[str, Tensor]]
     statistics: Mapping[str, Tensor]
 
@@ -167,8 +174,22 @@ def _measure(network: Supernet, batch: LabelledImages, *, jointly: bool) -> _Mea
                 found = torch.autograd.grad(loss, wanted, materialize_grads=True)
             of = zip(wanted, found, strict=True)
             gradients.append({names[id(parameter)]: gradient for parameter, gradient in of})
+        evaluated = _evaluated(network, batch) if _evaluates_by_plans(device) else loss.detach()
     statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    return _Measured(loss.detach(), gradients, statistics)
+    return _Measured(loss.detach(), evaluated, gradients, statistics)
+
+
+def _evaluates_by_plans(device: torch.device) -> bool:
+    """Whether plans compute in eval mode, too, so that it has to be compared."""
+    return device.type != "cpu"
+
+
+@torch.no_grad()
+def _evaluated(network: Supernet, batch: LabelledImages) -> Tensor:
+    network.eval()
+    loss = functional.cross_entropy(network(batch.images_nchw), batch.labels_n)
+    network.train()
+    return loss
 
 
 def _exactly(device: torch.device) -> AbstractContextManager[None]:

@@ -25,12 +25,11 @@ from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
+from search_core.static_evaluation import StaticEvaluation
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
 _STATE_VERSION = 5
-_GPU_EVALUATION_FACTOR = 4 * EVALUATION_FACTOR
-"""Of training's batch: a GPU launches as many kernels for few images as for many."""
 _READ_EVERY = 16
 """Batches after which a GPU is asked how it went. Asked seldom, it is never kept waiting; never
 asked, it would fall behind what is told of it."""
@@ -117,6 +116,11 @@ class SearchRun:
             capturable=is_static,
         )
         self._static = StaticStep(self._step, self._device) if is_static else None
+        self._evaluation = (
+            None
+            if self._static is None
+            else StaticEvaluation(self.network, self._device, self._static.note_failure)
+        )
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
@@ -299,7 +303,7 @@ class SearchRun:
         self._relaxation.load_state_dict(state["relaxation"])
         position = self._position = _Position(**state["position"])
         if self._static is not None:
-            self._static.forget()
+            self._forget()
             self._static.start(position.batch, position.loss_sum, position.num_correct)
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
@@ -407,23 +411,30 @@ class SearchRun:
         return (
             SearchWarning(
                 "not_captured",
-                f"the GPU could not be made to repeat steps by itself, and is slower: {failure}",
+                f"the GPU could not be made to repeat its work by itself, and is slower: {failure}",
             ),
         )
 
+    def _forget(self) -> None:
+        """Gives back what captured work keeps."""
+        if self._static is not None:
+            self._static.forget()
+        if self._evaluation is not None:
+            self._evaluation.forget()
+
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
-        factor = EVALUATION_FACTOR if self._static is None else _GPU_EVALUATION_FACTOR
-        most = factor * self._spec.training.batch_size
-        return search_measurement.validate(self.network, self._train, self._validation, most=most)
+        most = EVALUATION_FACTOR * self._spec.training.batch_size
+        return search_measurement.validate(
+            self.network, self._train, self._validation, most=most, static=self._evaluation
+        )
 
     def _run_finalist(
         self, finalists: FinalistsRun, on_batch: Callable[[BatchProgress], None] | None
     ) -> EpochReport:
         if not finalists.begun:
             finalists.begin(self.network.architecture_weights()["cuboid"])
-            if self._static is not None:
-                self._static.forget()  # the finalists need the memory
+            self._forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
         genotype = finalists.genotype()
         return self._report(report.metrics, genotype, report.warnings, self.relaxation)

@@ -6,11 +6,17 @@ from search_core.evaluation import calibrate, evaluate
 from search_core.genotype import Genotype
 from search_core.reports import EpochReport, SearchWarning
 from search_core.spec.algorithm import RelaxationForm
+from search_core.static_evaluation import StaticEvaluation
 from search_core.supernet import Supernet
 
 
 def validate(
-    network: Supernet, train: Images, validation: Images, *, most: int
+    network: Supernet,
+    train: Images,
+    validation: Images,
+    *,
+    most: int,
+    static: StaticEvaluation | None = None,
 ) -> tuple[float, float]:
     """Measures what stands for the network's alphas on the alphas' half, which is not augmented.
 
@@ -19,6 +25,7 @@ def validate(
         train: The weights' half, of which such a network takes its statistics.
         validation: The alphas' half.
         most: Images to evaluate together.
+        static: Measures the network itself as a GPU likes it; None does it as anywhere.
 
     Returns:
         The mean cross-entropy in nats, and the fraction classified right.
@@ -26,6 +33,8 @@ def validate(
     derived = network.derived()
     if derived is not network:
         calibrate(derived, train)
+    elif static is not None:
+        return static(validation, most=most)
     return evaluate(derived, validation, most=most)
 
 

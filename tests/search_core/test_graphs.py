@@ -12,7 +12,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from search_core import graphs, relaxation_in_use, search
 from search_core.bilevel import BilevelStep
-from search_core.costs import EVALUATION_FACTOR
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
 from search_core.graphs import Repeated, StaticStep, Workshop
@@ -186,7 +185,6 @@ def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(spec, gpu, "fast" if wanted else "plain")
 
     monkeypatch.setattr(search, "_is_static", is_static)
-    monkeypatch.setattr(search, "_GPU_EVALUATION_FACTOR", EVALUATION_FACTOR)
 
     def step(*args: Any, **options: Any) -> BilevelStep:
         # The kernels of a GPU's optimizers round otherwise.

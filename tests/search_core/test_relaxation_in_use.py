@@ -1,18 +1,19 @@
 """What a search does when its plan is wrong or fails: it goes on as if it had been plain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from search_core import relaxation_check
+from search_core import relaxation_check, supernet
 from search_core.bilevel import BilevelStep
 from search_core.errors import DivergedError
 from search_core.pace import reproducible
 from search_core.primitives import REGISTRY, Slot
-from search_core.relaxation import Plan, RunningStatistics, plans
+from search_core.relaxation import GroupedPlan, Plan, RunningStatistics, grouped, plans
+from search_core.relaxation.statistics import known_statistics
 from search_core.relaxation_check import largest_difference
 from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport
@@ -396,6 +397,24 @@ def test_a_difference_that_is_no_number_is_too_large(
         run.network.weight_parameters()[0].fill_(torch.inf)
     # A network that has diverged already says nothing about its plan.
     assert largest_difference(run.network, run._train, batch_size=200).excess == 0
+
+
+def test_evaluations_are_compared_where_plans_make_them(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
+    monkeypatch.setattr(relaxation_check, "_evaluates_by_plans", lambda _: True)
+    run = SearchRun(make_spec(), 0)
+    assert largest_difference(run.network, run._train, batch_size=200).excess < 1
+
+    def wrong(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
+        known_2kc = known_statistics(norms)
+        return None if known_2kc is None else 2 * known_2kc
+
+    monkeypatch.setattr(grouped, "known_statistics", wrong)
+    difference = largest_difference(run.network, run._train, batch_size=200)
+    assert difference.excess > 1
+    assert "the loss in evaluation" in str(difference)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 200])
