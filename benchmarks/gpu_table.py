@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     print("\n| precision | epochs | an epoch, s | the search, min | accuracy |")
     print("| --- | --- | --- | --- | --- |", flush=True)
-    for precision in ("float32", "bfloat16"):
+    for precision in options.precisions:
         print(_search(precision, options), flush=True)
     return 0
 
@@ -72,6 +72,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each form")
     parser.add_argument("--rows", type=int, default=len(ROWS), help="of the first table")
     parser.add_argument("--epochs", type=int, default=50, help="of the whole search; 0: none")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=["float32", "bfloat16"],
+        default=["float32", "bfloat16"],
+        help="of the whole search",
+    )
     parser.add_argument("--images", type=int, default=50_000, help="of the whole search")
     parser.add_argument("--channels", type=int, default=16, help="of the whole search")
     parser.add_argument("--cells", type=int, default=8, help="of the whole search")
