@@ -4,7 +4,7 @@ Legend: n images, k classes.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -59,10 +59,24 @@ def evaluate(
     network.eval()
     losses, hits = [], []
     for batch in images.in_order(min(most, _BATCH)):
-        logits_nk = network(batch.images_nchw)
-        losses.append(functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum"))
-        hits.append((logits_nk.argmax(dim=1) == batch.labels_n).sum())
+        loss, num_correct = look_at(network, batch)
+        losses.append(loss)
+        hits.append(num_correct)
     # Read at the end: a device that is asked after every batch would wait for the next one.
     loss_sum = sum(torch.stack(losses).tolist())
-    num_correct = int(torch.stack(hits).sum())
-    return loss_sum / len(images), num_correct / len(images)
+    return loss_sum / len(images), int(torch.stack(hits).sum()) / len(images)
+
+
+def look_at(network: nn.Module, batch: LabelledImages) -> tuple[Tensor, Tensor]:
+    """What one batch adds to an evaluation, without waiting for it.
+
+    Args:
+        network: From images to logits [n, k].
+        batch: The batch.
+
+    Returns:
+        The sum of its images' cross-entropies in nats, and how many are classified right; scalars.
+    """
+    logits_nk = network(batch.images_nchw)
+    loss = functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum")
+    return loss, (logits_nk.argmax(dim=1) == batch.labels_n).sum()

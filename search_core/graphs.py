@@ -63,7 +63,7 @@ class StaticStep:
             validation: Likewise.
         """
         if self._buffers is None:
-            self._buffers = like(train), like(validation)
+            self._buffers = buffer_like(train), buffer_like(validation)
         for buffer, batch in zip(self._buffers, (train, validation), strict=True):
             copy_into(buffer, batch)
         if self._temperature != self._step.network.temperature:
@@ -230,7 +230,7 @@ class Repeated:
             self._on_failure(" ".join(str(error).split()) or type(error).__name__)
 
 
-def like(batch: LabelledImages) -> LabelledImages:
+def buffer_like(batch: LabelledImages) -> LabelledImages:
     """A buffer for batches.
 
     Args:

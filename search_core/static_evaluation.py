@@ -1,16 +1,13 @@
-"""Evaluations that are the same work for every batch, so that a GPU can repeat them by itself.
-
-Legend: n images, k classes.
-"""
+"""Evaluations that are the same work for every batch, so that a GPU can repeat them by itself."""
 
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional
 
 from search_core.costs import LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
-from search_core.graphs import Repeated, Workshop, copy_into, like
+from search_core.evaluation import look_at
+from search_core.graphs import Repeated, Workshop, buffer_like, copy_into
 from search_core.supernet import Supernet
 
 
@@ -57,7 +54,7 @@ class StaticEvaluation:
         self._totals.zero_()
         for batch in images.in_order(min(most, LARGEST_EVALUATION)):
             if self._buffer is None:
-                self._buffer = like(batch)
+                self._buffer = buffer_like(batch)
             if batch.images_nchw.shape == self._buffer.images_nchw.shape:
                 copy_into(self._buffer, batch)
                 self._repeated()
@@ -71,7 +68,4 @@ class StaticEvaluation:
         self._add(self._buffer)
 
     def _add(self, batch: LabelledImages) -> None:
-        logits_nk = self._network(batch.images_nchw)
-        loss = functional.cross_entropy(logits_nk, batch.labels_n, reduction="sum")
-        hits = (logits_nk.argmax(dim=1) == batch.labels_n).sum()
-        self._totals += torch.stack([loss.double(), hits.double()])
+        self._totals += torch.stack([each.double() for each in look_at(self._network, batch)])

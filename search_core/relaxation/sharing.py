@@ -56,7 +56,7 @@ class Shared:
         wanted = frozenset(targets)
         for names in list(self._sums):
             if not (wanted.isdisjoint(names) or wanted.issuperset(names)):
-                each_ntchw = torch.split(self._sums.pop(names), 1, dim=1)
+                each_ntchw = stacks.split(self._sums.pop(names), [1] * len(names))
                 self._sums |= zip([(name,) for name in names], each_ntchw, strict=True)
         return {each: self._sums.pop(each) for each in list(self._sums) if wanted.issuperset(each)}
 
