@@ -8,13 +8,15 @@ buffers, and what is measured is added up on the device (`search_core.tally`).
 On a CPU the same work is simply done again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
 
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
+from search_core.supernet import Supernet
 from search_core.tally import Tally, Totals
 
 WARM_UP: Final = 3
@@ -25,8 +27,8 @@ class StaticStep:
     """Bilevel steps on buffers of their own.
 
     Args:
-        step: The steps; its optimizers are capturable where the device is a GPU. From now on its
-            checks are this object's, which does not wait for what they would say.
+        step: The steps; its optimizers are capturable where the device is a GPU. While one is made
+            here, its checks are this object's, which does not wait for what they would say.
         device: Where the network is.
     """
 
@@ -36,9 +38,8 @@ class StaticStep:
         self._device = device
         self._tally = Tally(device)
         self._buffers: tuple[LabelledImages, LabelledImages] | None = None
-        self._temperature = step.network.temperature
+        self._captured_by = captured_by(step.network)
         self._alphas, self._weights = self._halves()
-        step.check = self._tally.note
 
     def __call__(
         self, train: LabelledImages, validation: LabelledImages, *, alphas: bool = True
@@ -66,17 +67,15 @@ class StaticStep:
             self._buffers = buffer_like(train), buffer_like(validation)
         for buffer, batch in zip(self._buffers, (train, validation), strict=True):
             copy_into(buffer, batch)
-        if self._temperature != self._step.network.temperature:
-            # It is a number in the kernels' arguments.
-            self._temperature = self._step.network.temperature
-            self.forget()
 
     def train_alphas(self) -> None:
         """Makes the first half of a step on what it was filled with."""
+        self._forget_what_is_outdated()
         self._alphas()
 
     def train_weights(self) -> None:
         """Makes the second half."""
+        self._forget_what_is_outdated()
         self._weights()
 
     def start(self, batch: int, loss_sum: float, num_correct: int) -> None:
@@ -114,7 +113,12 @@ class StaticStep:
         """
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # they may still be at work
+        self._captured_by = captured_by(self._step.network)
         self._alphas, self._weights = self._halves()
+
+    def _forget_what_is_outdated(self) -> None:
+        if self._captured_by != captured_by(self._step.network):
+            self.forget()
 
     def _halves(self) -> tuple["Repeated", "Repeated"]:
         # Always one after the other, and nothing in it outlives a half: both may use its memory.
@@ -127,13 +131,23 @@ class StaticStep:
     def _train_alphas(self) -> None:
         assert self._buffers is not None
         self._step.network.train()
-        self._step.train_alphas(*self._buffers)
+        with self._noting():
+            self._step.train_alphas(*self._buffers)
 
     def _train_weights(self) -> None:
         assert self._buffers is not None
         self._step.network.train()
-        [measured] = self._step.descend(self._buffers[0])
+        with self._noting():
+            [measured] = self._step.descend(self._buffers[0])
         self._tally.add(measured.loss, measured.num_correct)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        check, self._step.check = self._step.check, self._tally.note
+        try:
+            yield
+        finally:
+            self._step.check = check
 
 
 class Workshop:
@@ -159,9 +173,11 @@ class Workshop:
         """
         present = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(present)
-        with torch.cuda.stream(self._stream):
-            work()
-        present.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                work()
+        finally:
+            present.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """The work as a graph. It has not been done by this, nor by an attempt that fails.
@@ -170,7 +186,7 @@ class Workshop:
             work: As for `Repeated`.
 
         Raises:
-            RuntimeError: It cannot be captured.
+            Exception: It cannot be captured.
         """
         present = torch.cuda.current_stream(self.device)
         graph = torch.cuda.CUDAGraph()
@@ -180,7 +196,7 @@ class Workshop:
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 work()
-        except RuntimeError:
+        except Exception:
             # It may have come before the stream was put back.
             torch.cuda.set_stream(present)
             torch.cuda.synchronize(self.device)
@@ -225,9 +241,21 @@ class Repeated:
     def _capture(self, workshop: Workshop) -> None:
         try:
             self._graph = workshop.capture(self._work)
-        except RuntimeError as error:
+        except Exception as error:  # of a compiler, too, which has classes of its own
             self._workshop = None
             self._on_failure(" ".join(str(error).split()) or type(error).__name__)
+
+
+def captured_by(network: Supernet) -> tuple[float, bool]:
+    """What a network's captured work is captured for: with anything else it is another work.
+
+    Args:
+        network: The network.
+
+    Returns:
+        The temperature, which is a number in the kernels' arguments, and whether plans compute.
+    """
+    return network.temperature, network.planned
 
 
 def buffer_like(batch: LabelledImages) -> LabelledImages:

@@ -37,10 +37,10 @@ class RelaxationInUse:
         self._failure: str | None = None
         self._is_told = False
         self._kept: list[tuple[list[Tensor], list[Tensor]]] | None = None
-        device = next(network.parameters()).device
+        self._device = next(network.parameters()).device
         # There are no kernels for lower precisions on a CPU.
-        is_possible = device.type != "cpu" or network.precision == "float32"
-        if is_possible and _is_wanted(algorithm, device):
+        is_possible = self._device.type != "cpu" or network.precision == "float32"
+        if is_possible and _is_wanted(algorithm, self._device):
             try:
                 network.plan()
             except Exception as error:
@@ -70,29 +70,32 @@ class RelaxationInUse:
         if difference.excess > 1:
             self._give_up(None, f"it does not compute what the plain form does: {difference}")
 
-    def compute(self, half: Callable[[], _T]) -> _T:
-        """Computes the gradients of half a step; once more and plainly if a plan fails.
+    def compute(self, work: Callable[[], _T], purpose: str = "training") -> _T:
+        """Computes something with the network; once more and plainly if a plan fails.
 
         Args:
-            half: Computes them. It writes nothing that lasts but running statistics, which are put
-                back before it is called again, and draws no random numbers that count.
+            work: The gradients of half a step, or an evaluation. It writes nothing that lasts but
+                running statistics, which are put back before it is called again, and draws no
+                random numbers that count.
+            purpose: What it is part of, for people.
 
         Returns:
             What it returned.
         """
-        if not self._network.planned:
-            return half()
+        # What is being captured is not done yet. Where that fails, it is done as it is.
+        if not self._network.planned or _is_capturing(self._device):
+            return work()
         self._keep_statistics()
         try:
-            return half()
+            return work()
         except Exception as error:
             if is_out_of_memory(error) or not self._has_kept_all():
                 raise
-            failure = f"it failed in training: {_named(error)}"
+            failure = f"it failed in {purpose}: {_named(error)}"
         # Here and not above, where the error still holds what the failed attempt had computed.
         self._put_statistics_back()
         self._network.unplan()
-        result = half()
+        result = work()
         self._failure = failure
         return result
 
@@ -162,6 +165,10 @@ def _is_wanted(algorithm: AlgorithmSpec, device: torch.device) -> bool:
     return algorithm.relaxation == "fast" or (
         algorithm.relaxation == "auto" and device.type in ("cpu", "cuda")
     )
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _named(error: Exception) -> str:

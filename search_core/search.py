@@ -111,11 +111,12 @@ class SearchRun:
             spec.algorithm,
             spec.training,
             self._paths,
-            # What is captured cannot be done again; it was compared with the plain form before.
-            relaxation=None if is_static else self._relaxation,
+            relaxation=self._relaxation,
             capturable=is_static,
         )
         self._static = StaticStep(self._step, self._device) if is_static else None
+        self._is_tallied = False
+        """Whether the static steps keep the epoch's sums, and not `_position`."""
         self._evaluation = (
             None
             if self._static is None
@@ -246,6 +247,8 @@ class SearchRun:
             result: What it measured.
             seconds: What it took.
         """
+        self._read()
+        self._is_tallied = False
         self._position.loss_sum += result.loss
         self._position.num_correct += result.num_correct
         self._position.seconds += seconds
@@ -302,9 +305,8 @@ class SearchRun:
         self._paths.set_state(state["paths"].cpu())
         self._relaxation.load_state_dict(state["relaxation"])
         position = self._position = _Position(**state["position"])
-        if self._static is not None:
-            self._forget()
-            self._static.start(position.batch, position.loss_sum, position.num_correct)
+        self._is_tallied = False
+        self._forget()
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
         # Between epochs, what the one before was trained with.
@@ -323,8 +325,7 @@ class SearchRun:
 
     def _train_batch(self, train: data.LabelledImages, validation: data.LabelledImages) -> None:
         if self._static is not None:
-            self._static(train, validation, alphas=self.trains_alphas)
-            self._advance()
+            self._train_static_batch(self._static, train, validation)
             return
         try:
             result = self._step(train, validation, alphas=self.trains_alphas)
@@ -332,19 +333,28 @@ class SearchRun:
             raise self.diverged_here(error) from error
         self.take(result)
 
+    def _train_static_batch(
+        self, static: StaticStep, train: data.LabelledImages, validation: data.LabelledImages
+    ) -> None:
+        position = self._position
+        if not self._is_tallied:
+            static.start(position.batch, position.loss_sum, position.num_correct)
+            self._is_tallied = True
+        static(train, validation, alphas=self.trains_alphas)
+        self._advance()
+        if self.batches_left == 0 or position.batch % _READ_EVERY == 0:
+            self._read()
+
     def _advance(self) -> None:
         """Counts a batch."""
-        position, batches = self._position, self._train_batches.batches
-        position.batch += 1
-        if position.batch == batches or position.batch % _READ_EVERY == 0:
-            self._read()
-        if position.batch == batches:
+        self._position.batch += 1
+        if self.batches_left == 0:
             # Here, so that a state taken after the last batch needs no step when resumed.
             self._scheduler.step()
 
     def _read(self) -> None:
         """Waits for what steps have measured, where they are made without waiting."""
-        if self._static is None:
+        if self._static is None or not self._is_tallied:
             return
         totals = self._static.read()
         if totals.fault is not None:
@@ -371,9 +381,10 @@ class SearchRun:
         position = self._position
         started = self._clock()
         batch_size = self._spec.training.batch_size
-        loss, accuracy = self._measure() if measured is None else measured
-        if not math.isfinite(loss):
-            raise self._diverged(f"end of epoch {self.epoch + 1}", f"the validation loss is {loss}")
+        try:
+            loss, accuracy = self._measure() if measured is None else _finite(measured)
+        except DivergedError as error:
+            raise self._diverged(f"end of epoch {self.epoch + 1}", error) from error
         genotype = self.genotype()
         collapsed_epochs = position.collapsed_epochs + 1 if collapse.is_collapsed(genotype) else 0
         batches = self._train_batches.batches
@@ -392,8 +403,7 @@ class SearchRun:
             ),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
-        if self._static is not None:
-            self._static.start(0, 0.0, 0)
+        self._is_tallied = False
         warnings = collapse.warnings(
             collapsed_epochs,
             epoch=self.epoch,
@@ -425,8 +435,19 @@ class SearchRun:
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
         most = EVALUATION_FACTOR * self._spec.training.batch_size
-        return search_measurement.validate(
-            self.network, self._train, self._validation, most=most, static=self._evaluation
+
+        def measure() -> tuple[float, float]:
+            return _finite(
+                search_measurement.validate(
+                    self.network, self._train, self._validation, most=most, static=self._evaluation
+                )
+            )
+
+        # Only what is static is measured by plans.
+        return (
+            measure()
+            if self._evaluation is None
+            else self._relaxation.compute(measure, "evaluation")
         )
 
     def _run_finalist(
@@ -474,6 +495,13 @@ def _is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationFor
         # Which operations are skipped is decided in every step.
         and not (isinstance(spec.space, HyperCuboidSpace) and spec.space.skip_below)
     )
+
+
+def _finite(measured: tuple[float, float]) -> tuple[float, float]:
+    """Loss and accuracy, if the loss is a number."""
+    if not math.isfinite(measured[0]):
+        raise DivergedError(f"the validation loss is {measured[0]}")
+    return measured
 
 
 def _settings(spec: SearchSpec) -> str:

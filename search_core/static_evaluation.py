@@ -7,7 +7,7 @@ import torch
 from search_core.costs import LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
 from search_core.evaluation import look_at
-from search_core.graphs import Repeated, Workshop, buffer_like, copy_into
+from search_core.graphs import Repeated, Workshop, buffer_like, captured_by, copy_into
 from search_core.supernet import Supernet
 
 
@@ -32,8 +32,10 @@ class StaticEvaluation:
 
     def forget(self) -> None:
         """Captures anew, because what the network computes by has been replaced."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # it may still be at work
         self._buffer: LabelledImages | None = None
-        self._temperature = self._network.temperature
+        self._captured_by = captured_by(self._network)
         workshop = Workshop(self._device) if self._device.type == "cuda" else None
         self._repeated = Repeated(self._add_buffer, workshop, self._on_failure)
 
@@ -48,8 +50,8 @@ class StaticEvaluation:
         Returns:
             The mean cross-entropy in nats, and the fraction classified right.
         """
-        if self._temperature != self._network.temperature:
-            self.forget()  # It is a number in the kernels' arguments.
+        if self._captured_by != captured_by(self._network):
+            self.forget()
         self._network.eval()
         self._totals.zero_()
         for batch in images.in_order(min(most, LARGEST_EVALUATION)):

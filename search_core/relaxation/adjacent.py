@@ -16,11 +16,14 @@ from torch import Tensor, nn
 class _Beside(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*weights)
         first = weights[0].detach()
         return first.as_strided((len(weights), *first.shape), (first.numel(), *first.stride()))
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, ...]:
+        # Whoever computed with the view has noticed a change of the first weight only.
+        _ = ctx.saved_tensors
         return d_outputs[0].unbind()
 
 
@@ -86,7 +89,8 @@ def _is_parameter(weight: Tensor) -> bool:
 def view_of(weights: Sequence[Tensor]) -> Tensor:
     """Adjacent weights as one tensor, through which gradients go to each.
 
-    That one of them but the first is changed between a pass and its gradients, nobody notices.
+    If one of them is changed between a pass and its gradients, these are refused as PyTorch does;
+    where only gradients of something else are asked for, the first one's change alone is noticed.
 
     Args:
         weights: They are adjacent.

@@ -7,8 +7,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from search_core import relaxation_in_use, search
+from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
 from search_core.spec import SearchSpec
+from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.presets import merge
 
 # How long an example takes says how busy the machine is, not whether the code is right.
@@ -56,3 +59,23 @@ def make_batch() -> Callable[..., LabelledImages]:
         )
 
     return make
+
+
+@pytest.fixture
+def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a GPU's searches on a CPU, where the same work is simply done again."""
+    original = search._is_static
+    gpu = torch.device("cuda")
+
+    def is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm) -> bool:
+        del device, relaxation
+        wanted = relaxation_in_use._is_wanted(spec.algorithm, gpu)
+        return original(spec, gpu, "fast" if wanted else "plain")
+
+    monkeypatch.setattr(search, "_is_static", is_static)
+
+    def step(*args: Any, **options: Any) -> BilevelStep:
+        # The kernels of a GPU's optimizers round otherwise.
+        return BilevelStep(*args, **{**options, "capturable": False})
+
+    monkeypatch.setattr(search, "BilevelStep", step)

@@ -38,6 +38,16 @@ def test_a_weight_that_changes_changes_there(weights: list[nn.Parameter]) -> Non
     assert torch.equal(adjacent.view_of(weights), torch.stack(list(weights)))
 
 
+@pytest.mark.parametrize("changed", [0, 2])
+def test_one_that_changes_in_between_is_noticed(weights: list[nn.Parameter], changed: int) -> None:
+    adjacent.move_together(weights)
+    loss = adjacent.view_of(weights).square().sum()
+    with torch.no_grad():
+        weights[changed].add_(1.0)
+    with pytest.raises(RuntimeError, match="modified (by an )?inplace"):
+        torch.autograd.grad(loss, weights)
+
+
 def test_what_was_moved_is_not_moved_again(weights: list[nn.Parameter]) -> None:
     other = nn.Parameter(torch.randn(4, 1, 3, 3))
     assert adjacent.can_be_moved([*weights, other])

@@ -22,7 +22,6 @@ from search_core.relaxation.arithmetic import TorchArithmetic
 from search_core.search import BatchProgress, SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, DartsSpace, SearchSpec, TrainingSpec
-from search_core.spec.algorithm import RelaxationForm
 from search_core.states import load_optimizer, snapshot
 from search_core.supernet import Supernet
 from search_core.tally import Fault, Tally
@@ -174,25 +173,6 @@ def test_a_gradient_that_lies_otherwise_is_laid_out_as_its_weight(make_batch: Ba
     assert all(seen)
 
 
-@pytest.fixture
-def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = search._is_static
-    gpu = torch.device("cuda")
-
-    def is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm) -> bool:
-        del device, relaxation
-        wanted = relaxation_in_use._is_wanted(spec.algorithm, gpu)
-        return original(spec, gpu, "fast" if wanted else "plain")
-
-    monkeypatch.setattr(search, "_is_static", is_static)
-
-    def step(*args: Any, **options: Any) -> BilevelStep:
-        # The kernels of a GPU's optimizers round otherwise.
-        return BilevelStep(*args, **{**options, "capturable": False})
-
-    monkeypatch.setattr(search, "BilevelStep", step)
-
-
 @pytest.mark.parametrize(
     ("kind", "order"), [("darts", "first"), ("darts", "second"), ("hypercuboid", "first")]
 )
@@ -328,15 +308,50 @@ def test_work_is_captured_after_its_warm_up() -> None:
     assert (len(done), failures) == (graphs.WARM_UP, [])
 
 
-def test_work_that_cannot_be_captured_is_done_as_it_is() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("no\nmemory"), Exception("no memory")],
+    ids=["PyTorch", "other"],
+)
+def test_work_that_cannot_be_captured_is_done_as_it_is(error: Exception) -> None:
     done: list[int] = []
     failures: list[str] = []
-    workshop = Recorded(torch.OutOfMemoryError("no\nmemory"))
+    workshop = Recorded(error)
     work = Repeated(lambda: done.append(1), workshop, failures.append)
     for _ in range(graphs.WARM_UP + 3):
         work()
     assert workshop.said == ["warm-up"] * graphs.WARM_UP + ["capture"]
     assert (len(done), failures) == (graphs.WARM_UP + 3, ["no memory"])
+
+
+def test_what_was_captured_by_plans_is_forgotten_with_them(make_batch: BatchMaker) -> None:
+    network = make_network()
+    step = make_step(network)
+    static = StaticStep(step, CPU)
+    batch = make_batch(8, seed=0)
+    static(batch, batch)
+    halves = static._alphas, static._weights
+    static(batch, batch)
+    assert (static._alphas, static._weights) == halves
+    static.fill(batch, batch)
+    static.train_alphas()
+    network.unplan()  # as a plan does that fails in the first half
+    static.train_weights()
+    assert static._weights is not halves[1]
+
+
+def test_checks_are_the_steps_own_between_static_ones(make_batch: BatchMaker) -> None:
+    network = make_network()
+    step = make_step(network)
+    static = StaticStep(step, CPU)
+    static.start(0, 0.0, 0)
+    with torch.no_grad():
+        network.weight_parameters()[-1].fill_(math.inf)
+    batch = make_batch(8, seed=0)
+    static(batch, batch)
+    assert static.read().fault is not None
+    with pytest.raises(DivergedError):
+        step(batch, batch)
 
 
 def test_a_batch_of_another_shape_is_a_mistake(make_batch: BatchMaker) -> None:

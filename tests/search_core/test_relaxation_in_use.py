@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from search_core import relaxation_check, supernet
+from search_core import relaxation_check, relaxation_in_use, supernet
 from search_core.bilevel import BilevelStep
 from search_core.errors import DivergedError
 from search_core.pace import reproducible
@@ -237,14 +237,23 @@ def at_the_second_batch(
     monkeypatch.setattr(BilevelStep, half, wrapped)
 
 
-@pytest.mark.parametrize("half", ["train_alphas", "train_weights"])
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("half", ["train_alphas", "descend"])
 @pytest.mark.parametrize("during", ["forward", "backward"])
 @pytest.mark.parametrize(
     ("kind", "order"), [("darts", "first"), ("darts", "second"), ("hypercuboid", "first")]
 )
 def test_a_plan_that_fails_in_training_leaves_no_trace(
-    make_spec: SpecMaker, kind: str, order: str, during: str, half: str
+    make_spec: SpecMaker,
+    kind: str,
+    order: str,
+    during: str,
+    half: str,
+    static: bool,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if static:
+        request.getfixturevalue("_static_on_a_cpu")
     # The fault comes after a cell, or a position, has written statistics.
     spec = make_spec(space=SPACES[kind], algorithm={"order": order})
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -284,6 +293,70 @@ def test_a_plan_that_gives_no_number_in_training(
     [warning] = reports[0].warnings
     assert "it failed in training: DivergedError: the training loss is nan" in warning.message
     assert all(each.isfinite().all() for each in run.network.state_dict().values())
+
+
+@pytest.mark.usefixtures("_static_on_a_cpu")
+@pytest.mark.parametrize("failure", ["an error", "no number"])
+def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
+    make_spec: SpecMaker, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 2,000 images of the alphas' half are four batches and a smaller one.
+    monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
+    spec = make_spec(space={"nodes": 2})
+    undisturbed = SearchRun(spec, 0)
+    [before, *_] = finish(undisturbed)
+    count = 0
+
+    def fail(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
+        known_2kc = known_statistics(norms)
+        nonlocal count
+        if known_2kc is None:
+            return None
+        count += 1
+        if count < 3:
+            return known_2kc
+        if failure == "no number":
+            return torch.nan * known_2kc
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(grouped, "known_statistics", fail)
+    run = SearchRun(spec, 0)
+    first, second = finish(run)
+    assert (first.relaxation, second.relaxation) == ("plain", "plain")
+    [warning] = [each for each in first.warnings if each.kind == FELL_BACK]
+    assert "it failed in evaluation: " in warning.message
+    assert ("no such kernel" if failure == "an error" else "loss is nan") in warning.message
+    assert FELL_BACK not in kinds(second)
+    for name, value in reproducible(before.metrics).items():
+        assert first.metrics[name] == pytest.approx(value, rel=1e-4), name
+    assert undisturbed.relaxation == "fast"
+
+
+@pytest.mark.usefixtures("_static_on_a_cpu")
+def test_a_measurement_that_is_no_number_in_both_forms_ends_the_run(make_spec: SpecMaker) -> None:
+    run = SearchRun(make_spec(), 0)
+
+    def poison(progress: BatchProgress) -> None:
+        if progress.batch == progress.batches:
+            with torch.no_grad():
+                run.network.weight_parameters()[-1].fill_(torch.inf)
+
+    with pytest.raises(DivergedError, match="end of epoch 1: the validation loss is "):
+        run.run_epoch(poison)
+
+
+def test_what_is_being_captured_is_not_done_again(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SearchRun(make_spec(), 0)
+    monkeypatch.setattr(relaxation_in_use, "_is_capturing", lambda _: True)
+
+    def fail() -> None:
+        raise RuntimeError("not permitted while a stream is captured")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        run._relaxation.compute(fail)
+    assert run.relaxation == "fast"
 
 
 def test_what_is_not_the_plans_fault_is_let_through(make_spec: SpecMaker) -> None:

@@ -337,6 +337,38 @@ def test_a_stack_has_the_results_that_each_seed_has_alone(make_spec: SpecMaker) 
         assert_same_results(own, run_alone(spec, seed)[1])
 
 
+def test_a_gpus_stack_has_them_too(make_spec: SpecMaker, request: pytest.FixtureRequest) -> None:
+    spec = tame(make_spec)
+    expected = [run_alone(spec, seed)[1] for seed in SEEDS]
+    request.getfixturevalue("_static_on_a_cpu")
+    runs = [SearchRun(spec, seed) for seed in SEEDS]
+    runs[0].run_epoch()  # alone, so that its sums have once been a static step's
+    state = runs[0].state_dict()
+    runs[0] = SearchRun(spec, SEEDS[0])
+    for own, theirs in zip(run_stacked(runs), expected, strict=True):
+        assert_same_results(own, theirs)
+    runs[0].load_state_dict(state)
+    assert_same_results([runs[0].run_epoch()], expected[0][1:])
+
+
+def test_one_that_diverges_in_a_gpus_stack_ends_alone(
+    make_spec: SpecMaker, request: pytest.FixtureRequest
+) -> None:
+    spec = tame(make_spec)
+    expected = run_alone(spec, SEEDS[1])[1]
+    request.getfixturevalue("_static_on_a_cpu")
+    runs = [SearchRun(spec, seed) for seed in SEEDS[:2]]
+    spoil(runs[0])
+    stacked = StackedRun(runs)
+    outcomes = stacked.run_epoch()
+    error = outcomes[runs[0]]
+    assert isinstance(error, DivergedError)
+    assert "epoch 1, batch 1" in str(error)
+    # The other one has made its second batch in static steps, which go on with its sums.
+    reports = [outcomes[runs[1]], stacked.run_epoch()[runs[1]]]
+    assert_same_results([each for each in reports if isinstance(each, EpochReport)], expected)
+
+
 def test_alone_and_stacked_go_on_from_each_others_states(make_spec: SpecMaker) -> None:
     spec = tame(make_spec)
     first = StackedRun([SearchRun(spec, seed) for seed in SEEDS])
