@@ -15,24 +15,19 @@ from search_core.costs import EVALUATION_FACTOR
 from search_core.errors import DivergedError
 from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
-from search_core.graphs import StaticStep
 from search_core.pace import pace
 from search_core.randomness import stream
 from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport, SearchWarning
 from search_core.spaces import build_supernet
 from search_core.spec.algorithm import RelaxationForm
-from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
-from search_core.static_evaluation import StaticEvaluation
+from search_core.static_training import READ_EVERY, StaticTraining, is_static
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
 _STATE_VERSION = 5
-_READ_EVERY = 16
-"""Batches after which a GPU is asked how it went. Asked seldom, it is never kept waiting; never
-asked, it would fall behind what is told of it."""
 
 
 @dataclass
@@ -105,23 +100,16 @@ class SearchRun:
         # choose for easier images than the network is trained on. Accuracy is measured without.
         self._validation_batches = self._batches(self._validation, "validation")
         self._paths = stream(seed, "paths")
-        is_static = _is_static(spec, self._device, self.relaxation)
+        repeats = is_static(spec, self._device, self.relaxation)
         self._step = BilevelStep(
             self.network,
             spec.algorithm,
             spec.training,
             self._paths,
             relaxation=self._relaxation,
-            capturable=is_static,
+            capturable=repeats,
         )
-        self._static = StaticStep(self._step, self._device) if is_static else None
-        self._is_tallied = False
-        """Whether the static steps keep the epoch's sums, and not `_position`."""
-        self._evaluation = (
-            None
-            if self._static is None
-            else StaticEvaluation(self.network, self._device, self._static.note_failure)
-        )
+        self._static = StaticTraining(self._step, self._device) if repeats else None
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
         self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
@@ -248,7 +236,7 @@ class SearchRun:
             seconds: What it took.
         """
         self._read()
-        self._is_tallied = False
+        self._count_here()
         self._position.loss_sum += result.loss
         self._position.num_correct += result.num_correct
         self._position.seconds += seconds
@@ -305,7 +293,7 @@ class SearchRun:
         self._paths.set_state(state["paths"].cpu())
         self._relaxation.load_state_dict(state["relaxation"])
         position = self._position = _Position(**state["position"])
-        self._is_tallied = False
+        self._count_here()
         self._forget()
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
@@ -325,7 +313,7 @@ class SearchRun:
 
     def _train_batch(self, train: data.LabelledImages, validation: data.LabelledImages) -> None:
         if self._static is not None:
-            self._train_static_batch(self._static, train, validation)
+            self._train_without_waiting(self._static, train, validation)
             return
         try:
             result = self._step(train, validation, alphas=self.trains_alphas)
@@ -333,16 +321,15 @@ class SearchRun:
             raise self.diverged_here(error) from error
         self.take(result)
 
-    def _train_static_batch(
-        self, static: StaticStep, train: data.LabelledImages, validation: data.LabelledImages
+    def _train_without_waiting(
+        self, static: StaticTraining, train: data.LabelledImages, validation: data.LabelledImages
     ) -> None:
         position = self._position
-        if not self._is_tallied:
-            static.start(position.batch, position.loss_sum, position.num_correct)
-            self._is_tallied = True
-        static(train, validation, alphas=self.trains_alphas)
+        if not static.counts:
+            static.count_from(position.batch, position.loss_sum, position.num_correct)
+        static.train(train, validation, alphas=self.trains_alphas)
         self._advance()
-        if self.batches_left == 0 or position.batch % _READ_EVERY == 0:
+        if self.batches_left == 0 or position.batch % READ_EVERY == 0:
             self._read()
 
     def _advance(self) -> None:
@@ -354,7 +341,7 @@ class SearchRun:
 
     def _read(self) -> None:
         """Waits for what steps have measured, where they are made without waiting."""
-        if self._static is None or not self._is_tallied:
+        if self._static is None or not self._static.counts:
             return
         totals = self._static.read()
         if totals.fault is not None:
@@ -403,7 +390,7 @@ class SearchRun:
             ),
         }
         self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
-        self._is_tallied = False
+        self._count_here()
         warnings = collapse.warnings(
             collapsed_epochs,
             epoch=self.epoch,
@@ -412,43 +399,36 @@ class SearchRun:
         )
         # A stack measures for its runs, and computes them plainly.
         form = self.relaxation if measured is None else "plain"
-        return self._report(metrics, genotype, (*warnings, *self._capture_warnings()), form)
-
-    def _capture_warnings(self) -> tuple[SearchWarning, ...]:
-        failure = None if self._static is None else self._static.take_failure()
-        if failure is None:
-            return ()
-        return (
-            SearchWarning(
-                "not_captured",
-                f"the GPU could not be made to repeat its work by itself, and is slower: {failure}",
-            ),
-        )
+        news = () if self._static is None else self._static.news()
+        return self._report(metrics, genotype, (*warnings, *news), form)
 
     def _forget(self) -> None:
         """Gives back what captured work keeps."""
         if self._static is not None:
             self._static.forget()
-        if self._evaluation is not None:
-            self._evaluation.forget()
+
+    def _count_here(self) -> None:
+        """Keeps the epoch's sums in the position, until there is a static step again."""
+        if self._static is not None:
+            self._static.stop_counting()
 
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
         most = EVALUATION_FACTOR * self._spec.training.batch_size
 
+        evaluation = None if self._static is None else self._static.evaluation
+
         def measure() -> tuple[float, float]:
             return _finite(
                 search_measurement.validate(
-                    self.network, self._train, self._validation, most=most, static=self._evaluation
+                    self.network, self._train, self._validation, most=most, static=evaluation
                 )
             )
 
         # Only what is static is measured by plans.
-        return (
-            measure()
-            if self._evaluation is None
-            else self._relaxation.compute(measure, "evaluation")
-        )
+        if self._static is None:
+            return measure()
+        return self._relaxation.compute(measure, "evaluation")
 
     def _run_finalist(
         self, finalists: FinalistsRun, on_batch: Callable[[BatchProgress], None] | None
@@ -484,17 +464,6 @@ class SearchRun:
             f"an architecture_learning_rate below {algorithm.architecture_learning_rate:g}, or a "
             f"gradient_clip below {training.gradient_clip:g}"
         )
-
-
-def _is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm) -> bool:
-    """Whether all steps are the same work, for a device that repeats it by itself."""
-    return (
-        device.type == "cuda"
-        and relaxation == "fast"
-        and spec.algorithm.sampling is None
-        # Which operations are skipped is decided in every step.
-        and not (isinstance(spec.space, HyperCuboidSpace) and spec.space.skip_below)
-    )
 
 
 def _finite(measured: tuple[float, float]) -> tuple[float, float]:

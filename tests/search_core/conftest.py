@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from search_core import relaxation_in_use, search
+from search_core import relaxation_in_use, search, static_training
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
 from search_core.spec import SearchSpec
@@ -64,7 +64,7 @@ def make_batch() -> Callable[..., LabelledImages]:
 @pytest.fixture
 def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a GPU's searches on a CPU, where the same work is simply done again."""
-    original = search._is_static
+    original = static_training.is_static
     gpu = torch.device("cuda")
 
     def is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm) -> bool:
@@ -72,7 +72,7 @@ def _static_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = relaxation_in_use._is_wanted(spec.algorithm, gpu)
         return original(spec, gpu, "fast" if wanted else "plain")
 
-    monkeypatch.setattr(search, "_is_static", is_static)
+    monkeypatch.setattr(search, "is_static", is_static)
 
     def step(*args: Any, **options: Any) -> BilevelStep:
         # The kernels of a GPU's optimizers round otherwise.

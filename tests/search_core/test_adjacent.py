@@ -44,7 +44,7 @@ def test_one_that_changes_in_between_is_noticed(weights: list[nn.Parameter], cha
     loss = adjacent.view_of(weights).square().sum()
     with torch.no_grad():
         weights[changed].add_(1.0)
-    with pytest.raises(RuntimeError, match="modified (by an )?inplace"):
+    with pytest.raises(RuntimeError, match=r"modified (by an )?inplace"):
         torch.autograd.grad(loss, weights)
 
 

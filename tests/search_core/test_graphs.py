@@ -190,7 +190,7 @@ def test_a_search_in_static_steps_gives_the_same_bits(
     )
     expected = bits(finish(SearchRun(spec, 7)))
     request.getfixturevalue("_static_on_a_cpu")
-    monkeypatch.setattr(search, "_READ_EVERY", 2)
+    monkeypatch.setattr(search, "READ_EVERY", 2)
     run = SearchRun(spec, 7)
     assert run._static is not None
     assert bits(finish(run)) == expected
@@ -269,7 +269,7 @@ def test_a_search_tells_once_why_it_was_not_captured(
     request.getfixturevalue("_static_on_a_cpu")
     run = SearchRun(make_spec(algorithm={"relaxation": "fast"}), 0)
     assert run._static is not None
-    run._static._failures.append("operation not permitted")
+    run._static._steps.note_failure("operation not permitted")
     [warning] = run.run_epoch().warnings
     assert warning.kind == "not_captured"
     assert "operation not permitted" in warning.message
