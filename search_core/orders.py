@@ -160,7 +160,7 @@ def one_step_ahead(
     """
     group = optimizer.param_groups[0]
     present: list[Tensor] = list(weights)
-    steps = torch._foreach_add(list(gradients), torch._foreach_mul(present, group["weight_decay"]))
+    steps = torch._foreach_add(list(gradients), present, alpha=group["weight_decay"])
     velocities = [optimizer.state[weight].get("momentum_buffer") for weight in weights]
     if group["momentum"] and any(each is not None for each in velocities):
         # There is none before a weight's first step.
@@ -168,8 +168,10 @@ def one_step_ahead(
             torch.zeros_like(weight) if each is None else each
             for weight, each in zip(weights, velocities, strict=True)
         ]
-        steps = torch._foreach_add(steps, torch._foreach_mul(known, group["momentum"]))
-    return torch._foreach_sub(present, torch._foreach_mul(steps, group["lr"]))
+        torch._foreach_add_(steps, known, alpha=group["momentum"])
+    # A rate that is to be captured is a tensor, which is no `alpha`.
+    torch._foreach_mul_(steps, group["lr"])
+    return torch._foreach_sub(present, steps)
 
 
 @torch.no_grad()
