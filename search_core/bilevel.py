@@ -258,14 +258,17 @@ def statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     Args:
         norms: They are in training mode. To look for them in the network takes longer than this.
     """
+    # What a module itself does when something is set is for parameters and the like, and takes
+    # ten times as long.
+    set_plainly = object.__setattr__
     tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        set_plainly(norm, "track_running_stats", False)
     try:
         yield
     finally:
         for norm, was_tracked in zip(norms, tracked, strict=True):
-            norm.track_running_stats = was_tracked
+            set_plainly(norm, "track_running_stats", was_tracked)
 
 
 def check_now(what: str, value: Tensor) -> None:

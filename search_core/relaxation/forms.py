@@ -4,6 +4,7 @@ Legend: i channels that come in, o channels that go out, k taps along an axis.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class StageForm:
     affine: bool
     eps: float
 
-    @property
+    @cached_property
     def num_weights(self) -> int:
         """How many tensors its weights are: depthwise, pointwise, scale, shift."""
         return (self.kernel > 0) + 1 + 2 * self.affine
@@ -50,7 +51,7 @@ class ChainForm:
     rectified: bool
     stages: tuple[StageForm, ...]
 
-    @property
+    @cached_property
     def num_weights(self) -> int:
         """How many tensors its weights are."""
         return sum(stage.num_weights for stage in self.stages)

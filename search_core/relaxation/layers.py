@@ -5,7 +5,8 @@ are its layers. Another one may say which layers would compute the same (`Layere
 module is one layer that is called as it is.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from operator import attrgetter
 from typing import Protocol, TypeGuard
 
 from torch import Tensor, nn
@@ -15,6 +16,15 @@ from search_core.layers import ACTIVATIONS
 from search_core.relaxation.kernels.depthwise import KERNELS
 
 _ACTIVATIONS = tuple(ACTIVATIONS.values())
+_POOLS: dict[type[nn.Module], Callable[[nn.Module], object]] = {
+    nn.MaxPool2d: attrgetter(
+        "kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode"
+    ),
+    nn.AvgPool2d: attrgetter(
+        "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+    ),
+}
+"""What pools are told."""
 
 
 class Layered(Protocol):
@@ -66,8 +76,8 @@ def sharing_key(layer: nn.Module) -> Hashable | None:
     """
     if type(layer) in _ACTIVATIONS:
         return (type(layer), layer.extra_repr().replace("inplace=True", ""))
-    if type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
-        return (type(layer), *sorted((key, str(value)) for key, value in _settings(layer).items()))
+    if type(layer) in _POOLS:
+        return (type(layer), repr(_POOLS[type(layer)](layer)))
     if type(layer) is PixelHalves:
         return PixelHalves
     if is_batch_norm(layer) and not layer.affine:
@@ -117,11 +127,3 @@ def _is_layered(operation: nn.Module) -> TypeGuard[Layered]:
         if "equivalent_layers" in vars(kind):
             return type(operation).forward is vars(kind).get("forward")
     return False
-
-
-def _settings(pool: nn.Module) -> dict[str, object]:
-    return {
-        key: value
-        for key, value in vars(pool).items()
-        if not key.startswith("_") and key != "training"
-    }

@@ -73,7 +73,8 @@ class _Mix(torch.autograd.Function):
         ctx.save_for_backward(multipliers_t, *tensors)
         # Else all totals would seem to depend on whatever any of them depends on, and what reads
         # them would find gradients that nobody asked for.
-        needed = _differentiable(program.form, *ctx.needs_input_grad[3:])
+        needs_multipliers, *needs = ctx.needs_input_grad[3:]
+        needed = program.differentiable(needs_multipliers, Needs(*_divided(program.form, needs)))
         ctx.mark_non_differentiable(
             *(totals[target] for target in program.targets if target not in needed)
         )
@@ -111,23 +112,6 @@ class _Mix(torch.autograd.Function):
             *gradients.sources,
             *gradients.weights,
         )
-
-
-def _differentiable(form: Form, needs_multipliers: bool, *needs: bool) -> set[int]:
-    """The targets that depend on something whose gradient is needed."""
-    of_features, of_sources, of_weights = _divided(form, needs)
-    found = {
-        target
-        for target, needed in zip(form.features, of_features, strict=True)
-        if needed or needs_multipliers
-    }
-    first = 0
-    for chain in form.chains:
-        weights = of_weights[first : first + chain.num_weights]
-        first += chain.num_weights
-        if needs_multipliers or of_sources[chain.source] or any(weights):
-            found.add(chain.target)
-    return found
 
 
 def _divided(

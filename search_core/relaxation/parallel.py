@@ -45,16 +45,17 @@ def _shares(costs: tuple[float, ...], threads: int) -> tuple[tuple[int, ...], ..
     return tuple(tuple(sorted(share)) for share in found)
 
 
-def run(worker: int, jobs: Any) -> None:
+def run(worker: int, jobs: Sequence[int], count: int) -> None:
     """Has jobs done, each by one thread.
 
     Args:
         worker: The address of a function that takes jobs from a board until there are none left.
-        jobs: Integers, a row for each job.
+        jobs: The numbers of all jobs, one job behind the other.
+        count: How many jobs there are.
     """
-    board = np.concatenate([np.array([0, len(jobs)], np.int64), jobs.reshape(-1)])
+    board = np.array([0, count, *jobs], np.int64)
     openmp = _openmp()
-    if openmp is None or len(jobs) == 1:
+    if openmp is None or count == 1:
         _callable(worker)(board.ctypes.data)
     else:
         # As many as PyTorch uses, since a team of another size would be put together anew.

@@ -78,14 +78,7 @@ class Plan:
     @property
     def applies(self) -> bool:
         """Whether the operations are in a state that a plan knows; else they are called plainly."""
-        return not _casts() and all(
-            norm.training
-            and norm.momentum is not None
-            and norm.running_mean is not None
-            and norm.running_mean.dtype in _DTYPES
-            and norm.running_mean.is_cpu
-            for norm in self._norms
-        )
+        return not _casts() and all(map(_is_usual, self._norms))
 
     def __call__(
         self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
@@ -159,6 +152,17 @@ class Plan:
 
 def _casts() -> bool:
     return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
+def _is_usual(norm: nn.BatchNorm2d) -> bool:
+    running_mean = norm.running_mean  # Modules take long to find what they hold.
+    return (
+        norm.training
+        and norm.momentum is not None
+        and running_mean is not None
+        and running_mean.dtype in _DTYPES
+        and running_mean.is_cpu
+    )
 
 
 def _called(x_nchw: Tensor, chain: Chain) -> Tensor:

@@ -118,7 +118,7 @@ def _refuse_second_derivatives() -> None:
         )
 
 
-def _job(kind: int, values: Tensor, out: Tensor, d_values: Tensor | None = None) -> Any:
+def _job(kind: int, values: Tensor, out: Tensor, d_values: Tensor | None = None) -> list[int]:
     """What every job says, of all channels, of windows that are one pixel apart.
 
     Args:
@@ -127,7 +127,7 @@ def _job(kind: int, values: Tensor, out: Tensor, d_values: Tensor | None = None)
         out: What comes out, or its gradient.
         d_values: The gradient of the values, if that is found.
     """
-    job = np.zeros(jobs.COLUMNS, np.int64)
+    job = [0] * jobs.COLUMNS
     job[pool_jobs.KIND] = kind
     job[pool_jobs.IN], job[pool_jobs.OUT] = values.data_ptr(), out.data_ptr()
     job[pool_jobs.D_IN] = 0 if d_values is None else d_values.data_ptr()
@@ -137,7 +137,7 @@ def _job(kind: int, values: Tensor, out: Tensor, d_values: Tensor | None = None)
 
 
 def _run_normalisation(
-    job: Any, values: Tensor, statistics: Tensor, images: int, eps: float
+    job: list[int], values: Tensor, statistics: Tensor, images: int, eps: float
 ) -> None:
     eps_1 = np.array([eps], np.float64)
     job[pool_jobs.STATISTICS], job[pool_jobs.EPS] = statistics.data_ptr(), eps_1.ctypes.data
@@ -145,12 +145,13 @@ def _run_normalisation(
     _run(job, values)
 
 
-def _run(job: Any, values: Tensor) -> None:
+def _run(job: list[int], values: Tensor) -> None:
     """Does a job, some channels on each thread; each is computed the same on any."""
     channels = values.shape[1]
     count = min(torch.get_num_threads(), channels)
-    table = np.empty((count, jobs.COLUMNS), np.int64)
-    table[:] = job
-    bounds = np.arange(count + 1) * channels // count
-    table[:, pool_jobs.FIRST], table[:, pool_jobs.LAST] = bounds[:-1], bounds[1:]
-    parallel.run(jobs.worker(values.element_size()), table)
+    table = []
+    for index in range(count):
+        job[pool_jobs.FIRST] = index * channels // count
+        job[pool_jobs.LAST] = (index + 1) * channels // count
+        table += job
+    parallel.run(jobs.worker(values.element_size()), table, count)

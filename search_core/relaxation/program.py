@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -104,6 +103,9 @@ class Program:
         self._free: list[Tensor] = []
         self.targets = sorted(self._tables.totals)
         self.counts = self._tables.counts
+        # By what is asked for, which is the same in most passes.
+        self._differentiable: dict[tuple[bool, ...], frozenset[int]] = {}
+        self._needed: dict[tuple[bool, ...], list[bool]] = {}
 
     def forward(
         self, multipliers: Sequence[float], inputs: Inputs
@@ -150,7 +152,7 @@ class Program:
         tables = self._tables
         table_s = self._stages(kept, inputs)
         d_weights = self._empty.new_empty(tables.num_gradients)
-        tables.put_gradients(table_s, d_weights.data_ptr(), d_weights.element_size())
+        tables.put_gradients(table_s, d_weights.data_ptr())
         multipliers_t = np.array(multipliers, np.float64)
         d_multipliers_t = np.zeros(len(multipliers), np.float64)
         d_features = [
@@ -178,9 +180,9 @@ class Program:
             d_features,
             [d_sources.get(index) for index in range(len(inputs.sources))],
             [
-                d_weights[first : first + weight.numel()].view(shape) if needed else None
-                for needed, weight, shape, first in zip(
-                    needs.weights, inputs.weights, tables.shapes, tables.weights, strict=True
+                d_weights.as_strided(shape, stride, first) if needed else None
+                for needed, (shape, stride, first) in zip(
+                    needs.weights, tables.weights, strict=True
                 )
             ],
         )
@@ -191,9 +193,7 @@ class Program:
         Args:
             kept: What a forward pass kept.
         """
-        bounds = self._tables.statistics
-        sizes = [(end - first) // 4 for first, end in pairwise(bounds) for _ in range(4)]
-        rows = torch.split(kept.statistics, sizes)
+        rows = torch.split(kept.statistics, self._tables.rows)
         return list(zip(rows[::4], rows[1::4], strict=True))
 
     def _room(self) -> Kept:
@@ -211,25 +211,12 @@ class Program:
         return kept
 
     def _stages(self, kept: Kept, inputs: Inputs) -> Any:
-        table = self._tables.of_stages([weight.data_ptr() for weight in inputs.weights])
-        size = self._empty.element_size()
-        outputs = kept.outputs.data_ptr() + size * np.array(self._tables.outputs[:-1], np.int64)
-        table[:, chains.OUTPUT] = outputs
-        table[1:, chains.INPUT] = outputs[:-1]
-        first = 0
-        for chain in self.form.chains:
-            table[first, chains.INPUT] = inputs.sources[chain.source].data_ptr()
-            first += len(chain.stages)
-        offsets = np.array(self._tables.statistics[:-1], np.int64)
-        table[:, chains.STATISTICS] = kept.statistics.data_ptr() + size * offsets
-        table[:, chains.FOLDED] = table[:, chains.STATISTICS] + 2 * size * table[:, chains.OUTS]
-        return table
-
-    def _terms(self, inputs: Inputs) -> Any:
-        table = self._tables.of_terms()
-        for t, feature in enumerate(inputs.features):
-            table[t, chains.FEATURE] = feature.data_ptr()
-        return table
+        return self._tables.of_stages(
+            _addresses(inputs.weights),
+            _addresses(inputs.sources),
+            kept.outputs.data_ptr(),
+            kept.statistics.data_ptr(),
+        )
 
     def _run(
         self, parts: Sequence["_Part"], table_s: Any, multipliers_t: Any, d_multipliers_t: Any
@@ -238,25 +225,63 @@ class Program:
         tables, item = self._tables, self._empty.element_size()
         scratch = _buffer("scratch", len(parts) * tables.scratch, self._empty)
         buffers = _buffer("gradients", len(parts) * 2 * tables.largest, self._empty)
-        table = np.zeros((len(parts), jobs.COLUMNS), np.int64)
-        for index, (job, part) in enumerate(zip(table, parts, strict=True)):
-            job[jobs.STAGES], job[jobs.NUM_STAGES] = table_s.ctypes.data, len(table_s)
-            job[jobs.EPS] = tables.eps_s.ctypes.data
+        job = [0] * jobs.COLUMNS
+        job[jobs.STAGES], job[jobs.NUM_STAGES] = table_s.ctypes.data, len(table_s)
+        job[jobs.EPS] = tables.eps_s.ctypes.data
+        job[jobs.MULTIPLIERS] = multipliers_t.ctypes.data
+        job[jobs.SCRATCH], job[jobs.SCRATCH_SIZE] = scratch.ctypes.data, tables.scratch
+        job[jobs.BUFFERS], job[jobs.LARGEST] = buffers.ctypes.data, tables.largest
+        if d_multipliers_t is not None:
+            job[jobs.KIND] = jobs.BACKWARD
+            job[jobs.D_MULTIPLIERS] = d_multipliers_t.ctypes.data
+        table: list[int] = []
+        for part in parts:
             job[jobs.TERMS], job[jobs.NUM_TERMS] = part.table_t.ctypes.data, len(part.table_t)
-            job[jobs.MULTIPLIERS] = multipliers_t.ctypes.data
             job[jobs.CHOSEN], job[jobs.NUM_CHOSEN] = part.terms.ctypes.data, len(part.terms)
-            job[jobs.SCRATCH] = scratch.ctypes.data + index * tables.scratch * item
-            job[jobs.SCRATCH_SIZE] = tables.scratch
-            job[jobs.BUFFERS] = buffers.ctypes.data + index * 2 * tables.largest * item
-            job[jobs.LARGEST] = tables.largest
-            if d_multipliers_t is not None:
-                job[jobs.KIND] = jobs.BACKWARD
-                job[jobs.D_MULTIPLIERS] = d_multipliers_t.ctypes.data
-        parallel.run(jobs.worker(item), table)
+            table += job
+            job[jobs.SCRATCH] += tables.scratch * item
+            job[jobs.BUFFERS] += 2 * tables.largest * item
+        parallel.run(jobs.worker(item), table, len(parts))
+
+    def differentiable(self, needs_multipliers: bool, needs: Needs) -> frozenset[int]:
+        """The targets that depend on something whose gradient is needed.
+
+        Args:
+            needs_multipliers: Whether those of the multipliers are.
+            needs: Which others are.
+        """
+        key = (needs_multipliers, *needs.features, *needs.sources, *needs.weights)
+        if key not in self._differentiable:
+            of_chains = zip(
+                self.form.chains, self._needed_by_chains(tuple(needs.weights)), strict=True
+            )
+            self._differentiable[key] = frozenset(
+                [
+                    target
+                    for target, needed in zip(self.form.features, needs.features, strict=True)
+                    if needs_multipliers or needed
+                ]
+                + [
+                    chain.target
+                    for chain, needed in of_chains
+                    if needs_multipliers or needs.sources[chain.source] or needed
+                ]
+            )
+        return self._differentiable[key]
+
+    def _needed_by_chains(self, of_weights: tuple[bool, ...]) -> list[bool]:
+        """Of which chains the gradient of any weight is needed."""
+        if of_weights not in self._needed:
+            found, first = [], 0
+            for chain in self.form.chains:
+                found.append(any(of_weights[first : first + chain.num_weights]))
+                first += chain.num_weights
+            self._needed[of_weights] = found
+        return self._needed[of_weights]
 
     def _room_for_totals(self, share: Sequence[int], inputs: Inputs) -> "_Part":
         """Some terms, with room for what they add up to."""
-        table_t, totals = self._terms(inputs), {}
+        table_t, totals = self._tables.of_terms(_addresses(inputs.features)), {}
         for t in share:
             target = self._tables.targets[t]
             if target not in totals:
@@ -267,12 +292,9 @@ class Program:
 
     def _room_for_gradients(self, share: Sequence[int], inputs: Inputs, needs: Needs) -> "_Part":
         """Some terms, with room for the gradients of their sources."""
-        table_t = self._terms(inputs)
+        table_t = self._tables.of_terms(_addresses(inputs.features))
         found: dict[int, Tensor] = {}
-        needed, first = [], 0
-        for chain in self.form.chains:
-            needed.append(any(needs.weights[first : first + chain.num_weights]))
-            first += chain.num_weights
+        needed = self._needed_by_chains(tuple(needs.weights))
         for t in share:
             index = t - len(inputs.features)
             if index < 0:
@@ -301,6 +323,10 @@ class _Part:
     terms: Any
     table_t: Any
     tensors: dict[int, Tensor]
+
+
+def _addresses(tensors: Sequence[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 def _large_pages(size: int, dtype: Any) -> Tensor:

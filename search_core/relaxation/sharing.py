@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from search_core.relaxation import lanes, layers, pools, stacks
 from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
-from search_core.relaxation.statistics import RunningStatistics, known_statistics, unbiased
+from search_core.relaxation.statistics import RunningStatistics, known_statistics
 
 _Prefix = tuple[nn.Module, ...]
 
@@ -41,7 +41,8 @@ class Shared:
         self._layout = layout
         self._images: dict[Hashable, Tensor] = {}
         self._lanes: dict[Hashable, Lanes] = {}
-        self._measured: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        # Mean and variance, and of how many values, if it is the biased one.
+        self._measured: dict[Hashable, tuple[Tensor, Tensor, int | None]] = {}
         self._sums: dict[Targets, Tensor] = {}
 
     def take(self, targets: Sequence[Hashable]) -> dict[Targets, Tensor]:
@@ -193,7 +194,7 @@ class Shared:
         if isinstance(layer, nn.BatchNorm2d):
             normalised, mean_c, variance_c = pools.normalise(state, layer.eps)
             height, width = state.values.shape[2:4]
-            self._measured[key] = (mean_c, unbiased(variance_c, state.images * height * width))
+            self._measured[key] = (mean_c, variance_c, state.images * height * width)
             return normalised
         if pools.has_kernel(layer):
             return pools.pool(state, cast("nn.MaxPool2d | nn.AvgPool2d", layer))
@@ -204,12 +205,16 @@ class Shared:
             x_nchw.unsqueeze(1), None, None, eps=norm.eps, known_2kc=known_statistics([norm])
         )
         mean_c, variance_c = measured_2kc[:, 0].unbind()
-        self._measured[key] = (mean_c, variance_c)
+        self._measured[key] = (mean_c, variance_c, None)
         return result_nkchw.squeeze(1)
 
     def _record(self, key: Hashable, layer: nn.Module) -> None:
         if isinstance(layer, nn.BatchNorm2d) and layer.training:
-            self._statistics.record(layer, *self._measured[key])
+            mean_c, variance_c, count = self._measured[key]
+            if count is None:
+                self._statistics.record(layer, mean_c, variance_c)
+            else:
+                self._statistics.record_biased(layer, mean_c, variance_c, count)
 
 
 def _sharing_key(layer: nn.Module) -> Hashable:

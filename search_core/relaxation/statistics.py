@@ -60,17 +60,19 @@ class RunningStatistics:
     ) -> None:
         if not norm.track_running_stats:
             return
+        # Modules take long to find what they hold.
+        mean, variance, counter = norm.running_mean, norm.running_var, norm.num_batches_tracked
         assert norm.momentum is not None
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
+        assert mean is not None
+        assert variance is not None
+        assert counter is not None
         noted = self._measured.setdefault(norm.momentum, _Measured())
-        noted.running_means.append(norm.running_mean)
-        noted.running_variances.append(norm.running_var)
+        noted.running_means.append(mean)
+        noted.running_variances.append(variance)
         noted.means.append(mean_c)
         noted.variances.append(variance_c)
         noted.corrections.append(correction)
-        self._counters.append(norm.num_batches_tracked)
+        self._counters.append(counter)
 
 
 @dataclass
@@ -105,19 +107,6 @@ def known_statistics(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
         return None
     running = [(norm.running_mean, norm.running_var) for norm in norms]
     return torch.stack([torch.stack(each) for each in zip(*running, strict=True)])
-
-
-def unbiased(variance_c: Tensor, count: int) -> Tensor:
-    """The variance of what values were drawn from.
-
-    Args:
-        variance_c: Their own.
-        count: Values of a channel.
-
-    Raises:
-        ValueError: There is only one, so that nothing can be normalised.
-    """
-    return variance_c * _correction(count)
 
 
 def _correction(count: int) -> float:

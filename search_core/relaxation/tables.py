@@ -42,8 +42,8 @@ class Tables:
         eps_s: Epsilon of every stage's normalisation.
         outputs: Where each stage's output begins in memory, in numbers, and where the last ends.
         statistics: Where its four rows of statistics do.
-        shapes: Shapes of the weights in their order.
-        weights: Where each weight's gradient begins in memory, in numbers.
+        rows: How many numbers each row of every stage's statistics is.
+        weights: Shape and strides of each weight's gradient, and where it begins, in numbers.
         num_gradients: Numbers of all of these.
         scratch: Numbers of scratch that any stage needs.
         largest: Numbers of the largest input of a stage that is no first one.
@@ -64,8 +64,8 @@ class Tables:
         costs: list[float] = []
         self.counts: list[int] = []
         self.outputs, self.statistics = [0], [0]
-        self.shapes: list[tuple[int, ...]] = []
-        self.weights: list[int] = []
+        self.rows: list[int] = []
+        self.weights: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
         self.num_gradients = 0
         self.scratch = self.largest = LANES
         self._stages: list[dict[int, int]] = []
@@ -90,33 +90,57 @@ class Tables:
         self.eps_s = np.array(self._eps, np.float64)
         self._stage_table = _table(self._stages, chains.STAGE_COLUMNS)
         self._term_table = _table(self._terms, chains.TERM_COLUMNS)
+        # What a table is filled with in every pass, in arrays and in bytes.
+        self._weight_indices = _columns(self._addressed)
+        self._gradient_places = dtype.itemsize * _columns(self._gradients)
+        self._output_places = dtype.itemsize * np.array(self.outputs[:-1], np.int64)
+        self._statistic_places = dtype.itemsize * np.array(self.statistics[:-1], np.int64)
+        self._folded_places = self._statistic_places + (
+            2 * dtype.itemsize * self._stage_table[:, chains.OUTS]
+        )
+        chain_terms = self._terms[len(form.features) :]
+        self._first_stages = np.array([term[chains.FIRST] for term in chain_terms], np.int64)
+        self._sources = np.array([chain.source for chain in form.chains], np.int64)
 
-    def of_stages(self, weights: Sequence[int]) -> Any:
-        """A table of the stages with the addresses of weights, [s, STAGE_COLUMNS].
+    def of_stages(
+        self, weights: Sequence[int], sources: Sequence[int], outputs: int, statistics: int
+    ) -> Any:
+        """A table of the stages with addresses, [s, STAGE_COLUMNS].
 
         Args:
             weights: The weights' addresses.
+            sources: The sources'.
+            outputs: Where the stages' outputs begin.
+            statistics: Where their statistics do.
         """
         table = self._stage_table.copy()
         addresses = np.array([*weights, *self._constants], np.int64)
-        for column, indices in self._addressed.items():
-            table[:, column] = addresses[indices]
+        table[:, list(self._addressed)] = addresses[self._weight_indices]
+        table[:, chains.OUTPUT] = outputs + self._output_places
+        table[1:, chains.INPUT] = table[:-1, chains.OUTPUT]
+        table[self._first_stages, chains.INPUT] = np.array(sources, np.int64)[self._sources]
+        table[:, chains.STATISTICS] = statistics + self._statistic_places
+        table[:, chains.FOLDED] = statistics + self._folded_places
         return table
 
-    def of_terms(self) -> Any:
-        """A table of the terms, [t, TERM_COLUMNS]."""
-        return self._term_table.copy()
+    def of_terms(self, features: Sequence[int]) -> Any:
+        """A table of the terms with addresses, [t, TERM_COLUMNS].
 
-    def put_gradients(self, table_s: Any, address: int, size: int) -> None:
+        Args:
+            features: The features' addresses.
+        """
+        table = self._term_table.copy()
+        table[: len(features), chains.FEATURE] = features
+        return table
+
+    def put_gradients(self, table_s: Any, address: int) -> None:
         """Puts the addresses of the weights' gradients into a table of stages.
 
         Args:
             table_s: The table.
             address: Where the gradients begin.
-            size: Bytes of a number.
         """
-        for column, offsets in self._gradients.items():
-            table_s[:, column] = address + size * np.array(offsets, np.int64)
+        table_s[:, list(self._gradients)] = address + self._gradient_places
 
     def _add(self, chain: ChainForm, images: int, source: Sequence[int]) -> float:
         """Lays out an operation; returns what it costs."""
@@ -148,6 +172,7 @@ class Tables:
             self.counts.append(images * height * width)
             self.outputs.append(self.outputs[-1] + pixels * stage.outs)
             self.statistics.append(self.statistics[-1] + 4 * stage.outs)
+            self.rows += 4 * [stage.outs]
             self._add_weights(stage)
             mode = rings.NORMALISED
         shape = (groups, chain.stages[-1].outs, height, width, LANES)
@@ -161,16 +186,16 @@ class Tables:
         self._gradients[chains.D_KERNELS].append(first)
         self._gradients[chains.D_WEIGHTS].append(first + kernels)
         self._gradients[chains.D_NORM].append(first + kernels + weights)
-        self._addressed[chains.KERNELS].append(len(self.shapes))
+        self._addressed[chains.KERNELS].append(len(self.weights))
         if stage.kernel:
             self._add_weight((stage.ins, 1, stage.kernel, stage.kernel), first)
-        self._addressed[chains.WEIGHTS].append(len(self.shapes))
+        self._addressed[chains.WEIGHTS].append(len(self.weights))
         self._add_weight((stage.outs, stage.ins, 1, 1), first + kernels)
         for number, (column, values) in enumerate(
             zip((chains.SCALE, chains.SHIFT), constants(stage.outs, self.dtype), strict=True)
         ):
             if stage.affine:
-                self._addressed[column].append(len(self.shapes))
+                self._addressed[column].append(len(self.weights))
                 self._add_weight((stage.outs,), first + kernels + weights + number * stage.outs)
             else:
                 self._addressed[column].append(self._num_weights + len(self._constants))
@@ -178,8 +203,12 @@ class Tables:
         self.num_gradients += kernels + weights + 2 * stage.outs
 
     def _add_weight(self, shape: tuple[int, ...], gradient: int) -> None:
-        self.shapes.append(shape)
-        self.weights.append(gradient)
+        self.weights.append((shape, torch.empty(shape, device="meta").stride(), gradient))
+
+
+def _columns(columns: dict[int, list[int]]) -> Any:
+    """A row of numbers for each stage."""
+    return np.array([*columns.values()], np.int64).T
 
 
 def _table(rows: Sequence[dict[int, int]], columns: int) -> Any:
