@@ -235,9 +235,8 @@ class BilevelStep:
         gradients = torch.autograd.grad(share * loss, weights, allow_unused=True)
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
-                if self._capturable and gradient.stride() != weight.stride():
-                    # A fused optimizer reads both as they lie.
-                    gradient = torch.empty_like(weight).copy_(gradient)
+                if self._capturable:
+                    gradient = optimizers.laid_out_like(gradient, weight)
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
         return Measured(loss.detach(), (logits_nk.argmax(dim=1) == train.labels_n).sum())
 

@@ -10,7 +10,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     # By name and by text, so that nobody has to load torch to ask.
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+        and (
+            type(error).__name__ == "OutOfMemoryError"
+            # The CPU's allocator, CUDA itself with Triton, and the libraries upon it.
+            or any(
+                each in str(error)
+                for each in ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+            )
+        )
     )
 
 

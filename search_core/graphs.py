@@ -10,6 +10,7 @@ On a CPU the same work is simply done again.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -162,7 +163,7 @@ class Workshop:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Callable[[], None]) -> None:
@@ -202,6 +203,12 @@ class Workshop:
             torch.cuda.synchronize(self.device)
             raise
         return graph
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The same for all work of a device: libraries keep a workspace for each that they see."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Repeated:

@@ -9,7 +9,7 @@ from inspect import unwrap
 from typing import Final
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from search_core.spec.algorithm import AlgorithmSpec
@@ -84,6 +84,21 @@ def for_alphas(
         capturable=capturable,
         fused=capturable or None,
     )
+
+
+def laid_out_like(values: Tensor, weight: Tensor) -> Tensor:
+    """Values that lie in memory as a weight does: a fused optimizer reads them so.
+
+    Args:
+        values: A gradient or a moment of the weight.
+        weight: The weight.
+
+    Returns:
+        The values; copied where they lie otherwise.
+    """
+    if values.stride() == weight.stride():
+        return values
+    return torch.empty_like(weight).copy_(values)
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

@@ -294,7 +294,7 @@ class SearchRun:
         self._relaxation.load_state_dict(state["relaxation"])
         position = self._position = _Position(**state["position"])
         self._count_here()
-        self._forget()
+        self.forget()
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
         # Between epochs, what the one before was trained with.
@@ -402,8 +402,8 @@ class SearchRun:
         news = () if self._static is None else self._static.news()
         return self._report(metrics, genotype, (*warnings, *news), form)
 
-    def _forget(self) -> None:
-        """Gives back what captured work keeps."""
+    def forget(self) -> None:
+        """Gives back what captured work keeps; what is done again is captured anew."""
         if self._static is not None:
             self._static.forget()
 
@@ -435,7 +435,7 @@ class SearchRun:
     ) -> EpochReport:
         if not finalists.begun:
             finalists.begin(self.network.architecture_weights()["cuboid"])
-            self._forget()  # the finalists need the memory
+            self.forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
         genotype = finalists.genotype()
         return self._report(report.metrics, genotype, report.warnings, self.relaxation)

@@ -6,6 +6,7 @@ import torch
 from torch.optim import Optimizer
 
 from search_core.errors import CheckpointError
+from search_core.optimizers import laid_out_like
 
 
 def snapshot(value: Any) -> Any:
@@ -29,8 +30,8 @@ def snapshot(value: Any) -> Any:
 def load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
     """Restores an optimizer's moments and counts; its settings stay those it was made with.
 
-    A capturable optimizer keeps its counts on a GPU, another one on the CPU. Each takes the state
-    of the other.
+    A capturable optimizer keeps its counts on a GPU, another one on the CPU, and a fused one wants
+    moments laid out like their parameters. Each takes the state of the other.
 
     Args:
         optimizer: Over the same parameters in the same order as the one that was saved.
@@ -43,6 +44,22 @@ def load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
         for index, each in state.items()
     }
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape != ():
+                moments[name] = laid_out_like(value, parameter)
+
+
+def place_of_counts(optimizer: Optimizer, parameter: torch.Tensor) -> torch.device:
+    """Where an optimizer counts the steps of a parameter.
+
+    Args:
+        optimizer: The optimizer.
+        parameter: One of its parameters.
+    """
+    [group] = optimizer.param_groups
+    is_beside = group.get("capturable") or group.get("fused")
+    return parameter.device if is_beside else torch.device("cpu")
 
 
 def origin(version: int, settings: str, seed: int) -> dict[str, Any]:

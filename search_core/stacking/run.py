@@ -94,6 +94,8 @@ class StackedRun:
     def _stack(self) -> StackedStep | None:
         if not self._may_stack(self.runs):
             return None
+        for run in self.runs:
+            run.forget()  # Its tensors move, and a graph would not follow them.
         spec = self.runs[0].spec
         step = StackedStep([run.step for run in self.runs], spec.algorithm, spec.training)
         step.begin_epoch()

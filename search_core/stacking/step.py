@@ -17,6 +17,7 @@ from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 from search_core.stacking.networks import stack_supernets
 from search_core.stacking.orders import ORDERS, StackedBatch, along, losses, norms
+from search_core.states import place_of_counts
 
 
 class NotFiniteError(Exception):
@@ -76,7 +77,7 @@ class StackedStep:
         first = self._members[0]
         self.network.temperature = first.network.temperature
         for group in self.weight_optimizer.param_groups:
-            group["lr"] = first.weight_optimizer.param_groups[0]["lr"]
+            group["lr"] = float(first.weight_optimizer.param_groups[0]["lr"])
 
     def train_alphas(self, train: StackedBatch, validation: StackedBatch) -> None:
         """Makes the first half of a step.
@@ -136,7 +137,9 @@ class StackedStep:
             # As `clip_grad_norm_` does.
             shares_s = (self._gradient_clip / (norms_s + 1e-6)).clamp(max=1.0)
             for weight, gradient in zip(weights, gradients, strict=True):
-                weight.grad = None if gradient is None else along(shares_s, gradient)
+                if gradient is not None:
+                    gradient = optimizers.laid_out_like(along(shares_s, gradient), weight)
+                weight.grad = gradient
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
         return [
@@ -165,7 +168,9 @@ def _collect(stacked: Optimizer, members: Sequence[Optimizer]) -> None:
                 continue
             # Members that have come as far have counted as many steps.
             stacked.state[parameter][name] = (
-                value.clone() if name == _COUNT else torch.stack([state[name] for state in states])
+                value.to("cpu", copy=True)
+                if name == _COUNT
+                else torch.stack([state[name] for state in states])
             )
 
 
@@ -176,7 +181,11 @@ def _distribute(stacked: Optimizer, members: Sequence[Optimizer]) -> None:
             if value is None:
                 continue
             for index, (member, each) in enumerate(zip(members, own, strict=True)):
-                member.state[each][name] = value.clone() if name == _COUNT else value[index]
+                member.state[each][name] = (
+                    value.to(place_of_counts(member, each), copy=True)
+                    if name == _COUNT
+                    else optimizers.laid_out_like(value[index], each)
+                )
 
 
 def _parameters(

@@ -367,6 +367,8 @@ def test_what_is_not_the_plans_fault_is_let_through(make_spec: SpecMaker) -> Non
         (torch.OutOfMemoryError("tried to allocate 8 GiB"), "tried to allocate"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "can't allocate"),
         (MemoryError("none left"), "none left"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), "out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "ALLOC_FAILED"),
     ]
     for error, message in errors:
         for begin in (True, False):

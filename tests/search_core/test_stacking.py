@@ -7,21 +7,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from search_core import primitives, weighting
+from search_core import graphs, optimizers, primitives, search, weighting
 from search_core.bilevel import BatchResult, BilevelStep
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
+from search_core.graphs import Repeated, StaticStep
 from search_core.pace import reproducible
 from search_core.primitives import Slot
 from search_core.randomness import stream
 from search_core.reports import EpochReport
 from search_core.search import SearchRun
 from search_core.spaces import build_supernet
-from search_core.spec import SearchSpec
+from search_core.spec import AlgorithmSpec, SearchSpec
 from search_core.spec.primitives import PRIMITIVES
 from search_core.stacking import StackedRun
+from search_core.stacking import step as stacked_steps
 from search_core.stacking.networks import images_of, stack_supernets
 from search_core.stacking.operations import EachAlone, stack
 from search_core.stacking.orders import StackedBatch
@@ -349,6 +352,102 @@ def test_a_gpus_stack_has_them_too(make_spec: SpecMaker, request: pytest.Fixture
         assert_same_results(own, theirs)
     runs[0].load_state_dict(state)
     assert_same_results([runs[0].run_epoch()], expected[0][1:])
+
+
+@pytest.fixture
+def _optimizers_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has runs train alone as on a GPU, with optimizers that can be captured."""
+    monkeypatch.setattr(search, "is_static", lambda *_: True)
+
+
+@pytest.mark.usefixtures("_optimizers_of_a_gpu")
+@pytest.mark.parametrize("kind", ["darts", "hypercuboid"])
+def test_a_stack_leaves_optimizers_as_a_gpu_wants_them(make_spec: SpecMaker, kind: str) -> None:
+    spec = tame(make_spec, space=SPACES[kind])
+    runs = [SearchRun(spec, seed) for seed in SEEDS]
+    StackedRun(runs).run_epoch()
+    resumed = SearchRun(spec, SEEDS[0])
+    state = runs[0].state_dict()
+    moments = state["weight_optimizer"]
+    for moment in moments.values():  # as a state may be that was written before
+        if moment["momentum_buffer"].dim() == 2:
+            moment["momentum_buffer"] = moment["momentum_buffer"].t().contiguous().t()
+    resumed.load_state_dict(state)
+    for run in (*runs, resumed):
+        optimizer = run.step.weight_optimizer
+        for weight in run.network.weight_parameters():
+            assert optimizer.state[weight]["momentum_buffer"].stride() == weight.stride()
+    losses = [run.run_epoch().metrics["train_loss"] for run in (runs[0], resumed)]
+    expected = run_alone(spec, SEEDS[0])[1][1].metrics["train_loss"]
+    assert losses == pytest.approx([expected] * 2, rel=1e-2)
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_steps_are_counted_where_each_optimizer_counts_them(capturable: bool) -> None:
+    with FakeTensorMode():
+        own = [nn.Parameter(torch.empty(3, 4, device="cuda")) for _ in SEEDS]
+        algorithm = AlgorithmSpec()
+        members = [optimizers.for_alphas([p], algorithm, capturable=capturable) for p in own]
+        together = nn.Parameter(torch.empty(len(SEEDS), 3, 4, device="cuda"))
+        stacked = optimizers.for_alphas([together], algorithm, capturable=False)
+        together.grad = torch.empty_like(together)
+        # Its first moments.
+        stacked._init_group(stacked.param_groups[0], [], [], [], [], [], [])  # type: ignore[no-untyped-call]
+        stacked_steps._distribute(stacked, members)
+        for member, parameter in zip(members, own, strict=True):
+            state = member.state[parameter]
+            assert state["step"].device.type == ("cuda" if capturable else "cpu")
+            assert state["exp_avg"].device == parameter.device
+        stacked_steps._collect(stacked, members)
+        assert stacked.state[together]["step"].device.type == "cpu"
+
+
+@pytest.mark.usefixtures("_optimizers_of_a_gpu")
+def test_what_was_captured_alone_is_not_repeated_after_a_stack(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Graph:
+        """Work on tensors where they were when it was captured, as a graph is."""
+
+        def __init__(self, work: Callable[[], None]) -> None:
+            self._work = work
+            self._places = self._now()
+
+        def replay(self) -> None:
+            assert self._now() == self._places
+            self._work()
+
+        def _now(self) -> list[int]:
+            return [weight.data_ptr() for weight in run.network.weight_parameters()]
+
+    class Pretended(graphs.Workshop):
+        def __init__(self, device: torch.device) -> None: ...
+
+        def warm_up(self, work: Callable[[], None]) -> None:
+            work()
+
+        def capture(self, work: Callable[[], None]) -> Any:
+            return Graph(work)
+
+    def pretend(self: StaticStep) -> tuple[Repeated, Repeated]:
+        workshop = Pretended(torch.device("cpu"))
+        return (
+            Repeated(self._train_alphas, workshop, pytest.fail),
+            Repeated(self._train_weights, workshop, pytest.fail),
+        )
+
+    monkeypatch.setattr(graphs.StaticStep, "_halves", pretend)
+    spec = tame(make_spec, training={"batch_size": 100, "epochs": 3})
+    run, other = (SearchRun(spec, seed) for seed in SEEDS[:2])
+    run.run_epoch()
+    other.run_epoch()
+    stacked = StackedRun([run, other])
+    spoil(other)
+    assert isinstance(stacked.run_epoch()[other], DivergedError)
+    assert stacked.runs == [run]
+    report = stacked.run_epoch()[run]
+    assert isinstance(report, EpochReport)
+    assert_same_results([report], [run_alone(spec, SEEDS[0])[1][2]])
 
 
 def test_one_that_diverges_in_a_gpus_stack_ends_alone(
