@@ -14,7 +14,8 @@ from torch import Tensor
 
 from search_core.relaxation.forms import Form
 from search_core.relaxation.lanes import Lanes
-from search_core.relaxation.program import Inputs, Needs, Program
+from search_core.relaxation.passes import Inputs, Needs
+from search_core.relaxation.program import Program
 
 
 def mix(

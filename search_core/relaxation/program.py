@@ -6,11 +6,10 @@ again. Normalisations are not applied but folded into what follows.
 Legend: s stages, t terms (the features, then the chains), g groups of images, l lanes.
 """
 
-import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,70 +17,9 @@ from torch import Tensor
 
 from search_core.relaxation import parallel
 from search_core.relaxation.kernels import chains, jobs
-from search_core.relaxation.lanes import Numbers
+from search_core.relaxation.passes import Gradients, Inputs, Kept, Needs
+from search_core.relaxation.room import buffer, large_pages
 from search_core.relaxation.tables import Tables
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a sum is computed of; all are contiguous.
-
-    Attributes:
-        features: In lanes.
-        sources: In lanes.
-        weights: Of every stage of every chain.
-        same: Of each feature the source that is the same tensor; None where there is none.
-    """
-
-    features: Sequence[Tensor]
-    sources: Sequence[Tensor]
-    weights: Sequence[Tensor]
-    same: Sequence[int | None]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Which gradients are needed.
-
-    Attributes:
-        features: Of the features.
-        sources: Of the sources.
-        weights: Of the weights.
-    """
-
-    features: Sequence[bool]
-    sources: Sequence[bool]
-    weights: Sequence[bool]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a backward pass needs of a forward pass.
-
-    Attributes:
-        outputs: Of all stages.
-        statistics: Mean and biased variance, then scale and shift, of each stage.
-    """
-
-    outputs: Tensor
-    statistics: Tensor
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """What a backward pass finds.
-
-    Attributes:
-        multipliers: [t].
-        features: None where they are not needed, or are in a source's that is the same tensor.
-        sources: None where they are not needed.
-        weights: Likewise.
-    """
-
-    multipliers: list[float]
-    features: list[Tensor | None]
-    sources: list[Tensor | None]
-    weights: list[Tensor | None]
 
 
 class Program:
@@ -204,7 +142,7 @@ class Program:
         outputs = (
             self._free.pop()
             if self._free
-            else _large_pages(self._tables.outputs[-1], self._empty.numpy().dtype)
+            else large_pages(self._tables.outputs[-1], self._empty.numpy().dtype)
         )
         kept = Kept(outputs, self._empty.new_empty(self._tables.statistics[-1]))
         weakref.finalize(kept, self._free.append, outputs).atexit = False
@@ -223,8 +161,8 @@ class Program:
     ) -> None:
         """Computes all parts, backward if there is a place for the multipliers' gradients."""
         tables, item = self._tables, self._empty.element_size()
-        scratch = _buffer("scratch", len(parts) * tables.scratch, self._empty)
-        buffers = _buffer("gradients", len(parts) * 2 * tables.largest, self._empty)
+        scratch = buffer("scratch", len(parts) * tables.scratch, self._empty)
+        buffers = buffer("gradients", len(parts) * 2 * tables.largest, self._empty)
         job = [0] * jobs.COLUMNS
         job[jobs.STAGES], job[jobs.NUM_STAGES] = table_s.ctypes.data, len(table_s)
         job[jobs.EPS] = tables.eps_s.ctypes.data
@@ -327,27 +265,3 @@ class _Part:
 
 def _addresses(tensors: Sequence[Tensor]) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
-
-
-def _large_pages(size: int, dtype: Any) -> Tensor:
-    """So many numbers, in large pages, where no vector lies in two lines of the cache."""
-    # NumPy asks for large pages, and PyTorch does not, but its memory begins 16 bytes into a line.
-    spare = _LINE // dtype.itemsize
-    numbers = np.empty(size + spare, dtype)
-    first = -numbers.ctypes.data % _LINE // dtype.itemsize
-    return torch.from_numpy(numbers[first : first + size])
-
-
-_LINE: Final = 64
-"""Bytes of a line of the cache."""
-
-_thread = threading.local()
-
-
-def _buffer(name: str, size: int, like: Tensor) -> Numbers:
-    """Memory of this thread for what is not needed for long: so many numbers."""
-    buffers: dict[Any, Numbers] = _thread.__dict__.setdefault("buffers", {})
-    known = buffers.get((name, like.dtype))
-    if known is None or known.size < size:
-        known = buffers[name, like.dtype] = like.new_empty(size).numpy()
-    return known[:size]
