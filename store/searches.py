@@ -185,13 +185,13 @@ def list_page(
         The page.
 
     Raises:
-        InvalidCursorError: The cursor is not one of this store's.
+        InvalidCursorError: The cursor is none, or one of another kind or order.
     """
     statement = select(Search).where(*_conditions(where))
     if who is not None:
         statement = statement.where(access.sees(who))
     if cursor is not None:
-        last_seen = _decode_cursor(cursor)
+        last_seen = _decode_cursor(cursor, where.kind, oldest_first)
         statement = statement.where(
             Search.id > last_seen if oldest_first else Search.id < last_seen
         )
@@ -200,7 +200,8 @@ def list_page(
     rows = session.scalars(statement.limit(limit + 1)).all()
     has_more = len(rows) > limit
     rows = rows[:limit]
-    return SearchPage(rows, _encode_cursor(rows[-1].id) if has_more else None)
+    next_cursor = _encode_cursor(rows[-1].id, where.kind, oldest_first) if has_more else None
+    return SearchPage(rows, next_cursor)
 
 
 def trials(session: Session, search_id: UUID, kind: JobKind | None = None) -> Sequence[Trial]:
@@ -322,12 +323,24 @@ def _conditions(where: SearchFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _encode_cursor(search_id: UUID) -> str:
-    return base64.urlsafe_b64encode(search_id.bytes).decode().rstrip("=")
+def _encode_cursor(search_id: UUID, kind: JobKind | None, oldest_first: bool) -> str:
+    content = search_id.bytes + _list_of(kind, oldest_first)
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str) -> UUID:
+def _decode_cursor(cursor: str, kind: JobKind | None, oldest_first: bool) -> UUID:
     try:
-        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+        content = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        search_id = UUID(bytes=content[:16])
     except (binascii.Error, ValueError):
         raise InvalidCursorError("not a cursor of this list: pass next_cursor as it was") from None
+    if content[16:] != _list_of(kind, oldest_first):
+        raise InvalidCursorError(
+            "a cursor of another list: ask for the same kind in the same order as before"
+        )
+    return search_id
+
+
+def _list_of(kind: JobKind | None, oldest_first: bool) -> bytes:
+    """What a cursor says of its list: in another one it would skip what was not shown."""
+    return f"{kind or ''}{'<' if oldest_first else '>'}".encode()

@@ -145,6 +145,16 @@ def is_start_of_id(reference: str) -> bool:
     return bool(_FULL_ID.fullmatch(reference) or _START_OF_ID.fullmatch(reference))
 
 
+def is_architecture_reference(reference: str) -> bool:
+    """Whether something may be a hash, a search or the start of either, or is `last`."""
+    reference = reference.strip().lower()
+    return (
+        reference == "last"
+        or is_start_of_id(reference)
+        or bool(_HASH.fullmatch(reference) or _START_OF_HASH.fullmatch(reference))
+    )
+
+
 def architecture_hash(client: "Client", reference: str, trial: int | None) -> str:
     """The hash of an architecture.
 
@@ -166,6 +176,11 @@ def architecture_hash(client: "Client", reference: str, trial: int | None) -> st
     ):
         _refuse_trial(trial)
         return _only_hash(client, reference)
+    if not is_architecture_reference(reference):
+        raise typer.BadParameter(
+            f"{reference!r} is no hash of an architecture, no id of a search and not the start of "
+            f"either (4 characters or more), nor `last`; {_SEARCHES.shown_by}"
+        )
     identifier = search_id(client, reference)
     ranked = client.architectures(identifier)
     for architecture in ranked:

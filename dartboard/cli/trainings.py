@@ -18,7 +18,10 @@ def train(
     architecture: Annotated[
         str | None,
         typer.Option(
-            "--architecture", "-a", help="A published architecture's name, or a stored one's hash."
+            "--architecture",
+            "-a",
+            help="A published architecture's name; a genotype, or a file with one; the hash of one "
+            "that was found, or a search, for the one it recommends.",
         ),
     ] = None,
     preset: Annotated[
@@ -42,6 +45,7 @@ def train(
     besides, one event a line after it.
     """
     from dartboard.cli.following import follow_job
+    from dartboard.cli.given_architectures import meant
     from dartboard.cli.rendering import waiting_sentence
 
     body = read_spec(spec) if spec is not None else {}
@@ -55,6 +59,8 @@ def train(
             "`dartboard presets` lists the presets"
         )
     with connect(url) as client:
+        if architecture is not None and body["architecture"] == architecture:
+            body["architecture"] = meant(client, architecture)
         if dry_run:
             tell_dry_run(client.dry_run_training(body), as_json=as_json)
             return 0

@@ -16,6 +16,7 @@ from search_core.spec.augmentation import AugmentationSpec, check_augmentation
 from search_core.spec.base import SpecModel, field_error
 from search_core.spec.dataset_facts import ExtraTest
 from search_core.spec.datasets import DatasetSpec, DigitsDataset
+from search_core.spec.names import Name
 from search_core.spec.networks import CellNetworkSpec, NetworkSpec, PathNetworkSpec
 from search_core.spec.point_checks import check_points
 from search_core.spec.primitives import PRIMITIVES, Family
@@ -76,7 +77,7 @@ class RetrainingSpec(SpecModel):
 
     preset: str | None = None
     """Start from a training preset; other fields override its fields. See `/v1/presets`."""
-    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    name: Name = ""
     """For people; need not be unique."""
     architecture: Architecture
     """A published architecture's name, or a genotype. The one field without a default."""

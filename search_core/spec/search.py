@@ -11,6 +11,7 @@ from search_core.spec.base import SpecModel, field_error
 from search_core.spec.datasets import DatasetSpec, DigitsDataset, check_large_enough
 from search_core.spec.finalists import check_finalists
 from search_core.spec.hypercuboid import HyperCuboidSpace
+from search_core.spec.names import Name
 from search_core.spec.point_checks import check_points
 from search_core.spec.resources import ResourcesSpec
 from search_core.spec.schedules import CosinePowerSchedule, CosineSchedule, Schedule
@@ -69,7 +70,7 @@ class SearchSpec(SpecModel):
 
     preset: str | None = None
     """Start from a preset; other fields override its fields. See `/v1/presets`."""
-    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    name: Name = ""
     """For people; need not be unique."""
     space: Space
     """What is searched. The one field without a default."""

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from search_core.spec.names import Name
 from search_core.spec.search import LabelText
 
 
@@ -12,7 +13,7 @@ class JobChanges(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    name: Name = ""
     """For people; need not be unique."""
     labels: Annotated[dict[LabelText, LabelText], Field(max_length=32)] = {}
     """All of its labels, in place of those that it has."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from search_core.spec.names import Name
 from service.schema_base import Answer, Time
 from store.access import Principal
 from store.keys import NewKey
@@ -26,7 +27,7 @@ class KeyRequest(BaseModel):
     """Who it lets in; you if absent. Another than you, only admins may name."""
     role: Role = Role.MEMBER
     """What it lets them do; not more than your own."""
-    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    name: Name = ""
     """For people: what it is used by."""
     days: float | None = Field(default=None, gt=0, le=3650)
     """How long it lets them in; until it is revoked if absent."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from search_core.spec.names import Name
 from service.schema_base import Answer, Time
 from service.webhooks import addresses
 from store.events import KINDS
@@ -47,7 +48,6 @@ Kinds = Annotated[
     ],
     Field(min_length=1, max_length=50),
 ]
-Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class WebhookRequest(BaseModel):

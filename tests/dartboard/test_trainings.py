@@ -1,5 +1,7 @@
 """Trainings through the client and the command, against a real server."""
 
+import json
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -132,6 +134,41 @@ def test_the_command_trains_and_follows(
     assert dartboard("trainings", "--status", "queued", "--json").json == []
     refused = dartboard("cancel", training["id"])
     assert (refused.code, "succeeded" in refused.err) == (1, True)
+
+
+def test_the_command_takes_an_architecture_in_any_form(
+    dartboard: Dartboard, client: Client, server: Served, worker: Worker, tmp_path: Path
+) -> None:
+    genotype = GENOTYPES[0]
+    (tmp_path / "found.json").write_text(genotype.model_dump_json())
+    forms = [genotype.model_dump_json(), genotype.to_text(), str(tmp_path / "found.json")]
+    client.submit(SPEC)
+    search = client.get(worker.run())
+    assert search.recommended is not None
+    found = search.recommended.architecture
+    for form in [*forms, found, found[:10], found[:10].upper(), str(search.id), "last"]:
+        said = dartboard("train", "-a", form, "--preset", "retrain-digits", "--json")
+        assert said.code == 0, said.err
+        wanted = genotype if form in forms else client.genotype(found)
+        assert client.training(said.json["id"]).parsed_spec().genotype == wanted
+    (tmp_path / "bad.json").write_text('{"kind": "cell"}')
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for form, why in (
+        ("DARTS_V9", "no published architecture, no file with a genotype, no hash and no search"),
+        ("{}", "the genotype: "),
+        (str(tmp_path / "bad.json"), "bad.json: "),
+        (str(tmp_path / "binary"), "cannot be read"),
+        ("ffffffff", "no search's id starts with 'ffffffff'"),
+    ):
+        said = dartboard("train", "-a", form, "--dry-run", "--json")
+        assert said.code in (1, 2)
+        assert why in json.loads(said.err)["message"]
+
+
+def test_what_is_no_architecture_is_told(dartboard: Dartboard, server: Served) -> None:
+    said = dartboard("draw", "DARTS_V2")
+    assert said.code == 2
+    assert "no hash of an architecture, no id of a search" in " ".join(said.err.split())
 
 
 def test_an_id_may_be_shortened_or_the_last_of_both_kinds(

@@ -109,7 +109,10 @@ def test_any_language_comes_back_as_it_was(api: Api, changes: dict[str, Any]) ->
         ({"space": SPACE, "labels": {"my key": "x"}}, ["/labels/my key"]),
         ({"space": SPACE, "labels": {"[key]": ""}}, ["/labels/[key]", "/labels/[key]"]),
         ({"space": SPACE, "labels": {"a": "\x00"}}, ["/labels/a"]),
-        ({"space": SPACE, "name": "\x00"}, ["/name"]),
+        *(
+            ({"space": SPACE, "name": f"a{each}b"}, ["/name"])
+            for each in "\x00\x7f\x9b\u2028\u202e"
+        ),
         ({"space": SPACE, "name": "x" * 201}, ["/name"]),
         ({"space": SPACE, "priority": 1e400}, ["/priority"]),
         ({"preset": "nope"}, ["/preset"]),

@@ -11,7 +11,7 @@ from store import searches
 from store.errors import InvalidCursorError, NotFoundError
 from store.searches import SearchFilter
 from store.sessions import transaction
-from store.states import SearchStatus
+from store.states import JobKind, SearchStatus
 from tests.store.conftest import spec
 
 Submit = Callable[..., UUID]
@@ -55,6 +55,22 @@ def test_a_made_up_cursor_is_refused(engine: Engine) -> None:
     for cursor in ("nonsense!", "", "AAAA"):
         with pytest.raises(InvalidCursorError), transaction(engine) as session:
             searches.list_page(session, SearchFilter(), limit=3, cursor=cursor)
+
+
+def test_a_cursor_of_another_order_or_kind_is_refused(engine: Engine, submit: Submit) -> None:
+    for _ in range(3):
+        submit()
+    with transaction(engine) as session:
+        cursor = searches.list_page(session, SearchFilter(), limit=2).next_cursor
+    for where, oldest_first in (
+        (SearchFilter(), True),
+        (SearchFilter(kind=JobKind.TRAINING), False),
+    ):
+        with (
+            pytest.raises(InvalidCursorError, match="another list"),
+            transaction(engine) as session,
+        ):
+            searches.list_page(session, where, limit=2, cursor=cursor, oldest_first=oldest_first)
 
 
 def test_filters_combine(engine: Engine, submit: Submit) -> None:
