@@ -15,7 +15,12 @@ def is_out_of_memory(error: BaseException) -> bool:
             # The CPU's allocator, CUDA itself with Triton, and the libraries upon it.
             or any(
                 each in str(error)
-                for each in ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+                for each in (
+                    "can't allocate memory",
+                    "out of memory",
+                    "ALLOC_FAILED",
+                    "ALLOCATION_FAILED",
+                )
             )
         )
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from search_core.data import Images
-from search_core.errors import is_out_of_memory
+from search_core.errors import DataNotFoundError, is_out_of_memory
 from search_core.relaxation_check import largest_difference
 from search_core.reports import SearchWarning
 from search_core.spec.algorithm import AlgorithmSpec, RelaxationForm
@@ -21,7 +21,8 @@ class RelaxationInUse:
 
     Once given up, a plan stays given up, in the run that is resumed from this one too: both forms
     differ in their rounding, and a resumed run is to give the same bits. An error of the plain form
-    as well is no failure of the plan, and neither is a lack of memory; both are let through.
+    as well is no failure of the plan, and neither is a lack of memory or of images; they are let
+    through.
 
     Args:
         network: The network, on its device.
@@ -89,13 +90,17 @@ class RelaxationInUse:
         try:
             return work()
         except Exception as error:
-            if is_out_of_memory(error) or not self._has_kept_all():
+            if _is_none_of_a_plan(error) or not self._has_kept_all():
                 raise
             failure = f"it failed in {purpose}: {_named(error)}"
         # Here and not above, where the error still holds what the failed attempt had computed.
         self._put_statistics_back()
         self._network.unplan()
-        result = work()
+        try:
+            result = work()
+        except Exception:
+            self._network.plan()
+            raise
         self._failure = failure
         return result
 
@@ -128,7 +133,7 @@ class RelaxationInUse:
             self._failure, self._is_told = state["failure"], state["is_told"]
 
     def _give_up(self, error: Exception | None, why: str) -> None:
-        if error is not None and is_out_of_memory(error):
+        if error is not None and _is_none_of_a_plan(error):
             raise error
         self._network.unplan()
         self._failure = why
@@ -165,6 +170,11 @@ def _is_wanted(algorithm: AlgorithmSpec, device: torch.device) -> bool:
     return algorithm.relaxation == "fast" or (
         algorithm.relaxation == "auto" and device.type in ("cpu", "cuda")
     )
+
+
+def _is_none_of_a_plan(error: Exception) -> bool:
+    # Evaluations, and the comparison at the start, read images, from files maybe.
+    return is_out_of_memory(error) or isinstance(error, OSError | DataNotFoundError)
 
 
 def _is_capturing(device: torch.device) -> bool:

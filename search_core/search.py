@@ -234,6 +234,9 @@ class SearchRun:
         Args:
             result: What it measured.
             seconds: What it took.
+
+        Raises:
+            DivergedError: Static steps before it did, which had not been told yet.
         """
         self._read()
         self._count_here()
@@ -241,6 +244,11 @@ class SearchRun:
         self._position.num_correct += result.num_correct
         self._position.seconds += seconds
         self._advance()
+
+    def forget(self) -> None:
+        """Gives back what captured work keeps; what is done again is captured anew."""
+        if self._static is not None:
+            self._static.forget()
 
     def diverged_here(self, error: DivergedError) -> DivergedError:
         """The error of a step, with its place and what to do."""
@@ -402,11 +410,6 @@ class SearchRun:
         news = () if self._static is None else self._static.news()
         return self._report(metrics, genotype, (*warnings, *news), form)
 
-    def forget(self) -> None:
-        """Gives back what captured work keeps; what is done again is captured anew."""
-        if self._static is not None:
-            self._static.forget()
-
     def _count_here(self) -> None:
         """Keeps the epoch's sums in the position, until there is a static step again."""
         if self._static is not None:
@@ -415,7 +418,6 @@ class SearchRun:
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
         most = EVALUATION_FACTOR * self._spec.training.batch_size
-
         evaluation = None if self._static is None else self._static.evaluation
 
         def measure() -> tuple[float, float]:

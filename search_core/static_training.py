@@ -81,7 +81,8 @@ class StaticTraining:
         return (
             SearchWarning(
                 "not_captured",
-                f"the GPU could not be made to repeat its work by itself, and is slower: {failure}",
+                "the GPU could not be made to repeat its work by itself, which is slower: "
+                f"{failure}",
             ),
         )
 

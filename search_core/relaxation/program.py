@@ -134,6 +134,32 @@ class Program:
         rows = torch.split(kept.statistics, self._tables.rows)
         return list(zip(rows[::4], rows[1::4], strict=True))
 
+    def differentiable(self, needs_multipliers: bool, needs: Needs) -> frozenset[int]:
+        """The targets that depend on something whose gradient is needed.
+
+        Args:
+            needs_multipliers: Whether those of the multipliers are.
+            needs: Which others are.
+        """
+        key = (needs_multipliers, *needs.features, *needs.sources, *needs.weights)
+        if key not in self._differentiable:
+            of_chains = zip(
+                self.form.chains, self._needed_by_chains(tuple(needs.weights)), strict=True
+            )
+            self._differentiable[key] = frozenset(
+                [
+                    target
+                    for target, needed in zip(self.form.features, needs.features, strict=True)
+                    if needs_multipliers or needed
+                ]
+                + [
+                    chain.target
+                    for chain, needed in of_chains
+                    if needs_multipliers or needs.sources[chain.source] or needed
+                ]
+            )
+        return self._differentiable[key]
+
     def _room(self) -> Kept:
         """Memory for what is kept; that of a pass that nobody needs any more, if there is one.
 
@@ -180,32 +206,6 @@ class Program:
             job[jobs.SCRATCH] += tables.scratch * item
             job[jobs.BUFFERS] += 2 * tables.largest * item
         parallel.run(jobs.worker(item), table, len(parts))
-
-    def differentiable(self, needs_multipliers: bool, needs: Needs) -> frozenset[int]:
-        """The targets that depend on something whose gradient is needed.
-
-        Args:
-            needs_multipliers: Whether those of the multipliers are.
-            needs: Which others are.
-        """
-        key = (needs_multipliers, *needs.features, *needs.sources, *needs.weights)
-        if key not in self._differentiable:
-            of_chains = zip(
-                self.form.chains, self._needed_by_chains(tuple(needs.weights)), strict=True
-            )
-            self._differentiable[key] = frozenset(
-                [
-                    target
-                    for target, needed in zip(self.form.features, needs.features, strict=True)
-                    if needs_multipliers or needed
-                ]
-                + [
-                    chain.target
-                    for chain, needed in of_chains
-                    if needs_multipliers or needs.sources[chain.source] or needed
-                ]
-            )
-        return self._differentiable[key]
 
     def _needed_by_chains(self, of_weights: tuple[bool, ...]) -> list[bool]:
         """Of which chains the gradient of any weight is needed."""

@@ -90,7 +90,7 @@ class Tables:
         self.eps_s = np.array(self._eps, np.float64)
         self._stage_table = _table(self._stages, chains.STAGE_COLUMNS)
         self._term_table = _table(self._terms, chains.TERM_COLUMNS)
-        # What a table is filled with in every pass, in arrays and in bytes.
+        # What a table is filled with in every pass: indices, and places in bytes.
         self._weight_indices = _columns(self._addressed)
         self._gradient_places = dtype.itemsize * _columns(self._gradients)
         self._output_places = dtype.itemsize * np.array(self.outputs[:-1], np.int64)
@@ -207,7 +207,7 @@ class Tables:
 
 
 def _columns(columns: dict[int, list[int]]) -> Any:
-    """A row of numbers for each stage."""
+    """A row of numbers for each stage, in the order of the columns."""
     return np.array([*columns.values()], np.int64).T
 
 

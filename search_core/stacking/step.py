@@ -137,9 +137,7 @@ class StackedStep:
             # As `clip_grad_norm_` does.
             shares_s = (self._gradient_clip / (norms_s + 1e-6)).clamp(max=1.0)
             for weight, gradient in zip(weights, gradients, strict=True):
-                if gradient is not None:
-                    gradient = optimizers.laid_out_like(along(shares_s, gradient), weight)
-                weight.grad = gradient
+                weight.grad = None if gradient is None else along(shares_s, gradient)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()
         return [
@@ -148,7 +146,10 @@ class StackedStep:
         ]
 
     def publish(self) -> None:
-        """Brings the members' optimizers up to date; moments are shared from then on."""
+        """Brings the members' optimizers up to date.
+
+        Moments that lie in memory as their weights do are shared from then on; others are copies.
+        """
         _distribute(self.weight_optimizer, [each.weight_optimizer for each in self._members])
         _distribute(
             self.architecture_optimizer, [each.architecture_optimizer for each in self._members]

@@ -202,6 +202,18 @@ def test_a_search_in_static_steps_gives_the_same_bits(
     assert bits(finish(run)) == expected[1:]
 
 
+@pytest.mark.usefixtures("_static_on_a_cpu")
+def test_a_run_may_go_back_to_a_state_of_its_own(make_spec: SpecMaker) -> None:
+    run = SearchRun(make_spec(), 0)
+    kill_after(run, 1)
+    state = through_a_file(run.state_dict())
+    expected = bits(finish(run))
+    again = SearchRun(make_spec(), 0)
+    kill_after(again, 2)
+    again.load_state_dict(state)
+    assert bits(finish(again)) == expected
+
+
 def test_the_temperature_may_change_by_epoch(
     make_spec: SpecMaker, request: pytest.FixtureRequest
 ) -> None:

@@ -304,7 +304,7 @@ def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
     monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
     spec = make_spec(space={"nodes": 2})
     undisturbed = SearchRun(spec, 0)
-    [before, *_] = finish(undisturbed)
+    before = undisturbed.run_epoch()
     count = 0
 
     def fail(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
@@ -321,7 +321,11 @@ def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
 
     monkeypatch.setattr(grouped, "known_statistics", fail)
     run = SearchRun(spec, 0)
-    first, second = finish(run)
+    first = run.run_epoch()
+    known = undisturbed.network.state_dict()
+    for name, values in run.network.state_dict().items():
+        assert torch.equal(values, known[name]), name
+    second = run.run_epoch()
     assert (first.relaxation, second.relaxation) == ("plain", "plain")
     [warning] = [each for each in first.warnings if each.kind == FELL_BACK]
     assert "it failed in evaluation: " in warning.message
@@ -330,6 +334,27 @@ def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
     for name, value in reproducible(before.metrics).items():
         assert first.metrics[name] == pytest.approx(value, rel=1e-4), name
     assert undisturbed.relaxation == "fast"
+
+
+@pytest.mark.usefixtures("_static_on_a_cpu")
+def test_images_that_cannot_be_read_are_no_fault_of_a_plan(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SearchRun(make_spec(), 0)
+
+    right = type(run.validation).in_order
+
+    def fail(images: Any, size: int) -> Any:
+        if images is run.validation:
+            raise OSError("image file is truncated")
+        return right(images, size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(run.validation), "in_order", fail)
+        with pytest.raises(OSError, match="truncated"):
+            run.run_epoch()
+    assert run.relaxation == "fast"
+    assert FELL_BACK not in kinds(run.run_epoch())
 
 
 @pytest.mark.usefixtures("_static_on_a_cpu")
@@ -343,6 +368,7 @@ def test_a_measurement_that_is_no_number_in_both_forms_ends_the_run(make_spec: S
 
     with pytest.raises(DivergedError, match="end of epoch 1: the validation loss is "):
         run.run_epoch(poison)
+    assert run.relaxation == "fast"
 
 
 def test_what_is_being_captured_is_not_done_again(
@@ -357,6 +383,27 @@ def test_what_is_being_captured_is_not_done_again(
     with pytest.raises(RuntimeError, match="not permitted"):
         run._relaxation.compute(fail)
     assert run.relaxation == "fast"
+
+
+@pytest.mark.usefixtures("_static_on_a_cpu")
+def test_a_plan_that_gives_no_number_in_static_steps_ends_the_search(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = vars(plans)["mix"]
+    is_broken = False
+
+    def perhaps_not_a_number(*given: Any) -> Any:
+        *others, weights = given
+        return right(*others, [torch.nan * each for each in weights] if is_broken else weights)
+
+    def break_it(step: BilevelStep) -> None:
+        nonlocal is_broken
+        is_broken = True
+
+    monkeypatch.setattr(plans, "mix", perhaps_not_a_number)
+    at_the_second_batch(monkeypatch, "descend", break_it)
+    with pytest.raises(DivergedError, match="epoch 1, batch 2: the training loss is nan"):
+        SearchRun(make_spec(), 0).run_epoch()
 
 
 def test_what_is_not_the_plans_fault_is_let_through(make_spec: SpecMaker) -> None:

@@ -35,6 +35,14 @@ def test_what_is_measured_follows_the_network() -> None:
         for weight in network.weight_parameters():
             weight.mul_(1.5)
     network.temperature = 3.0
+    captured = measure._repeated
     after = measure(images(8), most=4)
     assert after != before
+    assert measure._repeated is not captured
     assert after == evaluate(network, images(8), most=4)
+    captured = measure._repeated
+    assert measure(images(8), most=4) == after
+    assert measure._repeated is captured
+    network.unplan()
+    assert measure(images(8), most=4) == pytest.approx(after, rel=1e-5)
+    assert measure._repeated is not captured
