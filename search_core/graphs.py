@@ -39,7 +39,7 @@ class StaticStep:
         self._device = device
         self._tally = Tally(device)
         self._buffers: tuple[LabelledImages, LabelledImages] | None = None
-        self._captured_by = captured_by(step.network)
+        self._captured_for = captured_for(step.network)
         self._alphas, self._weights = self._halves()
 
     def __call__(
@@ -114,11 +114,11 @@ class StaticStep:
         """
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # they may still be at work
-        self._captured_by = captured_by(self._step.network)
+        self._captured_for = captured_for(self._step.network)
         self._alphas, self._weights = self._halves()
 
     def _forget_what_is_outdated(self) -> None:
-        if self._captured_by != captured_by(self._step.network):
+        if self._captured_for != captured_for(self._step.network):
             self.forget()
 
     def _halves(self) -> tuple["Repeated", "Repeated"]:
@@ -253,7 +253,7 @@ class Repeated:
             self._on_failure(" ".join(str(error).split()) or type(error).__name__)
 
 
-def captured_by(network: Supernet) -> tuple[float, bool]:
+def captured_for(network: Supernet) -> tuple[float, bool]:
     """What a network's captured work is captured for: with anything else it is another work.
 
     Args:

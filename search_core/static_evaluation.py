@@ -7,7 +7,7 @@ import torch
 from search_core.costs import LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
 from search_core.evaluation import look_at
-from search_core.graphs import Repeated, Workshop, buffer_like, captured_by, copy_into
+from search_core.graphs import Repeated, Workshop, buffer_like, captured_for, copy_into
 from search_core.supernet import Supernet
 
 
@@ -35,7 +35,7 @@ class StaticEvaluation:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # it may still be at work
         self._buffer: LabelledImages | None = None
-        self._captured_by = captured_by(self._network)
+        self._captured_for = captured_for(self._network)
         workshop = Workshop(self._device) if self._device.type == "cuda" else None
         self._repeated = Repeated(self._add_buffer, workshop, self._on_failure)
 
@@ -50,7 +50,7 @@ class StaticEvaluation:
         Returns:
             The mean cross-entropy in nats, and the fraction classified right.
         """
-        if self._captured_by != captured_by(self._network):
+        if self._captured_for != captured_for(self._network):
             self.forget()
         self._network.eval()
         self._totals.zero_()

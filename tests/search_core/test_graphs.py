@@ -336,7 +336,7 @@ def test_work_that_cannot_be_captured_is_done_as_it_is(error: Exception) -> None
     assert (len(done), failures) == (graphs.WARM_UP + 3, ["no memory"])
 
 
-def test_what_was_captured_by_plans_is_forgotten_with_them(make_batch: BatchMaker) -> None:
+def test_what_was_captured_for_plans_is_forgotten_with_them(make_batch: BatchMaker) -> None:
     network = make_network()
     step = make_step(network)
     static = StaticStep(step, CPU)

@@ -272,9 +272,8 @@ def test_a_plan_that_fails_in_training_leaves_no_trace(
     assert "it failed in training: RuntimeError: no such kernel" in warning.message
 
 
-def test_a_plan_that_gives_no_number_in_training(
-    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def have_no_numbers_from_the_second_batch_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets plans give no numbers from the weights' half of the second step on."""
     right = vars(plans)["mix"]
     is_broken = False
 
@@ -287,7 +286,13 @@ def test_a_plan_that_gives_no_number_in_training(
         is_broken = True
 
     monkeypatch.setattr(plans, "mix", perhaps_not_a_number)
-    at_the_second_batch(monkeypatch, "train_weights", break_it)
+    at_the_second_batch(monkeypatch, "descend", break_it)
+
+
+def test_a_plan_that_gives_no_number_in_training(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_no_numbers_from_the_second_batch_on(monkeypatch)
     run = SearchRun(make_spec(), 0)
     reports = finish(run)
     [warning] = reports[0].warnings
@@ -389,19 +394,7 @@ def test_what_is_being_captured_is_not_done_again(
 def test_a_plan_that_gives_no_number_in_static_steps_ends_the_search(
     make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = vars(plans)["mix"]
-    is_broken = False
-
-    def perhaps_not_a_number(*given: Any) -> Any:
-        *others, weights = given
-        return right(*others, [torch.nan * each for each in weights] if is_broken else weights)
-
-    def break_it(step: BilevelStep) -> None:
-        nonlocal is_broken
-        is_broken = True
-
-    monkeypatch.setattr(plans, "mix", perhaps_not_a_number)
-    at_the_second_batch(monkeypatch, "descend", break_it)
+    have_no_numbers_from_the_second_batch_on(monkeypatch)
     with pytest.raises(DivergedError, match="epoch 1, batch 2: the training loss is nan"):
         SearchRun(make_spec(), 0).run_epoch()
 
