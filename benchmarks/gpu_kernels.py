@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.steps import machine
 from search_core.relaxation.arithmetic import Arithmetic, Kernels, Slide, TorchArithmetic
+from search_core.relaxation.stacks import whole
 
 SIZES: Final = ((16, 32), (32, 16), (64, 8))
 """Channels of an operation, and pixels along a side."""
@@ -78,7 +79,7 @@ def _rows(channels: int, side: int, options: argparse.Namespace) -> Iterator[str
     once = _microseconds(lambda: copied.copy_(x_nkchw.detach()), options) / 2
 
     def convolve(taps: Tensor, dilation: int) -> Tensor:
-        return arithmetic.convolve([Slide(x_nkchw, Kernels(taps, 1, dilation))], factors)
+        return arithmetic.convolve([Slide(whole(x_nkchw), Kernels(taps, 1, dilation))], factors)
 
     def normalise(**follows: Any) -> Tensor:
         return arithmetic.normalise(x_nkchw, scale_kc, None, eps=1e-5, **follows)[0]

@@ -8,31 +8,19 @@ results have their sizes and no values. Most of a step's peak is what is kept at
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
-from typing import Any, Final
-from unittest import mock
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.steps import SPACES, space_of
+from benchmarks.without_kernels import left_out
 from search_core import weighting
 from search_core.orders import frozen
 from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan
 from search_core.spaces import build_supernet
 from search_core.spec import SearchSpec
-
-_KERNELS: Final = {
-    "depthwise": ("_slide", "_spread", "_weigh"),
-    "mixing": ("_mix", "_part", "_compare"),
-    "normalisation": ("_measure", "_conclude", "_apply", "_measure_backward", "_apply_backward"),
-    "parts": ("_total",),
-    "pointwise": ("_product", "_product_of_weight"),
-    "pooling": ("_pool", "_pool_backward"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     images_nchw = torch.zeros(options.batch, 3, options.size, options.size)
     plain = kept(network, images_nchw, [])
-    with _left_out():
+    with left_out():
         network.plan(GroupedPlan)
         fast = kept(network, images_nchw, network.architecture_parameters())
     print("| space | plain, MiB | grouped, MiB | of the plain |")
@@ -100,30 +88,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=8, help="of the cell spaces")
     parser.add_argument("--nodes", type=int, default=4, help="of the cell spaces")
     return parser.parse_args(arguments)
-
-
-class _NoKernel:
-    def __getitem__(self, grid: object) -> Any:
-        return lambda *_, **__: None
-
-
-@contextmanager
-def _left_out() -> Iterator[None]:
-    """Plans as on a GPU, whose kernels are not called."""
-    fused = import_module("search_core.relaxation.fused")
-    patches: list[Any] = [
-        mock.patch.object(import_module(f"{fused.__name__}.{module}"), kernel, _NoKernel())
-        for module, kernels in _KERNELS.items()
-        for kernel in kernels
-    ]
-    patches += [
-        mock.patch(f"search_core.relaxation.{module}.arithmetic_for", return_value=fused)
-        for module in ("grouped", "sharing")
-    ]
-    with ExitStack() as stack:
-        for patch in patches:
-            stack.enter_context(patch)
-        yield
 
 
 if __name__ == "__main__":

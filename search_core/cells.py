@@ -4,7 +4,6 @@ Legend: n images, c channels, h height, w width, e edges of a cell, p primitives
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from search_core.convolutions import FactorizedReduce, ReluConvNorm
 from search_core.primitives import Slot
 from search_core.relaxation import (
     MixturePlan,
+    Multipliers,
     Planner,
     RunningStatistics,
     Shared,
@@ -150,16 +150,17 @@ class RelaxedCell(nn.Module):
         self, plans: "_Plans", older: State, newer: State, multipliers_ep: Tensor
     ) -> State:
         statistics = RunningStatistics()
-        shared = Shared(statistics, plans.nodes[0].layout)
+        shared = Shared(statistics, is_dense=plans.nodes[0].is_dense)
         shared.add("older", older)
         shared.add("newer", newer)
         for plan, terms in plans.inputs:
             if len(terms) > 1 or plan.suits_single:
-                plan(shared, multipliers_ep.new_ones(2), statistics)
+                plan(shared, plans.ones(multipliers_ep)[: len(terms)], statistics)
             else:
                 shared.add(terms[0].target, terms[0].operation(shared.get(terms[0].source)))
-        for plan in plans.nodes:
-            plan(shared, multipliers_ep.flatten(), statistics)
+        parts = plans.multipliers.of(multipliers_ep.flatten())
+        for plan, multipliers_k in zip(plans.nodes, parts, strict=True):
+            plan(shared, multipliers_k, statistics)
         statistics.write()
         return shared.concatenated(range(2, 2 + self.num_nodes))
 
@@ -187,17 +188,38 @@ class RelaxedCell(nn.Module):
         return terms
 
 
-@dataclass(frozen=True)
 class _Plans:
     """How a cell is computed by plans.
 
-    Attributes:
+    Args:
         inputs: Make what the nodes read of the cell's inputs, with the terms that they compute.
         nodes: Make the nodes.
+
+    Attributes:
+        inputs: As given.
+        nodes: As given.
+        multipliers: Parts the nodes' multipliers among their plans.
     """
 
-    inputs: Sequence[tuple[MixturePlan, Sequence[Term]]]
-    nodes: Sequence[MixturePlan]
+    def __init__(
+        self,
+        inputs: Sequence[tuple[MixturePlan, Sequence[Term]]],
+        nodes: Sequence[MixturePlan],
+    ) -> None:
+        self.inputs = inputs
+        self.nodes = nodes
+        self.multipliers = Multipliers(nodes)
+        self._ones = torch.ones(2)
+
+    def ones(self, like: Tensor) -> Tensor:
+        """The multipliers of the inputs, [2].
+
+        Args:
+            like: A tensor of their type, and where they are to be.
+        """
+        if self._ones.device != like.device or self._ones.dtype != like.dtype:
+            self._ones = self._ones.to(like)  # once: a captured step brings nothing there
+        return self._ones
 
     @property
     def evaluate(self) -> bool:

@@ -19,6 +19,7 @@ from search_core.marginals import marginals
 from search_core.randomness import layers_drawn_from
 from search_core.relaxation import (
     MixturePlan,
+    Multipliers,
     Planner,
     RunningStatistics,
     Shared,
@@ -194,6 +195,7 @@ class Mixture(nn.Module):
         super().__init__()
         self.skip_below = skip_below
         self._plan: MixturePlan | None = None
+        self._multipliers: Multipliers | None = None
         self.joins = tuple((each.in_channels, each.out_channels) for each in operations)
         self.operations = nn.ModuleList(
             layers.build(
@@ -252,6 +254,7 @@ class Mixture(nn.Module):
                 )
             ]
         )
+        self._multipliers = Multipliers([self._plan])
 
     def unplan(self) -> None:
         """Computes the states operation by operation again."""
@@ -266,10 +269,12 @@ class Mixture(nn.Module):
         self, plan: MixturePlan, states: dict[int, State], multipliers_o: Tensor
     ) -> dict[int, State]:
         statistics = RunningStatistics()
-        shared = Shared(statistics, plan.layout)
+        shared = Shared(statistics, is_dense=plan.is_dense)
         for channels, state in states.items():
             shared.add(("in", channels), state)
-        plan(shared, multipliers_o, statistics)
+        assert self._multipliers is not None
+        [multipliers_k] = self._multipliers.of(multipliers_o)
+        plan(shared, multipliers_k, statistics)
         statistics.write()
         return {channels: shared.state(("out", channels)) for channels in states}
 

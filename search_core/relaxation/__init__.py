@@ -7,6 +7,7 @@ passes over memory, and lets every other module be called as it is.
 
 from search_core.relaxation.grouped import GroupedPlan
 from search_core.relaxation.lanes import State, as_images
+from search_core.relaxation.ordering import Multipliers
 from search_core.relaxation.planners import MixturePlan, Planned, Planner, planner_for
 from search_core.relaxation.plans import Plan, Term
 from search_core.relaxation.sharing import Shared
@@ -15,6 +16,7 @@ from search_core.relaxation.statistics import RunningStatistics
 __all__ = [
     "GroupedPlan",
     "MixturePlan",
+    "Multipliers",
     "Plan",
     "Planned",
     "Planner",

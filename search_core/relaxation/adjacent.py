@@ -31,17 +31,37 @@ def beside(weights: Sequence[Tensor]) -> Tensor:
     """Weights of the same shape side by side.
 
     Args:
-        weights: The weights.
+        weights: Parameters, buffers, or what has been computed of them.
 
     Returns:
-        [k, ...]; not a copy where they are parameters on a GPU.
+        [k, ...]; not a copy where they could be brought together.
     """
-    if weights[0].is_cuda and all(_is_parameter(each) for each in weights):
-        if not are_adjacent(weights) and can_be_moved(weights):
-            move_together(weights)
-        if are_adjacent(weights):
-            return view_of(weights)
-    return torch.stack(list(weights))
+    return view_of(weights) if bring_together(weights) else torch.stack(list(weights))
+
+
+def bring_together(weights: Sequence[Tensor]) -> bool:
+    """Moves weights into one storage, where that is worth it.
+
+    Args:
+        weights: As for `beside`.
+
+    Returns:
+        Whether they lie together.
+    """
+    if not is_movable(weights[0]) or not all(_is_own(each) for each in weights):
+        return False
+    if not are_adjacent(weights) and can_be_moved(weights):
+        move_together(weights)
+    return are_adjacent(weights)
+
+
+def is_movable(weight: Tensor) -> bool:
+    """Whether it lies where a copy of many weights costs more than it does on a CPU.
+
+    Args:
+        weight: One of them.
+    """
+    return weight.is_cuda
 
 
 def are_adjacent(weights: Sequence[Tensor]) -> bool:
@@ -72,18 +92,20 @@ def can_be_moved(weights: Sequence[Tensor]) -> bool:
 
 
 def move_together(weights: Sequence[Tensor]) -> None:
-    """Brings parameters into one storage.
+    """Brings parameters or buffers into one storage.
 
     Args:
-        weights: Parameters of the same shape.
+        weights: They have the same shape.
     """
     together = torch.stack([each.detach() for each in weights])
     for each, part in zip(weights, together, strict=True):
         each.data = part
 
 
-def _is_parameter(weight: Tensor) -> bool:
-    return type(weight) is nn.Parameter and weight.is_contiguous()
+def _is_own(weight: Tensor) -> bool:
+    """Whether a module holds it: a parameter, or a buffer."""
+    is_held = type(weight) is nn.Parameter or not weight.requires_grad
+    return is_held and weight.is_contiguous()
 
 
 def view_of(weights: Sequence[Tensor]) -> Tensor:

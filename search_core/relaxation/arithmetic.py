@@ -33,17 +33,50 @@ class Kernels(NamedTuple):
     dilation: int
 
 
+class Part(NamedTuple):
+    """Some of what lies side by side.
+
+    Attributes:
+        stack_nkchw: All of it.
+        first: The first of them.
+        length: How many there are.
+    """
+
+    stack_nkchw: Tensor
+    first: int
+    length: int
+
+    @property
+    def images_nkchw(self) -> Tensor:
+        """The part alone."""
+        if self.length == self.stack_nkchw.shape[1]:
+            return self.stack_nkchw
+        return self.stack_nkchw.narrow(1, self.first, self.length)
+
+
 class Slide(NamedTuple):
     """A depthwise convolution of some operations, before a pointwise one.
 
     Attributes:
-        x_nkchw: The operations' images side by side. Where there are kernels for several times as
-            many, these are read again from the first one on.
+        part: The operations' images. Where there are kernels for several times as many, these are
+            read again from the first one on.
         kernels: The convolution, of the channels of all operations.
     """
 
-    x_nkchw: Tensor
+    part: Part
     kernels: Kernels
+
+
+class Known(NamedTuple):
+    """Statistics that are not the batch's own.
+
+    Attributes:
+        mean_kc: Means.
+        variance_kc: Variances.
+    """
+
+    mean_kc: Tensor
+    variance_kc: Tensor
 
 
 Sums = tuple[tuple[int, ...], ...]
@@ -80,14 +113,14 @@ class Arithmetic(Protocol):
 
     def mix(
         self,
-        features_nchw: Sequence[Tensor],
+        features: Sequence[Part],
         weights_tk: Tensor,
         base_ntchw: Tensor | None = None,
     ) -> Tensor:
         """Weighted sums of the same images.
 
         Args:
-            features_nchw: The images, all of one shape.
+            features: The images, one of each part, all of one shape.
             weights_tk: Their weights in each sum.
             base_ntchw: What the sums are added to.
 
@@ -96,15 +129,23 @@ class Arithmetic(Protocol):
         """
         ...
 
-    def pool(self, x_nchw: Tensor, layer: nn.MaxPool2d | nn.AvgPool2d) -> Tensor:
-        """Pools images.
+    def read(
+        self,
+        x_nchw: Tensor,
+        *,
+        rectify: bool,
+        pools: Sequence[nn.MaxPool2d | nn.AvgPool2d] = (),
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What operations read of images.
 
         Args:
             x_nchw: The images.
-            layer: The pool; `pools.has_kernel` is true of it.
+            rectify: Whether some read them rectified.
+            pools: With the same windows; `pools.has_kernel` is true of each, and none comes twice.
 
         Returns:
-            [n, c, h, w].
+            The images themselves, to be used in place of those given; rectified; and pooled,
+            [n, p, c, h, w].
         """
         ...
 
@@ -117,10 +158,10 @@ class Arithmetic(Protocol):
         eps: float,
         rectify: bool = False,
         sums: Sums | None = None,
+        factor_k: Tensor | None = None,
         base_ntchw: Tensor | None = None,
-        known_2kc: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Normalises each channel of each operation, by the batch's statistics or known ones.
+        """Normalises each channel of each operation by the batch's statistics.
 
         Args:
             x_nkchw: The operations' images side by side.
@@ -128,16 +169,48 @@ class Arithmetic(Protocol):
             shift_kc: What is added then.
             eps: Added to the variance.
             rectify: Whether a ReLU follows.
-            sums: How operations are added up, if they are.
-            base_ntchw: What the sums are added to.
-            known_2kc: Means and variances to normalise by.
+            sums: How operations are added up, if they are,
+            factor_k: each times a factor,
+            base_ntchw: and to what.
 
         Returns:
             [n, k, c, h, w], or the sums [n, t, c, h, w]; and mean and unbiased variance, [2, k, c],
             in single precision at least.
 
         Raises:
-            ValueError: A channel has one value only, and its statistics are not known.
+            ValueError: A channel has one value only.
+        """
+        ...
+
+    def normalise_by(
+        self,
+        known: Known,
+        x_nkchw: Tensor,
+        scale_kc: Tensor | None,
+        shift_kc: Tensor | None,
+        *,
+        eps: float,
+        rectify: bool = False,
+        sums: Sums | None = None,
+        factor_k: Tensor | None = None,
+        base_ntchw: Tensor | None = None,
+    ) -> Tensor:
+        """Normalises by known statistics, without a derivative.
+
+        Args:
+            known: The statistics of each operation.
+            x_nkchw: The operations' images side by side. Where there are fewer than operations,
+                these are read again from the first one on.
+            scale_kc: See `normalise`.
+            shift_kc: Likewise.
+            eps: Likewise.
+            rectify: Likewise.
+            sums: Likewise.
+            factor_k: Likewise.
+            base_ntchw: Likewise.
+
+        Returns:
+            [n, k, c, h, w], or the sums [n, t, c, h, w].
         """
         ...
 
@@ -149,14 +222,14 @@ class TorchArithmetic:
         """See `Arithmetic`."""
         parts_nchw = [
             torch.conv2d(
-                _repeated(x_nkchw.flatten(1, 2), len(kernels.weight_c1kk)),
+                _repeated(part.images_nkchw.flatten(1, 2), len(kernels.weight_c1kk)),
                 kernels.weight_c1kk,
                 stride=kernels.stride,
                 padding=kernels.dilation * (kernels.weight_c1kk.shape[2] // 2),
                 dilation=kernels.dilation,
                 groups=len(kernels.weight_c1kk),
             )
-            for x_nkchw, kernels in slides
+            for part, kernels in slides
         ]
         joined_nchw = torch.cat(parts_nchw, dim=1) if len(parts_nchw) > 1 else parts_nchw[0]
         shape = (len(joined_nchw), len(weight_koi), -1, *joined_nchw.shape[2:])
@@ -184,56 +257,107 @@ class TorchArithmetic:
         eps: float,
         rectify: bool = False,
         sums: Sums | None = None,
+        factor_k: Tensor | None = None,
         base_ntchw: Tensor | None = None,
-        known_2kc: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Arithmetic`."""
         # Single precision even where the images' is a half one.
         exact = torch.promote_types(x_nkchw.dtype, torch.float32)
-        measured_2kc = (
-            x_nkchw.new_zeros((2, *x_nkchw.shape[1:3]), dtype=exact)
-            if known_2kc is None
-            else known_2kc
-        )
+        measured_2kc = x_nkchw.new_zeros((2, *x_nkchw.shape[1:3]), dtype=exact)
         result_nchw = functional.batch_norm(
             x_nkchw.flatten(1, 2),
             # With a momentum of 1 the running averages become the batch's own statistics.
             measured_2kc[0].flatten(),
             measured_2kc[1].flatten(),
-            None if scale_kc is None else scale_kc.flatten(),
-            None if shift_kc is None else shift_kc.flatten(),
-            training=known_2kc is None,
+            *_affine(x_nkchw, scale_kc, shift_kc, factor_k),
+            training=True,
             momentum=1.0,
             eps=eps,
         )
         result_nkchw = result_nchw.view(x_nkchw.shape)
-        if rectify:
-            result_nkchw = result_nkchw.relu()
-        if sums is None:
-            return result_nkchw, measured_2kc
-        totals_nchw = [
-            # Autocast would have a sum in single precision if it did not say what it is in.
-            result_nkchw[:, list(members)].sum(dim=1, dtype=result_nkchw.dtype)
-            for members in sums
-        ]
-        return _above(base_ntchw, torch.stack(totals_nchw, dim=1)), measured_2kc
+        return _followed(result_nkchw, rectify, sums, base_ntchw), measured_2kc
+
+    def normalise_by(
+        self,
+        known: Known,
+        x_nkchw: Tensor,
+        scale_kc: Tensor | None,
+        shift_kc: Tensor | None,
+        *,
+        eps: float,
+        rectify: bool = False,
+        sums: Sums | None = None,
+        factor_k: Tensor | None = None,
+        base_ntchw: Tensor | None = None,
+    ) -> Tensor:
+        """See `Arithmetic`."""
+        operations = len(known.mean_kc)
+        x_nkchw = x_nkchw.repeat(1, operations // x_nkchw.shape[1], 1, 1, 1)
+        result_nchw = functional.batch_norm(
+            x_nkchw.flatten(1, 2),
+            known.mean_kc.flatten(),
+            known.variance_kc.flatten(),
+            *_affine(x_nkchw, scale_kc, shift_kc, factor_k),
+            eps=eps,
+        )
+        return _followed(result_nchw.view(x_nkchw.shape), rectify, sums, base_ntchw)
 
     def mix(
         self,
-        features_nchw: Sequence[Tensor],
+        features: Sequence[Part],
         weights_tk: Tensor,
         base_ntchw: Tensor | None = None,
     ) -> Tensor:
         """See `Arithmetic`: one product, which reads each feature once."""
-        stacked_nkchw = torch.stack(list(features_nchw), dim=1)
+        stacked_nkchw = torch.cat([each.images_nkchw for each in features], dim=1)
         mixed_ntr = torch.matmul(weights_tk.to(stacked_nkchw.dtype), stacked_nkchw.flatten(2))
         shape = (len(mixed_ntr), -1, *stacked_nkchw.shape[2:])
         return _above(base_ntchw, mixed_ntr.view(shape))
 
-    def pool(self, x_nchw: Tensor, layer: nn.MaxPool2d | nn.AvgPool2d) -> Tensor:
+    def read(
+        self,
+        x_nchw: Tensor,
+        *,
+        rectify: bool,
+        pools: Sequence[nn.MaxPool2d | nn.AvgPool2d] = (),
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """See `Arithmetic`."""
-        result: Tensor = layer(x_nchw)
-        return result
+        pooled_nchw = [each(x_nchw) for each in pools]
+        return (
+            x_nchw,
+            x_nchw.relu() if rectify else None,
+            torch.stack(pooled_nchw, dim=1) if pooled_nchw else None,
+        )
+
+
+def _affine(
+    x_nkchw: Tensor, scale_kc: Tensor | None, shift_kc: Tensor | None, factor_k: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Scale and shift of all channels, a factor included."""
+    if factor_k is not None:
+        factor_kc = factor_k[:, None].expand(-1, x_nkchw.shape[2])
+        scale_kc = factor_kc if scale_kc is None else factor_kc * scale_kc
+        shift_kc = None if shift_kc is None else factor_kc * shift_kc
+    return (
+        None if scale_kc is None else scale_kc.flatten(),
+        None if shift_kc is None else shift_kc.flatten(),
+    )
+
+
+def _followed(
+    x_nkchw: Tensor, rectify: bool, sums: Sums | None, base_ntchw: Tensor | None
+) -> Tensor:
+    """Rectified or added up."""
+    if rectify:
+        x_nkchw = x_nkchw.relu()
+    if sums is None:
+        return x_nkchw
+    totals_nchw = [
+        # Autocast would have a sum in single precision if it did not say what it is in.
+        x_nkchw[:, list(members)].sum(dim=1, dtype=x_nkchw.dtype)
+        for members in sums
+    ]
+    return _above(base_ntchw, torch.stack(totals_nchw, dim=1))
 
 
 def _repeated(x_nchw: Tensor, channels: int) -> Tensor:

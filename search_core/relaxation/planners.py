@@ -16,8 +16,13 @@ class MixturePlan(Protocol):
     """Computes the states that terms add up to."""
 
     @property
-    def layout(self) -> torch.memory_format | None:
-        """How images lie in memory, if that matters; `Shared` has to know it."""
+    def order(self) -> Sequence[int]:
+        """The terms' indices, in the order in which their multipliers are wanted."""
+        ...
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all but the first dimension of images is to lie without gaps."""
         ...
 
     @property

@@ -46,9 +46,12 @@ class Plan:
 
     Args:
         terms: The terms. Those of a target are added up in any order.
+
+    Attributes:
+        order: The terms' indices, in the order in which their multipliers are wanted.
     """
 
-    layout = None
+    is_dense = False
     """Images go into lanes from any layout."""
     suits_single = True
     """One operation is faster planned, too."""
@@ -73,7 +76,7 @@ class Plan:
         ]
         self._stages = [stage for _, chain in self._chains for stage in chain.stages]
         self._programs: dict[Hashable, Program] = {}
-        self._indices = torch.tensor([term.index for term, _ in ordered])
+        self.order = [term.index for term, _ in ordered]
 
     @property
     def applies(self) -> bool:
@@ -87,7 +90,7 @@ class Plan:
 
         Args:
             shared: Knows the sources, and gets to know the targets.
-            multipliers_k: By the terms' indices.
+            multipliers_k: Of the terms, in `order`.
             statistics: Where normalisations leave theirs.
         """
         features = [self._feature(term, chain, shared) for term, chain in self._features]
@@ -102,7 +105,7 @@ class Plan:
             reads.append((index, rectified))
         program = self._program(tuple(reads), features, sources)
         weights = [weight for stage in self._stages for weight in _weights(stage)]
-        totals, measured = mix(program, multipliers_k[self._indices], features, sources, weights)
+        totals, measured = mix(program, multipliers_k, features, sources, weights)
         for stage, count, (mean_o, variance_o) in zip(
             self._stages, program.counts, measured, strict=True
         ):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import lanes, layers, pools, stacks
-from search_core.relaxation.arithmetic import arithmetic_for
+from search_core.relaxation.arithmetic import Part, arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
 from search_core.relaxation.statistics import RunningStatistics, known_statistics
 
 _Prefix = tuple[nn.Module, ...]
+_Pool = nn.MaxPool2d | nn.AvgPool2d
 
 Targets = tuple[Hashable, ...]
 """The names of states that are sums side by side."""
@@ -29,17 +30,19 @@ class Shared:
 
     Args:
         statistics: Where normalisations leave theirs.
-        layout: How images lie in memory; None where that does not matter.
+        is_dense: Whether all but the first dimension of images is to lie without gaps.
     """
 
     def __init__(
         self,
         statistics: RunningStatistics,
-        layout: torch.memory_format | None = None,
+        *,
+        is_dense: bool = False,
     ) -> None:
         self._statistics = statistics
-        self._layout = layout
+        self._is_dense = is_dense
         self._images: dict[Hashable, Tensor] = {}
+        self._stacked: dict[Hashable, Part] = {}
         self._lanes: dict[Hashable, Lanes] = {}
         # Mean and variance, and of how many values, if it is the biased one.
         self._measured: dict[Hashable, tuple[Tensor, Tensor, int | None]] = {}
@@ -105,10 +108,8 @@ class Shared:
         """
         if isinstance(state, Lanes):
             self._lanes[source,] = state
-        elif self._layout is None:
-            self._images[source,] = state
         else:
-            self._images[source,] = state.contiguous(memory_format=self._layout)
+            self._images[source,] = stacks.dense(state) if self._is_dense else state
 
     def state(self, source: Hashable) -> State:
         """A state as it is known, in lanes or not.
@@ -130,22 +131,98 @@ class Shared:
         Returns:
             [n, c, h, w].
         """
+        return self._as_images(self._known(source, prefix))
+
+    def part(self, source: Hashable, prefix: _Prefix = ()) -> Part:
+        """The same where it lies beside others."""
+        key = self._known(source, prefix)
+        if key not in self._stacked:
+            # The same one for all who ask.
+            self._stacked[key] = stacks.whole(self._as_images(key).unsqueeze(1))
+        return self._stacked[key]
+
+    def look(self, source: Hashable, prefixes: Sequence[_Prefix]) -> None:
+        """Makes together what many operations read of a state.
+
+        Args:
+            source: The state's name. It is images.
+            prefixes: What they read.
+        """
+        self._settle(source)
+        state_nchw = self._images[source,]
+        firsts = {_sharing_key(prefix[0]): prefix[0] for prefix in prefixes if prefix}
+        windows: dict[Hashable, dict[Hashable, _Pool]] = {}
+        rectified = None
+        for key, layer in firsts.items():
+            if type(layer) is nn.ReLU:
+                rectified = key
+            elif pools.has_kernel(layer):
+                pool = cast("_Pool", layer)
+                windows.setdefault((pool.kernel_size, pool.stride), {})[key] = pool
+        for group in list(windows.values()) or [{}]:
+            if rectified is None and not group:
+                continue
+            state_nchw, result_nchw, pooled_npchw = arithmetic_for(state_nchw).read(
+                state_nchw, rectify=rectified is not None, pools=list(group.values())
+            )
+            if result_nchw is not None:
+                self._images[source, rectified] = result_nchw
+                rectified = None
+            if pooled_npchw is not None:
+                self._keep([(source, key) for key in group], pooled_npchw)
+                self._normalise_pools(source, group, prefixes, pooled_npchw)
+        self._images[source,] = state_nchw
+
+    def _normalise_pools(
+        self,
+        source: Hashable,
+        group: Mapping[Hashable, nn.Module],
+        prefixes: Sequence[_Prefix],
+        pooled_npchw: Tensor,
+    ) -> None:
+        """Normalises pools together, if all of them are in the same way."""
+        norms = {
+            _sharing_key(prefix[0]): prefix[1]
+            for prefix in prefixes
+            if len(prefix) > 1 and isinstance(prefix[1], nn.BatchNorm2d) and prefix[1].training
+        }
+        kinds = {_sharing_key(norms[key]) if key in norms else None for key in group}
+        if len(kinds) > 1 or None in kinds:
+            return
+        keys = [(source, key, _sharing_key(norms[key])) for key in group]
+        norm = norms[next(iter(group))]
+        assert isinstance(norm, nn.BatchNorm2d)
+        result_npchw, measured_2pc = arithmetic_for(pooled_npchw).normalise(
+            pooled_npchw, None, None, eps=norm.eps
+        )
+        self._keep(keys, result_npchw)
+        for key, mean_c, variance_c in zip(keys, *measured_2pc, strict=True):
+            self._measured[key] = (mean_c, variance_c, None)
+
+    def _keep(self, keys: Sequence[Hashable], stack_nkchw: Tensor) -> None:
+        for position, key in enumerate(keys):
+            self._stacked[key] = Part(stack_nkchw, position, 1)
+
+    def _known(self, source: Hashable, prefix: _Prefix) -> tuple[Hashable, ...]:
+        """The key of a state after some layers, which is made unless it is there already."""
         self._settle(source)
         key: tuple[Hashable, ...] = (source,)
-        x_nchw = self._as_images(key)
         for layer in prefix:
-            key = (*key, _sharing_key(layer))
-            if key not in self._images and key not in self._lanes:
+            before, key = key, (*key, _sharing_key(layer))
+            if not any(key in known for known in (self._images, self._lanes, self._stacked)):
+                x_nchw = self._as_images(before)
                 if isinstance(layer, nn.BatchNorm2d):
                     self._images[key] = self._normalise(key, layer, x_nchw)
                 elif pools.has_kernel(layer):
-                    pool = cast("nn.MaxPool2d | nn.AvgPool2d", layer)
-                    self._images[key] = arithmetic_for(x_nchw).pool(x_nchw, pool)
+                    _, _, pooled_npchw = arithmetic_for(x_nchw).read(
+                        x_nchw, rectify=False, pools=[cast("_Pool", layer)]
+                    )
+                    assert pooled_npchw is not None
+                    self._images[key] = pooled_npchw.squeeze(1)
                 else:
                     self._images[key] = layer(x_nchw)
             self._record(key, layer)
-            x_nchw = self._as_images(key)
-        return x_nchw
+        return key
 
     def in_lanes(self, source: Hashable, prefix: _Prefix = ()) -> Lanes:
         """The same in lanes.
@@ -181,7 +258,18 @@ class Shared:
         return torch.cat([self.get(source) for source in sources], dim=1)
 
     def _as_images(self, key: Hashable) -> Tensor:
-        if key not in self._images:
+        if key not in self._images and key in self._stacked:
+            stack_nkchw = self._stacked[key].stack_nkchw
+            beside = {
+                each: part
+                for each, part in self._stacked.items()
+                if part.stack_nkchw is stack_nkchw
+            }
+            # All of them: the gradient of one alone would be copied into zeros.
+            parts_nkchw = stacks.split(stack_nkchw, [1] * stack_nkchw.shape[1])
+            for each, part in beside.items():
+                self._images[each] = parts_nkchw[part.first].squeeze(1)
+        elif key not in self._images:
             self._images[key] = lanes.out_of(self._lanes[key])
         return self._images[key]
 
@@ -197,13 +285,16 @@ class Shared:
             self._measured[key] = (mean_c, variance_c, state.images * height * width)
             return normalised
         if pools.has_kernel(layer):
-            return pools.pool(state, cast("nn.MaxPool2d | nn.AvgPool2d", layer))
+            return pools.pool(state, cast("_Pool", layer))
         return Lanes(layer(state.values), state.images)
 
     def _normalise(self, key: Hashable, norm: nn.BatchNorm2d, x_nchw: Tensor) -> Tensor:
-        result_nkchw, measured_2kc = arithmetic_for(x_nchw).normalise(
-            x_nchw.unsqueeze(1), None, None, eps=norm.eps, known_2kc=known_statistics([norm])
-        )
+        arithmetic, x_nkchw = arithmetic_for(x_nchw), x_nchw.unsqueeze(1)
+        known = known_statistics([norm])
+        if known is not None:
+            result_nkchw = arithmetic.normalise_by(known, x_nkchw, None, None, eps=norm.eps)
+            return result_nkchw.squeeze(1)
+        result_nkchw, measured_2kc = arithmetic.normalise(x_nkchw, None, None, eps=norm.eps)
         mean_c, variance_c = measured_2kc[:, 0].unbind()
         self._measured[key] = (mean_c, variance_c, None)
         return result_nkchw.squeeze(1)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from search_core.relaxation.arithmetic import Part
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -70,11 +72,7 @@ class Stacks:
         Args:
             indices: The operations; their tensors have the same shape.
         """
-        runs: list[_Run] = []
-        for index in indices:
-            place = self._places[index]
-            if not runs or not runs[-1].extend(place):
-                runs.append(_Run(place))
+        runs = self._runs(indices)
         if not all(run.place.is_source for run in runs):
             return _joined(runs)
         # The kernels of several sizes read the same states.
@@ -83,14 +81,25 @@ class Stacks:
             self._gathered[key] = _joined(runs)
         return self._gathered[key]
 
-    def repeated(self, indices: Sequence[int]) -> Tensor:
+    def part(self, indices: Sequence[int]) -> Part:
+        """Where the tensors of some operations are side by side, joined if they are nowhere.
+
+        Args:
+            indices: The operations; their tensors have the same shape.
+        """
+        runs = self._runs(indices)
+        if len(runs) > 1 or (runs[0].place.is_source and runs[0].length > 1):
+            return whole(self.gather(indices))
+        return Part(runs[0].place.stack_nkchw, runs[0].place.position, runs[0].length)
+
+    def repeated(self, indices: Sequence[int]) -> Part:
         """The tensors of some operations, once only where they are the same several times over.
 
         Args:
             indices: The operations; their tensors have the same shape.
 
         Returns:
-            [n, k, c, h, w], with fewer k than operations if these begin anew after so many.
+            As `part`, with fewer than the operations if these begin anew after so many.
         """
         places = [self._places[index] for index in indices]
         stacks = [id(place.stack_nkchw) for place in places]
@@ -98,8 +107,16 @@ class Stacks:
         if all(place.is_source for place in places) and stacks == (
             stacks[:period] * (len(stacks) // period)
         ):
-            return self.gather(indices[:period])
-        return self.gather(indices)
+            return self.part(indices[:period])
+        return self.part(indices)
+
+    def _runs(self, indices: Sequence[int]) -> list[_Run]:
+        runs: list[_Run] = []
+        for index in indices:
+            place = self._places[index]
+            if not runs or not runs[-1].extend(place):
+                runs.append(_Run(place))
+        return runs
 
     def together(self, indices: Sequence[int]) -> list[list[int]]:
         """The operations by the stack that they are in, each in the order in which they lie there.
@@ -135,6 +152,29 @@ class Stacks:
         lengths = [len(part) for part in parts]
         for part, part_nkchw in zip(parts, split(stack_nkchw, lengths), strict=True):
             self.put(part, part_nkchw)
+
+
+def whole(stack_nkchw: Tensor) -> Part:
+    """All of a stack.
+
+    Args:
+        stack_nkchw: The stack.
+    """
+    return Part(stack_nkchw, 0, stack_nkchw.shape[1])
+
+
+def dense(x: Tensor) -> Tensor:
+    """The tensor, copied unless all but its first dimension lies without gaps.
+
+    Args:
+        x: Any tensor of two dimensions or more.
+    """
+    expected = 1
+    for length, stride in zip(reversed(x.shape[1:]), reversed(x.stride()[1:]), strict=True):
+        if length != 1 and stride != expected:
+            return x.contiguous()
+        expected *= length
+    return x
 
 
 def split(stack_nkchw: Tensor, lengths: Sequence[int]) -> list[Tensor]:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from search_core.relaxation import adjacent
+from search_core.relaxation.arithmetic import Known
+
 
 class RunningStatistics:
     """Collects what normalisations measured in a forward pass, and records it at its end."""
@@ -94,19 +97,41 @@ class _Measured:
     corrections: list[float] = field(default_factory=list)
 
 
-def known_statistics(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
+def known_statistics(norms: Sequence[nn.BatchNorm2d]) -> Known | None:
     """What normalisations go by that do not train, side by side.
 
     Args:
         norms: In the same mode.
 
     Returns:
-        Means and variances, [2, k, c]; None where they train.
+        Means and variances; None where they train.
     """
     if norms[0].training:
         return None
-    running = [(norm.running_mean, norm.running_var) for norm in norms]
-    return torch.stack([torch.stack(each) for each in zip(*running, strict=True)])
+    return Known(*map(adjacent.beside, _running(norms)))
+
+
+def bring_together(norms: Sequence[nn.BatchNorm2d]) -> None:
+    """Moves running statistics to where evaluation finds them side by side.
+
+    In training already: captured steps know where they are.
+
+    Args:
+        norms: Those that are evaluated together.
+    """
+    for running in _running(norms):
+        adjacent.bring_together(running)
+
+
+def _running(norms: Sequence[nn.BatchNorm2d]) -> tuple[list[Tensor], list[Tensor]]:
+    means, variances = [], []
+    for norm in norms:
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        means.append(mean)
+        variances.append(variance)
+    return means, variances
 
 
 def _correction(count: int) -> float:

@@ -17,9 +17,12 @@ from triton.compiler import ASTSource
 ARCHITECTURES: Final = (80, 90)
 """Ampere's and Hopper's."""
 
-_IMAGES: Final = ("x", "y", "d_x", "d_y", "base")
+_IMAGES: Final = (
+    "x", "y", "d_x", "d_y", "base", "rectified", "pooled", "d_same", "d_rectified", "d_pooled",
+)  # fmt: skip
 _NUMBERS: Final = (
-    "weight", "weights", "partial", "measured", "deviation", "mean", "scale", "shift", "totals",
+    "weight", "weights", "partial", "measured", "deviation", "mean", "scale", "shift", "factor",
+    "d_scale", "d_shift", "d_factor",
 )  # fmt: skip
 _FEATURES: Final = 3
 _TABLES: Final = ("members", "sum_of")
@@ -27,7 +30,7 @@ _TABLES: Final = ("members", "sum_of")
 
 def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each kernel with values of its constants."""
-    depthwise, pointwise, normalisation, mixing, parts, pooling = modules.values()
+    depthwise, pointwise, norm_kernels, mixing, parts, reading = modules.values()
     acc = {"acc": tl.float32}
     for size, stride in ((3, 1), (5, 2)):
         slide = {"kernel": size, "stride": stride, "dilation": 2, **acc}
@@ -47,23 +50,28 @@ def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, di
     yield pointwise._product, product
     yield pointwise._product_of_weight, product
     sizes = {"block": 512, **acc}
-    yield normalisation._measure, {"pixels": 35, **sizes}
-    yield normalisation._conclude, sizes
+    yield norm_kernels.measure, {"pixels": 35, **sizes}
+    yield norm_kernels.conclude, sizes
     follows = {"has_scale": True, "has_shift": True, "rectify": True, "sums": True, "pixels": 64}
-    yield normalisation._apply, {**follows, "channels": 16, "has_base": True, **sizes}
+    affine = {"has_scale": True, "has_shift": True, "has_factor": True}
+    yield norm_kernels.of_affine, {**affine, "at_once": 16, "block": 64, **acc}
+    applied = {"channels": 16, "has_base": True, "has_factor": True, **sizes}
+    yield norm_kernels.apply, {**follows, **applied, "given": 0, "is_known": False}
+    yield norm_kernels.apply, {**follows, **applied, "given": 2, "is_known": True}
     follows |= {"channels_of_operation": 16, **sizes}
-    yield normalisation._measure_backward, follows
-    yield normalisation._apply_backward, {**follows, "most_parts": 8}
+    yield norm_kernels.measure_backward, follows
+    yield norm_kernels.apply_backward, {**follows, "most_parts": 8, "has_factor": True}
     counts = {"num_features": _FEATURES, "num_sums": 2, **sizes}
     yield mixing._mix, {**counts, "has_base": True}
     yield mixing._part, counts
     yield mixing._compare, counts
-    yield parts._total, {"at_once": 16, "block": 64, **acc}
-    for maximum in (False, True):
-        window = {"maximum": maximum, "counts_padding": False, "side": 3, "stride": 2, **sizes}
-        window |= {"in_h": 8, "in_w": 7, "out_h": 4, "out_w": 4}
-        yield pooling._pool, window
-        yield pooling._pool_backward, window
+    yield parts._total, {"number": _FEATURES, "at_once": 16, "block": 64, **acc}
+    # A maximum and both averages, and none.
+    for pools, kinds in ((3, 0b100100), (0, 0)):
+        window = {"side": 3, "stride": 2, "planes": 3, "pools": pools, "kinds": kinds, **sizes}
+        window |= {"in_h": 8, "in_w": 7, "out_h": 4, "out_w": 4, "rectifies": True}
+        yield reading._read, window
+        yield reading._read_backward, {**window, "has_same": True}
 
 
 def compile_for(architecture: int, kernel: Any, constants: dict[str, Any], images: str) -> None:
@@ -74,7 +82,9 @@ def compile_for(architecture: int, kernel: Any, constants: dict[str, Any], image
             return "constexpr"
         if name in ("features", "d_features"):
             return (f"*{images}",) * _FEATURES
-        if name == "strides":
+        if kernel.__name__ == "_total" and name in ("partials", "totals"):
+            return ("*fp32",) * _FEATURES
+        if name == "strides" or (kernel.__name__ == "_total" and name in ("parts", "counts")):
             return ("i32",) * _FEATURES
         if name in _TABLES:
             return "*i32"
@@ -101,7 +111,7 @@ def main() -> None:
     package = "search_core.relaxation.fused"
     modules = {
         name: import_module(f"{package}.{name}")
-        for name in ("depthwise", "pointwise", "normalisation", "mixing", "parts", "pooling")
+        for name in ("depthwise", "pointwise", "norm_kernels", "mixing", "parts", "reading")
     }
     written = {
         each

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from search_core.randomness import stream
-from search_core.relaxation import GroupedPlan, arithmetic, grouped, sharing
-from search_core.relaxation.arithmetic import Kernels, Slide, TorchArithmetic
+from search_core.relaxation import GroupedPlan, arithmetic, grouped, sharing, stages
+from search_core.relaxation.arithmetic import Kernels, Known, Part, Slide, TorchArithmetic
+from search_core.relaxation.stacks import whole
 from tests.search_core.test_relaxation import (
     batch,
     buffers,
@@ -89,10 +90,12 @@ def test_convolve(
     x_nkchw, taps = draw(3, 2, 3, *size), draw(6, 1, kernel, kernel, name="w")
     weight_koi = draw(2, 5, 3, name="p")
     kernels = Kernels(taps, stride, dilation)
-    expected = TorchArithmetic().convolve([Slide(x_nkchw, kernels)], weight_koi)
-    ours = fused.convolve([Slide(x_nkchw, kernels)], weight_koi)
+    expected = TorchArithmetic().convolve([Slide(whole(x_nkchw), kernels)], weight_koi)
+    ours = fused.convolve([Slide(whole(x_nkchw), kernels)], weight_koi)
     check(ours, expected, [x_nkchw, taps, weight_koi])
-    torch.testing.assert_close(fused.convolve([Slide(apart(x_nkchw), kernels)], weight_koi), ours)
+    torch.testing.assert_close(
+        fused.convolve([Slide(whole(apart(x_nkchw)), kernels)], weight_koi), ours
+    )
 
 
 def test_convolutions_of_several_images_side_by_side(fused: Any) -> None:
@@ -101,9 +104,9 @@ def test_convolutions_of_several_images_side_by_side(fused: Any) -> None:
     last = draw(4, 1, 7, 7, name="w7")
     weight_koi = draw(5, 6, 4, name="p")
     slides = [
-        Slide(large, Kernels(taps[0], 2, 1)),
-        Slide(small, Kernels(last, 1, 1)),
-        Slide(large, Kernels(taps[1], 2, 2)),
+        Slide(whole(large), Kernels(taps[0], 2, 1)),
+        Slide(whole(small), Kernels(last, 1, 1)),
+        Slide(whole(large), Kernels(taps[1], 2, 2)),
     ]
     check(
         fused.convolve(slides, weight_koi),
@@ -117,7 +120,7 @@ def test_the_same_images_for_several_kernels(fused: Any, stride: int, dilation: 
     x_nkchw = draw(2, 2, 3, 6, 7)
     taps = [draw(18, 1, size, size, name=f"w{size}") for size in (3, 5)]
     weight_koi = draw(12, 4, 3, name="p")
-    slides = [Slide(x_nkchw, Kernels(each, stride, dilation)) for each in taps]
+    slides = [Slide(whole(x_nkchw), Kernels(each, stride, dilation)) for each in taps]
     check(
         fused.convolve(slides, weight_koi),
         TorchArithmetic().convolve(slides, weight_koi),
@@ -129,7 +132,7 @@ def test_the_same_images_for_several_kernels(fused: Any, stride: int, dilation: 
 def test_kernels_that_overlap_little(fused: Any, kernel: int, stride: int) -> None:
     x_nkchw, taps = draw(2, 1, 3, 7, 6), draw(3, 1, kernel, kernel, name="w")
     weight_koi = draw(1, 4, 3, name="p")
-    slides = [Slide(x_nkchw, Kernels(taps, stride, 1))]
+    slides = [Slide(whole(x_nkchw), Kernels(taps, stride, 1))]
     check(
         fused.convolve(slides, weight_koi),
         TorchArithmetic().convolve(slides, weight_koi),
@@ -141,7 +144,7 @@ def test_more_rows_and_columns_than_a_program_has(fused: Any) -> None:
     x_nkchw, taps = draw(2, 1, 2, 35, 37), draw(2, 1, 5, 5, name="w")
     weight_koi = draw(1, 2, 2, name="p")
     for stride in (1, 2):
-        slides = [Slide(x_nkchw, Kernels(taps, stride, 1))]
+        slides = [Slide(whole(x_nkchw), Kernels(taps, stride, 1))]
         check(
             fused.convolve(slides, weight_koi),
             TorchArithmetic().convolve(slides, weight_koi),
@@ -155,7 +158,7 @@ def test_any_gradients_of_a_convolution(fused: Any, wanted: list[int]) -> None:
     of_both = []
     for form in (fused, TorchArithmetic()):
         given = [each if index in wanted else each.detach() for index, each in enumerate(inputs)]
-        slides = [Slide(given[0], Kernels(given[1], 1, 1))]
+        slides = [Slide(whole(given[0]), Kernels(given[1], 1, 1))]
         of_both.append(form.convolve(slides, given[2]))
     check(of_both[0], of_both[1], [inputs[index] for index in wanted])
 
@@ -211,61 +214,123 @@ def test_sums_of_some_operations_each(fused: Any, is_based: bool) -> None:
     check(ours, expected, inputs, max(TOLERANCE, 1e-8))
 
 
-@pytest.mark.parametrize("sums", [None, ((1,), (0, 2))])
-def test_known_statistics(fused: Any, sums: Any) -> None:
-    x_nkchw, scale_kc = draw(1, 3, 4, 1, 1), draw(3, 4, name="scale")
-    known_2kc = draw(2, 3, 4, name="known").square().detach()
+@pytest.mark.parametrize("scaled", [False, True])
+def test_sums_of_operations_times_factors(fused: Any, scaled: bool) -> None:
+    sums = ((0, 3), (4, 1, 5), (2,))
+    x_nkchw, factor_k = draw(3, 6, 4, 5, 7), draw(6, name="factor")
+    affine = [draw(6, 4, name=name) for name in ("scale", "shift")] if scaled else [None, None]
+    base_ntchw = draw(3, 3, 4, 5, 7, name="base")
+    ours, expected = (
+        form.normalise(
+            x_nkchw, *affine, eps=1e-5, sums=sums, factor_k=factor_k, base_ntchw=base_ntchw
+        )[0]
+        for form in (fused, TorchArithmetic())
+    )
+    inputs = [each for each in (x_nkchw, factor_k, base_ntchw, *affine) if each is not None]
+    check(ours, expected, inputs, max(TOLERANCE, 1e-8))
+
+
+@pytest.mark.parametrize("operations", [3, 6])
+@pytest.mark.parametrize("settings", [{}, {"rectify": True}, {"sums": ()}])
+def test_known_statistics(fused: Any, operations: int, settings: dict[str, Any]) -> None:
+    x_nkchw = draw(2, 3, 4, 1, 2)
+    known = Known(*draw(2, operations, 4, name="known").square().detach())
+    scale_kc, shift_kc = (draw(operations, 4, name=name) for name in ("scale", "shift"))
+    if "sums" in settings:
+        first, *others = range(operations)
+        settings = {"sums": ((first,), tuple(others)), "factor_k": draw(operations, name="factor")}
     with torch.no_grad():
         ours, expected = (
-            form.normalise(x_nkchw, scale_kc, None, eps=1e-5, sums=sums, known_2kc=known_2kc)[0]
+            form.normalise_by(known, x_nkchw, scale_kc, shift_kc, eps=1e-5, **settings)
             for form in (fused, TorchArithmetic())
         )
+    assert ours.shape == expected.shape
     assert float((ours - expected).norm()) <= 1e-6 * float(expected.norm())
-    ours, _ = fused.normalise(x_nkchw, scale_kc, None, eps=1e-5, known_2kc=known_2kc)
     with pytest.raises(RuntimeError, match="no derivative"):
-        ours.sum().backward()
+        fused.normalise_by(known, x_nkchw, scale_kc, shift_kc, eps=1e-5)
 
 
 @pytest.mark.parametrize("num_sums", [1, 3])
 @pytest.mark.parametrize("is_based", [False, True])
 def test_mix(fused: Any, num_sums: int, is_based: bool) -> None:
-    features = [draw(3, 4, 5, 7, name=name) for name in "abcd"]
-    weights_tk = draw(num_sums, 4, name="weights")
+    alone, twice = draw(3, 4, 5, 7, name="a"), draw(3, 4, 5, 7, name="b")
+    stack_nkchw, partly = draw(3, 2, 4, 5, 7, name="c"), draw(3, 3, 4, 5, 7, name="d")
+    sources = [alone, apart(twice).requires_grad_(), stack_nkchw, partly]
+    features = [
+        whole(sources[0].unsqueeze(1)),
+        whole(sources[1].unsqueeze(1)),
+        Part(stack_nkchw, 1, 1),
+        Part(partly, 2, 1),
+        Part(stack_nkchw, 0, 1),
+        Part(partly, 2, 1),  # once more
+    ]
+    weights_tk = draw(num_sums, 6, name="weights")
     base_ntchw = draw(3, num_sums, 4, 5, 7, name="base") if is_based else None
-    given = [features[0], apart(features[1]).requires_grad_(), *features[2:]]
-    ours = fused.mix(given, weights_tk, base_ntchw)
-    expected = TorchArithmetic().mix(given, weights_tk, base_ntchw)
-    inputs = [*given, weights_tk, *([] if base_ntchw is None else [base_ntchw])]
+    ours = fused.mix(features, weights_tk, base_ntchw)
+    expected = TorchArithmetic().mix(features, weights_tk, base_ntchw)
+    inputs = [*sources, weights_tk, *([] if base_ntchw is None else [base_ntchw])]
     check(ours, expected, inputs)
     check(
-        fused.mix(given, weights_tk.detach(), base_ntchw),
-        TorchArithmetic().mix(given, weights_tk.detach(), base_ntchw),
-        given,
+        fused.mix(features, weights_tk.detach(), base_ntchw),
+        TorchArithmetic().mix(features, weights_tk.detach(), base_ntchw),
+        sources,
     )
+
+
+_MAXIMUM, _AVERAGE, _INSIDE = "maximum", "average", "average of what is inside"
+
+
+def pool_of(kind: str, side: int, stride: int) -> Any:
+    if kind == _MAXIMUM:
+        return nn.MaxPool2d(side, stride, side // 2)
+    return nn.AvgPool2d(side, stride, side // 2, count_include_pad=kind == _AVERAGE)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 2)])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [3, 5])
-@pytest.mark.parametrize("kind", ["maximum", "average", "average of what is inside"])
-def test_pool(fused: Any, kind: str, side: int, stride: int, size: tuple[int, int]) -> None:
-    if kind == "maximum":
-        layer: Any = nn.MaxPool2d(side, stride, side // 2)
-    else:
-        layer = nn.AvgPool2d(side, stride, side // 2, count_include_pad=kind == "average")
+@pytest.mark.parametrize(
+    "kinds",
+    [(), (_MAXIMUM,), (_AVERAGE,), (_INSIDE,), (_AVERAGE, _MAXIMUM), (_MAXIMUM, _INSIDE, _AVERAGE)],
+    ids=str,
+)
+def test_read(
+    fused: Any, kinds: tuple[str, ...], side: int, stride: int, size: tuple[int, int]
+) -> None:
+    layers = [pool_of(kind, side, stride) for kind in kinds]
     # Many values are the same ones.
     x_nchw = draw(3, 4, *size).mul(2).round().detach().requires_grad_()
-    check(fused.pool(x_nchw, layer), layer(x_nchw), [x_nchw])
-    torch.testing.assert_close(fused.pool(apart(x_nchw), layer), layer(x_nchw))
+    for given_nchw in (x_nchw, apart(x_nchw).requires_grad_()):
+        for rectify in (False, True):
+            if not rectify and not layers:
+                continue
+            ours = fused.read(given_nchw, rectify=rectify, pools=layers)
+            expected = TorchArithmetic().read(given_nchw, rectify=rectify, pools=layers)
+            assert [each is None for each in ours] == [each is None for each in expected]
+            flat = [
+                torch.cat([each.flatten(1) for each in results if each is not None], dim=1)
+                for results in (ours, expected)
+            ]
+            check(flat[0], flat[1], [given_nchw])
+            for index in range(1, len(ours)):  # with the gradient of one reader only
+                one, other = (
+                    form.read(given_nchw, rectify=rectify, pools=layers)[index]
+                    for form in (fused, TorchArithmetic())
+                )
+                if one is not None and other is not None:
+                    check(one, other, [given_nchw])
 
 
 def test_what_is_summed_up_with_higher_precision_has_it(fused: Any) -> None:
-    features = [draw(2, 4, 3, 3, name=name, dtype=torch.bfloat16).detach() for name in "ab"]
+    features = [
+        whole(draw(2, 1, 4, 3, 3, name=name, dtype=torch.bfloat16).detach()) for name in "ab"
+    ]
     weights_tk = draw(2, 2, name="weights", dtype=torch.float32).detach()
     base_ntchw = draw(2, 2, 4, 3, 3, name="base", dtype=torch.float32).requires_grad_()
     ours = fused.mix(features, weights_tk, base_ntchw)
     assert ours.dtype == torch.float32
-    expected = TorchArithmetic().mix([each.float() for each in features], weights_tk, base_ntchw)
+    exact = [whole(each.stack_nkchw.float()) for each in features]
+    expected = TorchArithmetic().mix(exact, weights_tk, base_ntchw)
     torch.testing.assert_close(ours, expected)
 
 
@@ -279,10 +344,13 @@ def test_a_base_alone_has_a_gradient(fused: Any) -> None:
 
 
 def test_what_is_no_number_is_not_rectified(fused: Any) -> None:
-    known_2kc = torch.full((2, 1, 2), torch.nan, dtype=EXACT, device=DEVICE)
+    known = Known(*torch.full((2, 1, 2), torch.nan, dtype=EXACT, device=DEVICE))
     x_nkchw = draw(2, 1, 2, 3, 3).detach()
-    result, _ = fused.normalise(x_nkchw, None, None, eps=1e-5, rectify=True, known_2kc=known_2kc)
+    with torch.no_grad():
+        result = fused.normalise_by(known, x_nkchw, None, None, eps=1e-5, rectify=True)
     assert result.isnan().all()
+    _, rectified_nchw, _ = fused.read(torch.nan * x_nkchw[:, 0], rectify=True)
+    assert rectified_nchw.isnan().all()
 
 
 def test_lower_precision_is_summed_in_single(fused: Any, depthwise: Any) -> None:
@@ -294,7 +362,7 @@ def test_lower_precision_is_summed_in_single(fused: Any, depthwise: Any) -> None
     torch.testing.assert_close(measured_2kc, expected_2kc, rtol=1e-4, atol=1e-5)
     taps = draw(32, 1, 5, 5, name="w", dtype=torch.float32)
     weight_koi = draw(2, 16, 16, name="p", dtype=torch.float32)
-    slides = [Slide(exact, Kernels(taps, 1, 2))]
+    slides = [Slide(whole(exact), Kernels(taps, 1, 2))]
     expected = TorchArithmetic().convolve(slides, weight_koi)
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         ours = fused.convolve(slides, weight_koi)
@@ -320,23 +388,24 @@ def test_what_is_between_is_not_kept_nor_what_only_weights_need(fused: Any) -> N
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        fused.convolve([Slide(x_nkchw, Kernels(taps, 1, 1))], weight_koi)
+        fused.convolve([Slide(whole(x_nkchw), Kernels(taps, 1, 1))], weight_koi)
         assert kept.count(x_nkchw.shape) == 1
         kept.clear()
         fixed = Kernels(taps.detach(), 1, 1)
-        fused.convolve([Slide(x_nkchw, fixed)], weight_koi.detach())
+        fused.convolve([Slide(whole(x_nkchw), fixed)], weight_koi.detach())
         fused.multiply(x_nkchw, weight_koi.detach())
     assert all(math.prod(shape) < x_nkchw.numel() for shape in kept)
 
 
 def test_there_is_no_second_derivative(fused: Any) -> None:
     x_nkchw, weight_koi = draw(2, 1, 4, 6, 6), draw(1, 4, 4, name="p")
-    slide = Slide(x_nkchw, Kernels(draw(4, 1, 3, 3, name="w"), 1, 1))
+    slide = Slide(whole(x_nkchw), Kernels(draw(4, 1, 3, 3, name="w"), 1, 1))
     for y in (
         fused.convolve([slide], weight_koi),
         fused.multiply(x_nkchw, weight_koi),
         fused.normalise(x_nkchw, None, None, eps=1e-5)[0],
-        fused.mix([x_nkchw], weight_koi[0, :1, :1]),
+        fused.mix([whole(x_nkchw)], weight_koi[0, :1, :1]),
+        fused.read(x_nkchw[:, 0], rectify=True)[1],
     ):
         with pytest.raises(RuntimeError, match="no second derivative"):
             torch.autograd.grad(y.square().sum(), x_nkchw, create_graph=True)
@@ -358,7 +427,7 @@ def test_a_network_is_the_same_function(
     plain = supernet(spec, size, EXACT).to(DEVICE)
     planned = copy.deepcopy(plain)
     planned.plan(GroupedPlan)
-    for module in (grouped, sharing):
+    for module in (grouped, sharing, stages):
         monkeypatch.setattr(module, "arithmetic_for", lambda _: fused)
     images = batch(size, EXACT).to(DEVICE)
     loss, gradients = loss_and_gradients(plain, images)

@@ -15,10 +15,12 @@ from search_core.bilevel import BilevelStep
 from search_core.randomness import stream
 from search_core.relaxation import (
     GroupedPlan,
+    Multipliers,
     Plan,
     RunningStatistics,
     Shared,
     Term,
+    adjacent,
     arithmetic,
     planner_for,
 )
@@ -68,6 +70,34 @@ def check_same_function(space: dict[str, Any], weights: str, size: tuple[int, in
 @pytest.mark.parametrize("name", SPACES)
 def test_it_is_the_same_function(name: str, weights: str, size: tuple[int, int]) -> None:
     check_same_function(SPACES[name], weights, size)
+
+
+@pytest.fixture
+def _moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What belongs together is moved into one storage, as on a GPU."""
+    monkeypatch.setattr(adjacent, "is_movable", lambda _: True)
+
+
+@pytest.mark.usefixtures("_moved")
+@pytest.mark.parametrize("name", SPACES)
+def test_it_is_the_same_function_of_what_lies_together(name: str) -> None:
+    check_same_function(SPACES[name], "scalar", (9, 8))
+
+
+@pytest.mark.usefixtures("_moved")
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_evaluated_together_lies_together(name: str) -> None:
+    plain, planned = both(spec_of(SPACES[name]), (9, 8))
+    images = batch((9, 8), torch.float64)
+    for network in (plain, planned):
+        loss_and_gradients(network, images)
+    places = [each.data_ptr() for each in planned.buffers()]
+    with torch.no_grad(), Names() as names:
+        ours = planned.eval()(images.images_nchw)
+    torch.testing.assert_close(ours, plain.eval()(images.images_nchw), rtol=1e-9, atol=1e-12)
+    assert [each.data_ptr() for each in planned.buffers()] == places
+    # Sums are stacked here, and weights that are computed; statistics of channels are not.
+    assert all(len(shape) != 2 for shape in names.stacked)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -197,9 +227,9 @@ def test_any_module_takes_part_in_a_plan() -> None:
     ).sum(0)
     statistics = RunningStatistics()
     plan = GroupedPlan([Term("x", "y", index, each) for index, each in enumerate(modules)])
-    shared = Shared(statistics, plan.layout)
+    shared = Shared(statistics, is_dense=True)
     shared.add("x", x_nchw)
-    plan(shared, multipliers_k, statistics)
+    plan(shared, Multipliers([plan]).of(multipliers_k)[0], statistics)
     sum_nchw = shared.get("y")
     statistics.write()
     torch.testing.assert_close(sum_nchw, expected_nchw, rtol=1e-9, atol=1e-12)
@@ -228,6 +258,57 @@ class Calls(TorchDispatchMode):
     ) -> Any:
         self.count += not func.is_view
         return func(*args, **(kwargs or {}))
+
+
+class Names(TorchDispatchMode):
+    """Notes the shapes of what is stacked."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stacked: list[torch.Size] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.stack.default:
+            self.stacked.append(result.shape)
+        return result
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1)],
+        [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(5, 2, 2), nn.Tanh(), nn.AvgPool2d(2)],
+        [nn.Tanh()],
+        [],
+    ],
+    ids=["all at once", "windows of several sizes", "neither", "the state itself"],
+)
+def test_what_is_read_of_a_state_is_made_together(layers: list[nn.Module]) -> None:
+    x_nchw = torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    norms = [nn.BatchNorm2d(3, affine=False).double() for _ in layers]
+    # The last one goes without a normalisation.
+    prefixes = [(layer, norm) for layer, norm in zip(layers[:-1], norms, strict=False)]
+    prefixes += [(layer,) for layer in layers[-1:]]  # type: ignore[misc]
+    statistics = RunningStatistics()
+    shared = Shared(statistics, is_dense=True)
+    shared.add("x", x_nchw)
+    shared.look("x", [*prefixes, ()])
+    found = [shared.get("x", prefix) for prefix in prefixes]
+    parts = [shared.part("x", prefix) for prefix in prefixes]
+    expected = [nn.Sequential(*copy.deepcopy(prefix))(x_nchw) for prefix in prefixes]
+    for ours, part, other in zip(found, parts, expected, strict=True):
+        torch.testing.assert_close(ours, other)
+        torch.testing.assert_close(part.images_nkchw.squeeze(1), other)
+    torch.testing.assert_close(shared.get("x"), x_nchw)
+    if found:
+        gradients = [
+            torch.autograd.grad(torch.cat([each.flatten() for each in some]).square().sum(), x_nchw)
+            for some in (found, expected)
+        ]
+        torch.testing.assert_close(*gradients)
 
 
 def test_it_calls_far_fewer_kernels() -> None:
@@ -270,7 +351,7 @@ def test_stacks_join_what_lies_side_by_side() -> None:
 
 
 def test_sums_of_several_plans_come_together() -> None:
-    shared = Shared(RunningStatistics(), GroupedPlan.layout)
+    shared = Shared(RunningStatistics(), is_dense=True)
     x_nchw = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     shared.add("x", x_nchw)
     multipliers_k = torch.tensor([2.0, 3.0, 5.0, 7.0], dtype=torch.float64)
@@ -279,6 +360,7 @@ def test_sums_of_several_plans_come_together() -> None:
         [Term("x", "b", 2, nn.Identity())],
         [Term("x", "b", 3, nn.Identity()), Term("x", "c", 0, nn.Identity())],
     ):
-        GroupedPlan(terms)(shared, multipliers_k, RunningStatistics())
+        plan = GroupedPlan(terms)
+        plan(shared, Multipliers([plan]).of(multipliers_k)[0], RunningStatistics())
     for name, times in (("b", 15), ("c", 2), ("a", 2)):
         torch.testing.assert_close(shared.get(name), times * x_nchw)

@@ -18,7 +18,7 @@ from search_core.data import LabelledImages
 from search_core.layers import GroupNorm
 from search_core.primitives import REGISTRY, Slot
 from search_core.randomness import stream
-from search_core.relaxation import Plan, RunningStatistics, Shared, Term, chains
+from search_core.relaxation import Multipliers, Plan, RunningStatistics, Shared, Term, chains
 from search_core.spaces import build_supernet
 from search_core.spec import SearchSpec
 from search_core.spec.primitives import PRIMITIVES, Family
@@ -265,7 +265,7 @@ def test_any_module_takes_part_in_a_plan() -> None:
     shared = Shared(statistics)
     shared.add("x", x_nchw)
     plan = Plan([Term("x", "y", index, each) for index, each in enumerate(modules)])
-    plan(shared, multipliers_k, statistics)
+    plan(shared, Multipliers([plan]).of(multipliers_k)[0], statistics)
     sum_nchw = shared.get("y")
     statistics.write()
     torch.testing.assert_close(sum_nchw, expected_nchw, rtol=1e-9, atol=1e-12)
@@ -313,7 +313,7 @@ def test_a_sum_depends_on_what_it_is_computed_of_and_on_nothing_else() -> None:
     shared.add("x", x_nchw)
     shared.add("y", y_nchw)
     plan = Plan([Term("x", 0, 0, operations[0]), Term("y", 1, 1, operations[1])])
-    plan(shared, torch.ones(2, dtype=torch.float64), statistics)
+    plan(shared, Multipliers([plan]).of(torch.ones(2, dtype=torch.float64))[0], statistics)
     assert not shared.get(0).requires_grad
     weight_nchw = drawn_images("weight")
     (ours,) = torch.autograd.grad(shared.get(1), y_nchw, weight_nchw)
@@ -360,7 +360,7 @@ def test_statistics_are_recorded_once_for_each_operation() -> None:
         shared = Shared(statistics)
         shared.add("x", x_nchw)
         plan = Plan([Term("x", "y", index, each) for index, each in enumerate(modules)])
-        plan(shared, torch.ones(2, dtype=torch.float64), statistics)
+        plan(shared, Multipliers([plan]).of(torch.ones(2, dtype=torch.float64))[0], statistics)
         statistics.write()
         for one, other in zip(modules.buffers(), theirs.buffers(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

@@ -12,7 +12,8 @@ from search_core.bilevel import BilevelStep
 from search_core.errors import DivergedError
 from search_core.pace import reproducible
 from search_core.primitives import REGISTRY, Slot
-from search_core.relaxation import GroupedPlan, Plan, RunningStatistics, grouped, plans
+from search_core.relaxation import GroupedPlan, Plan, RunningStatistics, plans, stages
+from search_core.relaxation.arithmetic import Known
 from search_core.relaxation.statistics import known_statistics
 from search_core.relaxation_check import largest_difference
 from search_core.relaxation_in_use import RelaxationInUse
@@ -312,19 +313,19 @@ def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
     before = undisturbed.run_epoch()
     count = 0
 
-    def fail(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
-        known_2kc = known_statistics(norms)
+    def fail(norms: Sequence[nn.BatchNorm2d]) -> Known | None:
+        known = known_statistics(norms)
         nonlocal count
-        if known_2kc is None:
+        if known is None:
             return None
         count += 1
         if count < 3:
-            return known_2kc
+            return known
         if failure == "no number":
-            return torch.nan * known_2kc
+            return Known(torch.nan * known.mean_kc, known.variance_kc)
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(grouped, "known_statistics", fail)
+    monkeypatch.setattr(stages, "known_statistics", fail)
     run = SearchRun(spec, 0)
     first = run.run_epoch()
     known = undisturbed.network.state_dict()
@@ -522,11 +523,11 @@ def test_evaluations_are_compared_where_plans_make_them(
     run = SearchRun(make_spec(), 0)
     assert largest_difference(run.network, run._train, batch_size=200).excess < 1
 
-    def wrong(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
-        known_2kc = known_statistics(norms)
-        return None if known_2kc is None else 2 * known_2kc
+    def wrong(norms: Sequence[nn.BatchNorm2d]) -> Known | None:
+        known = known_statistics(norms)
+        return None if known is None else Known(2 * known.mean_kc, 2 * known.variance_kc)
 
-    monkeypatch.setattr(grouped, "known_statistics", wrong)
+    monkeypatch.setattr(stages, "known_statistics", wrong)
     difference = largest_difference(run.network, run._train, batch_size=200)
     assert difference.excess > 1
     assert "the loss in evaluation" in str(difference)

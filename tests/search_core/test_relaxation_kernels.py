@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from search_core.randomness import stream
-from search_core.relaxation import Plan, RunningStatistics, Shared, Term, lanes, parallel, pools
+from search_core.relaxation import (
+    Multipliers,
+    Plan,
+    RunningStatistics,
+    Shared,
+    Term,
+    lanes,
+    parallel,
+    pools,
+)
 from search_core.relaxation.kernels.compiling import LANES
 from search_core.relaxation.kernels.pointwise_gradients import is_wide
 
@@ -50,7 +59,7 @@ def summed(operations: nn.ModuleList, x_nchw: Tensor, multipliers_k: Tensor) -> 
     shared = Shared(statistics)
     shared.add("x", x_nchw)
     plan = Plan([Term("x", "y", index, each) for index, each in enumerate(operations)])
-    plan(shared, multipliers_k, statistics)
+    plan(shared, Multipliers([plan]).of(multipliers_k)[0], statistics)
     return shared.get("y")
 
 
@@ -217,7 +226,7 @@ def test_passes_do_not_disturb_each_other() -> None:
         statistics = RunningStatistics()
         shared = Shared(statistics)
         shared.add("x", x_nchw)
-        plan(shared, multipliers_k, statistics)
+        plan(shared, Multipliers([plan]).of(multipliers_k)[0], statistics)
         return shared.get("y").square().sum()
 
     inputs = [drawn(LANES, CHANNELS, 7, 7), drawn(LANES, CHANNELS, 7, 7) + 1]

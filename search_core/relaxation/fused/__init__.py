@@ -8,8 +8,8 @@ read, keep nothing that no gradient asks for, and add up in an order that never 
 """
 
 from search_core.relaxation.fused.mixing import mix
-from search_core.relaxation.fused.normalisation import normalise
-from search_core.relaxation.fused.pooling import pool
+from search_core.relaxation.fused.normalisation import normalise, normalise_by
+from search_core.relaxation.fused.reading import read
 from search_core.relaxation.fused.separable import convolve, multiply
 
-__all__ = ["convolve", "mix", "multiply", "normalise", "pool"]
+__all__ = ["convolve", "mix", "multiply", "normalise", "normalise_by", "read"]

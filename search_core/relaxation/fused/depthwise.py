@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from search_core.relaxation.arithmetic import Kernels
-from search_core.relaxation.fused import launch, parts, windows
+from search_core.relaxation.fused import launch, windows
 
 _COLUMNS: Final = 32
 """Of a program at most: a warp's."""
@@ -271,7 +271,7 @@ def input_gradient(d_y_nchw: Tensor, kernels: Kernels, d_x_nchw: Tensor, *, add:
 
 
 def weight_gradient(x_nchw: Tensor, d_y_nchw: Tensor, kernels: Kernels) -> Tensor:
-    """The gradient of the weights.
+    """Parts of the gradient of the weights.
 
     Args:
         x_nchw: What was convolved, dense but for the first dimension.
@@ -279,7 +279,7 @@ def weight_gradient(x_nchw: Tensor, d_y_nchw: Tensor, kernels: Kernels) -> Tenso
         kernels: The convolution.
 
     Returns:
-        [c, 1, k, k].
+        [parts, c, k * k], in single precision at least.
     """
     n, c, height, width = d_y_nchw.shape
     weight_c1kk = kernels.weight_c1kk
@@ -299,7 +299,7 @@ def weight_gradient(x_nchw: Tensor, d_y_nchw: Tensor, kernels: Kernels) -> Tenso
         kernels.dilation, phases, _UNROLLED, images, columns, launch.accumulator(d_y_nchw),
         num_warps=_NUM_WARPS_OF_WEIGHTS,
     )  # fmt: skip
-    return parts.total(partial).view_as(weight_c1kk).to(weight_c1kk.dtype)
+    return partial
 
 
 def _slid(x_nchw: Tensor, kernels: Kernels, y_nchw: Tensor, *, flip: bool, add: bool) -> None:

@@ -22,20 +22,6 @@ def device_of(x: Tensor) -> AbstractContextManager[object]:
     return context
 
 
-def dense(x: Tensor) -> Tensor:
-    """The tensor, copied unless all but its first dimension lies without gaps.
-
-    Args:
-        x: Any tensor of two dimensions or more.
-    """
-    expected = 1
-    for length, stride in zip(reversed(x.shape[1:]), reversed(x.stride()[1:]), strict=True):
-        if length != 1 and stride != expected:
-            return x.contiguous()
-        expected *= length
-    return x
-
-
 def cast(x: Tensor) -> Tensor:
     """The tensor in what autocast wants convolutions to read.
 

@@ -1,5 +1,6 @@
 """Sums that several programs have made parts of, added up in an order that never changes."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import triton
@@ -15,29 +16,50 @@ _AT_ONCE: Final = 16
 
 @triton.jit
 def _total(
-    partial, totals, parts, count, at_once: tl.constexpr, block: tl.constexpr, acc: tl.constexpr
+    partials, totals, parts, counts,
+    number: tl.constexpr, at_once: tl.constexpr, block: tl.constexpr, acc: tl.constexpr,
 ):  # fmt: skip
-    index = (tl.program_id(0) * block + tl.arange(0, block))[None, :]
+    """A block of one of several sums."""
+    program = tl.program_id(0)
     row = tl.arange(0, at_once)[:, None]
-    total = tl.zeros([at_once, block], dtype=acc)
-    for start in range(0, parts, at_once):
-        part = start + row
-        mask = (part < parts) & (index < count)
-        total += tl.load(partial + part.to(tl.int64) * count + index, mask=mask, other=0.0)
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    tl.store(totals + place, tl.sum(total, axis=0), mask=place < count)
+    begin = program * 0
+    for each in tl.static_range(number):
+        count = counts[each]
+        blocks = (count + (block - 1)) // block
+        if (program >= begin) & (program < begin + blocks):
+            place = (program - begin) * block + tl.arange(0, block)
+            total = tl.zeros([at_once, block], dtype=acc)
+            for start in range(0, parts[each], at_once):
+                part = start + row
+                mask = (part < parts[each]) & (place[None, :] < count)
+                source = partials[each] + part.to(tl.int64) * count + place[None, :]
+                total += tl.load(source, mask=mask, other=0.0)
+            tl.store(totals[each] + place, tl.sum(total, axis=0), mask=place < count)
+        begin += blocks
+
+
+def totals(partials: Sequence[Tensor]) -> list[Tensor]:
+    """The sum over the first dimension of each.
+
+    Args:
+        partials: The parts, contiguous, in single or double precision, all in the same.
+    """
+    several = [each for each in partials if len(each) > 1]
+    made = [each.new_empty(each.shape[1:]) for each in several]
+    if several:
+        counts = tuple(each.numel() for each in made)
+        _total[(sum(triton.cdiv(count, _BLOCK) for count in counts),)](
+            tuple(several), tuple(made), tuple(map(len, several)), counts, len(several), _AT_ONCE,
+            _BLOCK, launch.accumulator(several[0]),
+        )  # fmt: skip
+    found = iter(made)
+    return [next(found) if len(each) > 1 else each[0] for each in partials]
 
 
 def total(partial: Tensor) -> Tensor:
     """The sum over the first dimension.
 
     Args:
-        partial: The parts, contiguous, in single or double precision.
+        partial: As for `totals`.
     """
-    if len(partial) == 1:
-        return partial[0]
-    y = partial.new_empty(partial.shape[1:])
-    _total[(triton.cdiv(y.numel(), _BLOCK),)](
-        partial, y, len(partial), y.numel(), _AT_ONCE, _BLOCK, launch.accumulator(partial)
-    )
-    return y
+    return totals([partial])[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from search_core.relaxation.arithmetic import WIDE
-from search_core.relaxation.fused import launch, parts
+from search_core.relaxation.fused import launch
 
 _BLOCK: Final = 64
 _BLOCK_OF_WEIGHTS: Final = 64
@@ -124,14 +124,14 @@ def multiply(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
 
 
 def weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
-    """The gradient of the weights.
+    """Parts of the gradient of the weights.
 
     Args:
         x_nkir: What was multiplied, dense but for the first dimension.
         d_y_nkor: The result's gradient, likewise.
 
     Returns:
-        [k, o, i], in single precision at least.
+        [parts, k, o, i], in single precision at least.
     """
     n, k, i, r = x_nkir.shape
     o = d_y_nkor.shape[2]
@@ -140,7 +140,7 @@ def weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
         d_weight_oi11: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
             x_nkir.view(n, i, r, 1), (o, i, 1, 1), d_y_nkor.view(n, o, r, 1)
         )
-        return d_weight_oi11.view(1, o, i).to(exact)
+        return d_weight_oi11.view(1, 1, o, i).to(exact)
     outs, ins = (launch.power_of_two(each, 16, 64) for each in (o, i))
     blocks = triton.cdiv(o, outs) * triton.cdiv(i, ins)
     num_splits, length = launch.splits(k * blocks, n * r, _BLOCK_OF_WEIGHTS)
@@ -149,7 +149,7 @@ def weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
         x_nkir, d_y_nkor, partial, n * r, length, i, o, x_nkir.stride(0), d_y_nkor.stride(0),
         r, outs, ins, _BLOCK_OF_WEIGHTS, _precision(x_nkir), launch.accumulator(x_nkir),
     )  # fmt: skip
-    return parts.total(partial)
+    return partial
 
 
 def _is_large(k: int, outs: int, ins: int) -> bool:

@@ -7,20 +7,21 @@ Legend: n images, k operations, c channels of one of them, i channels that come 
 go out, h height, w width, r pixels of an image.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from search_core.relaxation.arithmetic import Kernels, Slide
-from search_core.relaxation.fused import depthwise, launch, pointwise
+from search_core.relaxation.fused import depthwise, launch, parts, pointwise
+from search_core.relaxation.stacks import dense
 
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
-        x_nkir = launch.dense(x_nkir)
+        x_nkir = dense(x_nkir)
         ctx.save_for_backward(weight_koi, x_nkir if ctx.needs_input_grad[1] else None)
         return pointwise.multiply(x_nkir, weight_koi)
 
@@ -28,103 +29,136 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         launch.refuse_second_derivative()
         weight_koi, x_nkir = ctx.saved_tensors
-        d_y_nkor = launch.dense(d_outputs[0])
+        d_y_nkor = dense(d_outputs[0])
         d_x_nkir = d_weight_koi = None
         if ctx.needs_input_grad[0]:
             d_x_nkir = pointwise.multiply(d_y_nkor, weight_koi.transpose(1, 2))
         if ctx.needs_input_grad[1]:
-            d_weight_koi = pointwise.weight_gradient(x_nkir, d_y_nkor).to(weight_koi.dtype)
+            d_weight_koi = parts.total(pointwise.weight_gradient(x_nkir, d_y_nkor))
+            d_weight_koi = d_weight_koi.to(weight_koi.dtype)
         return d_x_nkir, d_weight_koi
+
+
+class _Read(NamedTuple):
+    """What a slide reads, and how.
+
+    Attributes:
+        source: The index of a stack.
+        first: The first operation of it that is read.
+        count: How many are.
+        stride: Of the output.
+        dilation: Pixels between two weights of a kernel.
+    """
+
+    source: int
+    first: int
+    count: int
+    stride: int
+    dilation: int
+
+    def of(self, stacks_nkchw: Sequence[Tensor]) -> Tensor:
+        """The images that are read, [n, k * c, h, w]."""
+        return stacks_nkchw[self.source].narrow(1, self.first, self.count).flatten(1, 2)
+
+    def kernels(self, weight_c1kk: Tensor) -> Kernels:
+        """The convolution."""
+        return Kernels(weight_c1kk, self.stride, self.dilation)
 
 
 class _Separable(torch.autograd.Function):
     """Of the sources, then of the depthwise weights; a source may be read by several slides."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        reads: tuple[int, ...],
-        slides: tuple[tuple[int, int], ...],
-        weight_koi: Tensor,
-        *tensors: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, reads: tuple[_Read, ...], weight_koi: Tensor, *tensors: Tensor) -> Tensor:
         num_sources = len(tensors) - len(reads)
-        sources_nkchw = [launch.dense(each) for each in tensors[:num_sources]]
-        kernels = _kernels(tensors[num_sources:], slides)
-        between_nkihw = _between(sources_nkchw, reads, kernels)
+        sources_nkchw = [dense(each) for each in tensors[:num_sources]]
+        weights_c1kk = tensors[num_sources:]
+        between_nkihw = _between(sources_nkchw, reads, weights_c1kk)
         # What only weights' gradients need is not kept where nobody asks for one.
-        needs_weight, *needs = ctx.needs_input_grad[2:]
+        needs_weight, *needs = ctx.needs_input_grad[1:]
         needs_weights = needs_weight or any(needs[num_sources:])
         ctx.save_for_backward(
             weight_koi,
             *(sources_nkchw if needs_weights else [None] * num_sources),
-            *tensors[num_sources:],
+            *weights_c1kk,
         )
-        ctx.settings = (reads, slides, [each.shape for each in sources_nkchw])
+        ctx.settings = (reads, [each.shape for each in sources_nkchw])
         y_nkor = pointwise.multiply(between_nkihw.flatten(3), weight_koi)
         return y_nkor.view(*y_nkor.shape[:3], *between_nkihw.shape[3:])
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         launch.refuse_second_derivative()
-        reads, slides, shapes = ctx.settings
+        reads, shapes = ctx.settings
         weight_koi, *saved = ctx.saved_tensors
-        sources_nkchw, kernels = saved[: len(shapes)], _kernels(saved[len(shapes) :], slides)
-        needs_weight, *needs = ctx.needs_input_grad[2:]
-        d_y_nkohw = launch.dense(d_outputs[0])
+        sources_nkchw, weights_c1kk = saved[: len(shapes)], saved[len(shapes) :]
+        needs_weight, *needs = ctx.needs_input_grad[1:]
+        d_y_nkohw = dense(d_outputs[0])
         d_y_nkor = d_y_nkohw.flatten(3)
-        d_weight_koi = None
+        found: list[Tensor] = []
         if needs_weight:
-            between_nkihw = _between(sources_nkchw, reads, kernels)
-            d_weight_koi = pointwise.weight_gradient(between_nkihw.flatten(3), d_y_nkor)
-            d_weight_koi = d_weight_koi.to(weight_koi.dtype)
+            between_nkihw = _between(sources_nkchw, reads, weights_c1kk)
+            found.append(pointwise.weight_gradient(between_nkihw.flatten(3), d_y_nkor))
             del between_nkihw
         d_between_nkir = pointwise.multiply(d_y_nkor, weight_koi.transpose(1, 2))
         d_between_nkihw = d_between_nkir.view(*d_between_nkir.shape[:3], *d_y_nkohw.shape[3:])
-        d_sources: list[Tensor | None] = [None] * len(shapes)
-        d_kernels: list[Tensor | None] = []
-        parts_nkihw = torch.split(d_between_nkihw, _lengths(kernels, shapes[0][2]), dim=1)
-        for index, (read, each, part_nkihw) in enumerate(
-            zip(reads, kernels, parts_nkihw, strict=True)
+        d_sources = [
+            _room(d_y_nkohw, shape, {read for read in reads if read.source == source})
+            if needs[source]
+            else None
+            for source, shape in enumerate(shapes)
+        ]
+        written: set[tuple[int, int]] = set()
+        parts_nkihw = torch.split(d_between_nkihw, _lengths(weights_c1kk, shapes[0][2]), dim=1)
+        for index, (read, weight_c1kk, part_nkihw) in enumerate(
+            zip(reads, weights_c1kk, parts_nkihw, strict=True)
         ):
-            part_nchw = part_nkihw.flatten(1, 2)
-            if needs[read]:
-                known = d_sources[read]
-                d_source = part_nchw.new_empty(shapes[read]) if known is None else known
+            part_nchw, kernels = part_nkihw.flatten(1, 2), read.kernels(weight_c1kk)
+            if needs[read.source]:
+                place = (read.source, read.first)
                 depthwise.input_gradient(
-                    part_nchw, each, d_source.flatten(1, 2), add=known is not None
+                    part_nchw, kernels, read.of(d_sources), add=place in written
                 )
-                d_sources[read] = d_source
-            d_kernels.append(
-                depthwise.weight_gradient(sources_nkchw[read].flatten(1, 2), part_nchw, each)
-                if needs[len(shapes) + index]
-                else None
+                written.add(place)
+            if needs[len(shapes) + index]:
+                found.append(depthwise.weight_gradient(read.of(sources_nkchw), part_nchw, kernels))
+        totals = iter(parts.totals(found))
+        d_weight_koi, *d_weights_c1kk = (
+            next(totals).view_as(weight).to(weight.dtype) if is_needed else None
+            for weight, is_needed in zip(
+                (weight_koi, *weights_c1kk), (needs_weight, *needs[len(shapes) :]), strict=True
             )
-        return None, None, d_weight_koi, *d_sources, *d_kernels
+        )
+        return None, d_weight_koi, *d_sources, *d_weights_c1kk
 
 
-def _kernels(weights: Sequence[Tensor], slides: Sequence[tuple[int, int]]) -> list[Kernels]:
-    return [Kernels(weight, *slide) for weight, slide in zip(weights, slides, strict=True)]
+def _room(like: Tensor, shape: Sequence[int], reads: Collection[_Read]) -> Tensor:
+    """Room for a stack's gradient, with zeros if there are operations that nobody reads."""
+    known = {(read.first, read.count) for read in reads}
+    is_whole = sum(count for _, count in known) == shape[1]
+    return like.new_empty(shape) if is_whole else like.new_zeros(shape)
 
 
-def _lengths(kernels: Sequence[Kernels], channels: int) -> list[int]:
+def _lengths(weights_c1kk: Sequence[Tensor], channels: int) -> list[int]:
     """How many operations each depthwise convolution is of."""
-    return [len(each.weight_c1kk) // channels for each in kernels]
+    return [len(each) // channels for each in weights_c1kk]
 
 
 def _between(
-    sources_nkchw: Sequence[Tensor], reads: Sequence[int], kernels: Sequence[Kernels]
+    sources_nkchw: Sequence[Tensor], reads: Sequence[_Read], weights_c1kk: Sequence[Tensor]
 ) -> Tensor:
     """What the depthwise convolutions make, side by side."""
-    first_nkchw, stride = sources_nkchw[reads[0]], kernels[0].stride
+    first_nkchw, stride = sources_nkchw[reads[0].source], reads[0].stride
     size = [(each - 1) // stride + 1 for each in first_nkchw.shape[3:]]
     n, _, c = first_nkchw.shape[:3]
-    lengths = _lengths(kernels, c)
+    lengths = _lengths(weights_c1kk, c)
     result_nkchw = first_nkchw.new_empty((n, sum(lengths), c, *size))
-    for read, each, part_nkchw in zip(
-        reads, kernels, torch.split(result_nkchw, lengths, dim=1), strict=True
+    for read, weight_c1kk, part_nkchw in zip(
+        reads, weights_c1kk, torch.split(result_nkchw, lengths, dim=1), strict=True
     ):
-        depthwise.convolve(sources_nkchw[read].flatten(1, 2), each, part_nkchw.flatten(1, 2))
+        depthwise.convolve(
+            read.of(sources_nkchw), read.kernels(weight_c1kk), part_nkchw.flatten(1, 2)
+        )
     return result_nkchw
 
 
@@ -132,20 +166,29 @@ def convolve(slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
     """Depthwise convolutions, side by side, each with a pointwise one of its own behind it.
 
     Args:
-        slides: The depthwise ones, whose results have the same size and channels.
+        slides: The depthwise ones, whose results have the same size and channels. Of a stack they
+            read the same operations, or others.
         weight_koi: The weights of the pointwise ones.
 
     Returns:
         [n, k, o, h, w], of the images' type or autocast's.
     """
-    sources = {id(each.x_nkchw): each.x_nkchw for each in slides}
-    order = list(sources)
+    stacks = {id(each.part.stack_nkchw): each.part.stack_nkchw for each in slides}
+    order = list(stacks)
     with launch.device_of(weight_koi):
         result: Tensor = _Separable.apply(
-            tuple(order.index(id(each.x_nkchw)) for each in slides),
-            tuple((each.kernels.stride, each.kernels.dilation) for each in slides),
+            tuple(
+                _Read(
+                    order.index(id(part.stack_nkchw)),
+                    part.first,
+                    part.length,
+                    kernels.stride,
+                    kernels.dilation,
+                )
+                for part, kernels in slides
+            ),
             weight_koi,
-            *(launch.cast(each) for each in sources.values()),
+            *(launch.cast(each) for each in stacks.values()),
             *(each.kernels.weight_c1kk.contiguous() for each in slides),
         )
     return result
