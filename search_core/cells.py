@@ -209,7 +209,7 @@ class _Plans:
         self.inputs = inputs
         self.nodes = nodes
         self.multipliers = Multipliers(nodes)
-        self._ones = torch.ones(2)
+        self._ones: Tensor | None = None
 
     def ones(self, like: Tensor) -> Tensor:
         """The multipliers of the inputs, [2].
@@ -217,9 +217,10 @@ class _Plans:
         Args:
             like: A tensor of their type, and where they are to be.
         """
-        if self._ones.device != like.device or self._ones.dtype != like.dtype:
-            self._ones = self._ones.to(like)  # once: a captured step brings nothing there
-        return self._ones
+        ones = self._ones
+        if ones is None or (ones.device, ones.dtype) != (like.device, like.dtype):
+            ones = self._ones = like.new_ones(2)
+        return ones
 
     @property
     def evaluate(self) -> bool:

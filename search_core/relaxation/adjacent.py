@@ -104,7 +104,7 @@ def move_together(weights: Sequence[Tensor]) -> None:
 
 def _is_own(weight: Tensor) -> bool:
     """Whether a module holds it: a parameter, or a buffer."""
-    is_held = type(weight) is nn.Parameter or not weight.requires_grad
+    is_held = type(weight) is nn.Parameter or (type(weight) is Tensor and not weight.requires_grad)
     return is_held and weight.is_contiguous()
 
 

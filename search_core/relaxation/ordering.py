@@ -20,7 +20,8 @@ class Multipliers:
 
     def __init__(self, plans: Sequence[MixturePlan]) -> None:
         self._lengths = [len(plan.order) for plan in plans]
-        self._order = torch.tensor([index for plan in plans for index in plan.order])
+        self._indices = [index for plan in plans for index in plan.order]
+        self._order: Tensor | None = None
 
     def of(self, multipliers_k: Tensor) -> list[Tensor]:
         """Each plan's multipliers, in its order.
@@ -28,7 +29,7 @@ class Multipliers:
         Args:
             multipliers_k: By the terms' indices.
         """
-        if self._order.device != multipliers_k.device:
-            # Once: a captured step brings nothing there.
-            self._order = self._order.to(multipliers_k.device)
+        if self._order is None or self._order.device != multipliers_k.device:
+            # Brought there once: a captured step brings nothing.
+            self._order = torch.tensor(self._indices, device=multipliers_k.device)
         return list(torch.split(multipliers_k.index_select(0, self._order), self._lengths))

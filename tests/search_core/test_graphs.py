@@ -17,7 +17,7 @@ from search_core.errors import DivergedError
 from search_core.graphs import Repeated, StaticStep, Workshop
 from search_core.optimizers import set_rate
 from search_core.randomness import stream
-from search_core.relaxation import GroupedPlan, grouped, sharing
+from search_core.relaxation import GroupedPlan, grouped, sharing, stages
 from search_core.relaxation.arithmetic import TorchArithmetic
 from search_core.search import BatchProgress, SearchRun
 from search_core.spaces import build_supernet
@@ -104,7 +104,11 @@ def test_a_static_step_asks_the_device_for_nothing(order: str, precision: str) -
 
 def test_nothing_of_a_forward_pass_is_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network()
-    for module in (grouped, sharing):  # tensors without numbers have no addresses for kernels
+    for module in (
+        grouped,
+        sharing,
+        stages,
+    ):  # tensors without numbers have no addresses for kernels
         monkeypatch.setattr(module, "arithmetic_for", lambda _: TorchArithmetic())
     with FakeTensorMode(), torch.no_grad():
         pretended(network, "cuda")
