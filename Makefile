@@ -19,9 +19,10 @@ install: ## install everything into .venv (the first step of the others)
 demo: install ## search an architecture for handwritten digits, live, and draw it
 	@$(BIN)/dartboard demo
 
-# Two at a time: much of the suite waits for processes that it started. A file stays together.
+# Two at a time: much of the suite waits for processes that it started. A file stays together, and
+# those with the longest tests come first (tests/conftest.py), lest one core waits for them at last.
 test: install ## run the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## run the linters, the type checker, the import rules and the migration check
 	@$(BIN)/ruff format --check .

@@ -29,6 +29,25 @@ KEY = "dbk_the-key-that-every-test-database-has-for-its-admin"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
+_LONGEST_FIRST = ("acceptance", "ray")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of which any test is marked as a long one come first, the others as they were."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = min(
+            (
+                place
+                for place, marker in enumerate(_LONGEST_FIRST)
+                if item.get_closest_marker(marker) is not None
+            ),
+            default=len(_LONGEST_FIRST),
+        )
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server of this test run, with a migrated template database."""
