@@ -25,7 +25,7 @@ from search_core.relaxation import chains, layers
 from search_core.relaxation.arithmetic import Part, arithmetic_for
 from search_core.relaxation.chains import Chain
 from search_core.relaxation.plans import Term
-from search_core.relaxation.portions import Portions
+from search_core.relaxation.portions import Portions, Wanted
 from search_core.relaxation.sharing import Shared, Targets
 from search_core.relaxation.stacks import Stacks, whole
 from search_core.relaxation.stages import (
@@ -87,7 +87,7 @@ class GroupedPlan:
             if chain.shared and isinstance(chain.shared[-1], nn.BatchNorm2d) and not chain.calls
         ]
         self.order = [term.index for term, _ in (*self._features, *self._chains)]
-        self._cuts = {len(self._features)}
+        self._wanted = {is_training: Wanted() for is_training in (False, True)}
 
     @property
     def suits_single(self) -> bool:
@@ -103,6 +103,10 @@ class GroupedPlan:
             norm.training or norm.running_mean is None for norm in self._norms
         )
 
+    @property
+    def _trains(self) -> bool:
+        return bool(self._norms) and self._norms[0].training
+
     def __call__(
         self, shared: Shared, multipliers_k: Tensor, statistics: RunningStatistics
     ) -> None:
@@ -117,7 +121,7 @@ class GroupedPlan:
             # One that others are summed up with is taken out of there first.
             shared.look(source, prefixes)
         sums = shared.take(self._targets)
-        multipliers = Portions(multipliers_k, self._cuts)
+        multipliers = Portions(multipliers_k, self._wanted[self._trains])
         self._add_features(sums, shared, multipliers, statistics)
         self._add_chains(sums, shared, multipliers, statistics)
         shared.leave(sums)
@@ -131,7 +135,7 @@ class GroupedPlan:
     ) -> None:
         """One product with the multipliers, which reads each feature once for all targets."""
         mixed = list(range(len(self._features)))
-        if self._norms and self._norms[0].training:
+        if self._trains:
             for group in self._alike():
                 bring_together([_last_norm(self._features[each]) for each in group])
         else:

@@ -1,15 +1,49 @@
 """Parts of a plan's multipliers, whose gradients come back together.
 
-To part them at once takes one kernel for all gradients, instead of two for each part's.
+To part them at once takes a few kernels for all gradients, instead of two for each multiplier's.
 
 Legend: k multipliers.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+
+class Wanted:
+    """What parts of its multipliers a plan takes: the same ones in every pass, known after one."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, ...]] = []
+        self._order: Tensor | None = None
+
+    def add(self, part: tuple[int, ...]) -> None:
+        """Notes a part that nobody has taken yet.
+
+        Args:
+            part: Indices of multipliers.
+        """
+        self._parts.append(part)
+        self._order = None
+
+    def of(self, multipliers_k: Tensor) -> dict[tuple[int, ...], Tensor]:
+        """All parts that are known.
+
+        Args:
+            multipliers_k: The multipliers.
+        """
+        if not self._parts:
+            return {}
+        indices = [index for part in self._parts for index in part]
+        if indices != list(range(len(multipliers_k))):
+            device = multipliers_k.device
+            if self._order is None or self._order.device != device:
+                # Brought there once: a captured step brings nothing.
+                self._order = torch.tensor(indices, device=device)
+            multipliers_k = multipliers_k.index_select(0, self._order)
+        parts = torch.split(multipliers_k, [len(part) for part in self._parts])
+        return dict(zip(self._parts, parts, strict=True))
 
 
 class Portions:
@@ -17,30 +51,23 @@ class Portions:
 
     Args:
         multipliers_k: The multipliers.
-        cuts: Where parts have begun and ended before. What is not known yet is added.
+        wanted: What has been taken before; what is taken for the first time is added.
     """
 
-    def __init__(self, multipliers_k: Tensor, cuts: set[int]) -> None:
+    def __init__(self, multipliers_k: Tensor, wanted: Wanted) -> None:
         self._multipliers_k = multipliers_k
-        self._cuts = cuts
-        bounds = sorted({0, *cuts, len(multipliers_k)})
-        lengths = [end - begin for begin, end in pairwise(bounds)]
-        self._parts = dict(zip(bounds, torch.split(multipliers_k, lengths), strict=False))
+        self._wanted = wanted
+        self._known = wanted.of(multipliers_k)
 
     def of(self, indices: Sequence[int]) -> Tensor:
         """Some of them.
 
         Args:
-            indices: Which.
+            indices: Which, in which order.
         """
-        begin, end = indices[0], indices[0] + len(indices)
-        if list(indices) != list(range(begin, end)):
-            return torch.stack([self._multipliers_k[index] for index in indices])
-        found, place = [], begin
-        while place < end and place in self._parts:
-            found.append(self._parts[place])
-            place += len(found[-1])
-        if place == end:
-            return found[0] if len(found) == 1 else torch.cat(found)
-        self._cuts |= {begin, end}
-        return self._multipliers_k.narrow(0, begin, len(indices))
+        part = tuple(indices)
+        if part not in self._known:
+            self._wanted.add(part)
+            chosen = torch.tensor(part, device=self._multipliers_k.device)
+            self._known[part] = self._multipliers_k.index_select(0, chosen)
+        return self._known[part]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from search_core.relaxation import Multipliers
-from search_core.relaxation.portions import Portions
+from search_core.relaxation.portions import Portions, Wanted
 
 
 @pytest.fixture
@@ -29,20 +29,21 @@ def test_each_plan_gets_its_own(multipliers_k: Tensor) -> None:
 
 
 def test_portions_are_parts_and_their_gradients_come_together(multipliers_k: Tensor) -> None:
-    cuts: set[int] = set()
-    wanted = ([0, 1], [2, 3, 4], [5], [4, 2], [1, 2, 3])
-
-    def loss() -> tuple[Tensor, list[Tensor]]:
-        portions = Portions(multipliers_k, cuts)
-        found = [portions.of(indices) for indices in wanted]
-        assert [part.tolist() for part in found] == [[float(i) for i in each] for each in wanted]
-        return cast("Tensor", sum((i + 1) * part.sum() for i, part in enumerate(found))), found
-
-    expected = [1, 6, 11, 7, 6, 3]
-    for _ in range(2):
-        total, found = loss()
+    wanted, parts = Wanted(), ([0, 1], [3, 4, 2], [5], [4, 2], [1, 2, 3])
+    for _ in range(3):
+        portions = Portions(multipliers_k, wanted)
+        found = [portions.of(indices) for indices in parts]
+        assert [part.tolist() for part in found] == [[float(i) for i in each] for each in parts]
+        assert found[1] is portions.of(parts[1])
+        total = cast("Tensor", sum((i + 1) * part.sum() for i, part in enumerate(found)))
         (gradient,) = torch.autograd.grad(total, multipliers_k)
-        assert gradient.tolist() == expected
-    assert cuts == {0, 1, 2, 4, 5, 6}
-    assert "Split" in type(found[2].grad_fn).__name__
-    assert "Cat" in type(found[1].grad_fn).__name__  # which another portion has cut
+        assert gradient.tolist() == [1, 6, 11, 7, 6, 3]
+    assert {type(part.grad_fn).__name__ for part in found} == {"SplitWithSizesBackward0"}
+
+
+def test_parts_that_lie_in_order_are_not_moved(multipliers_k: Tensor) -> None:
+    wanted = Wanted()
+    for _ in range(2):
+        portions = Portions(multipliers_k, wanted)
+        found = [portions.of(indices) for indices in ([0, 1], [2, 3, 4, 5])]
+    assert [part.data_ptr() - multipliers_k.data_ptr() for part in found] == [0, 8]
