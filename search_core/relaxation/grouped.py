@@ -97,7 +97,11 @@ class GroupedPlan:
     @property
     def applies(self) -> bool:
         """Whether the operations are in a state that a plan knows; else they are called plainly."""
-        if all(norm.training and norm.momentum is not None for norm in self._norms):
+        # Not in evaluation either: what is read there together is moved, which a captured step
+        # that is computed plainly would not learn.
+        if any(norm.momentum is None for norm in self._norms):
+            return False
+        if all(norm.training for norm in self._norms):
             return True
         return not torch.is_grad_enabled() and not any(
             norm.training or norm.running_mean is None for norm in self._norms

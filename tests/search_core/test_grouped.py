@@ -350,6 +350,14 @@ def test_stacks_join_what_lies_side_by_side() -> None:
     torch.testing.assert_close(total([0, 1]) + total([2]), results_nkchw.sum())
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_is_computed_plainly_is_so_in_training_and_evaluation(trains: bool) -> None:
+    norms = [nn.BatchNorm2d(3, momentum=momentum).train(trains) for momentum in (None, 0.1)]
+    plans = [GroupedPlan([Term("x", "y", 0, nn.Sequential(norm))]) for norm in norms]
+    with torch.no_grad():
+        assert [plan.applies for plan in plans] == [False, True]
+
+
 def test_sums_of_several_plans_come_together() -> None:
     shared = Shared(RunningStatistics(), is_dense=True)
     x_nchw = torch.randn(2, 3, 4, 4, dtype=torch.float64)
