@@ -50,7 +50,8 @@ def bring_together(weights: Sequence[Tensor]) -> bool:
     """
     if not is_movable(weights[0]) or not all(_is_own(each) for each in weights):
         return False
-    if not are_adjacent(weights) and can_be_moved(weights):
+    # Never in evaluation: a step that has been captured knows where everything is.
+    if torch.is_grad_enabled() and not are_adjacent(weights) and can_be_moved(weights):
         move_together(weights)
     return are_adjacent(weights)
 

@@ -3,8 +3,7 @@
 The stages of all operations are counted from their ends, and those as far from it are computed
 together: depthwise convolutions of the same kernel, stride and dilation as one over the channels of
 all, pointwise ones of the same channels as one batch of matrix products, normalisations as one over
-the channels of all. A multiplier is a factor of the last normalisation's scale and shift, so that
-what remains of the weighted sum is a plain one.
+the channels of all. A multiplier is a factor of what the last normalisation makes, in the sum.
 
 The modules' own parameters are put side by side (`adjacent`), so that autocast and checkpoints are
 those of the plain form. What a plan consists of is `arithmetic`'s: kernels of our own on a GPU,
