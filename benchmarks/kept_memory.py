@@ -13,14 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.steps import SPACES, space_of
+from benchmarks.steps import add_network_options, network_of
 from benchmarks.without_kernels import left_out
-from search_core import weighting
 from search_core.orders import frozen
-from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan
-from search_core.spaces import build_supernet
-from search_core.spec import SearchSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,15 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = _parse(arguments)
-    spec = SearchSpec.model_validate({"space": space_of(options), "dataset": {"name": "synthetic"}})
-    network = build_supernet(
-        spec.space,
-        (3, options.size, options.size),
-        10,
-        weighting=weighting.from_spec(spec.algorithm),
-        weight_generator=stream(0, "weights"),
-        alpha_generator=stream(0, "alphas"),
-    )
+    network = network_of(options)
     images_nchw = torch.zeros(options.batch, 3, options.size, options.size)
     plain = kept(network, images_nchw, [])
     with left_out():
@@ -81,12 +69,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kept_memory", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--space", choices=list(SPACES), default="darts")
+    add_network_options(parser)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=32, help="height and width of an image")
-    parser.add_argument("--channels", type=int, default=16, help="of the cell spaces")
-    parser.add_argument("--cells", type=int, default=8, help="of the cell spaces")
-    parser.add_argument("--nodes", type=int, default=4, help="of the cell spaces")
     return parser.parse_args(arguments)
 
 

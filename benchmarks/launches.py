@@ -19,15 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.steps import SPACES, space_of
+from benchmarks.steps import add_network_options, network_of
 from benchmarks.without_kernels import left_out
-from search_core import weighting
 from search_core.bilevel import batch_norms, statistics_kept
 from search_core.orders import frozen
-from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan
-from search_core.spaces import build_supernet
-from search_core.spec import SearchSpec
 from search_core.supernet import Supernet
 
 _FREE = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "promote_types", "detach"))
@@ -77,15 +73,7 @@ def launches(options: argparse.Namespace) -> dict[str, Counter[str]]:
     Args:
         options: The command line's.
     """
-    spec = SearchSpec.model_validate({"space": space_of(options), "dataset": {"name": "synthetic"}})
-    network = build_supernet(
-        spec.space,
-        (3, options.size, options.size),
-        10,
-        weighting=weighting.from_spec(spec.algorithm),
-        weight_generator=stream(0, "weights"),
-        alpha_generator=stream(0, "alphas"),
-    )
+    network = network_of(options)
     images_nchw = torch.zeros(2, 3, options.size, options.size)
     found: Counter[str] = Counter()
 
@@ -136,12 +124,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.launches", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--space", choices=list(SPACES), default="darts")
+    add_network_options(parser)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--size", type=int, default=32, help="height and width of an image")
-    parser.add_argument("--channels", type=int, default=16, help="of the cell spaces")
-    parser.add_argument("--cells", type=int, default=8, help="of the cell spaces")
-    parser.add_argument("--nodes", type=int, default=4, help="of the cell spaces")
     parser.add_argument("--by-name", action="store_true", help="print the commonest, too")
     return parser.parse_args(arguments)
 

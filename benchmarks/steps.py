@@ -7,7 +7,12 @@ from typing import Any, Final, TypeVar
 import psutil
 import torch
 
+from search_core import weighting
 from search_core.pace import peak_memory
+from search_core.randomness import stream
+from search_core.spaces import build_supernet
+from search_core.spec import SearchSpec
+from search_core.supernet import Supernet
 
 _Result = TypeVar("_Result")
 
@@ -42,6 +47,36 @@ def space_of(options: argparse.Namespace) -> dict[str, Any]:
         if getattr(options, "primitives", None):
             space["primitives"] = options.primitives
     return space
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what a network is built from.
+
+    Args:
+        parser: The command line's.
+    """
+    parser.add_argument("--space", choices=list(SPACES), default="darts")
+    parser.add_argument("--size", type=int, default=32, help="height and width of an image")
+    parser.add_argument("--channels", type=int, default=16, help="of the cell spaces")
+    parser.add_argument("--cells", type=int, default=8, help="of the cell spaces")
+    parser.add_argument("--nodes", type=int, default=4, help="of the cell spaces")
+
+
+def network_of(options: argparse.Namespace) -> Supernet:
+    """The network that a command line asks for, on the CPU, for images of three channels.
+
+    Args:
+        options: As `add_network_options` has it.
+    """
+    spec = SearchSpec.model_validate({"space": space_of(options), "dataset": {"name": "synthetic"}})
+    return build_supernet(
+        spec.space,
+        (3, options.size, options.size),
+        10,
+        weighting=weighting.from_spec(spec.algorithm),
+        weight_generator=stream(0, "weights"),
+        alpha_generator=stream(0, "alphas"),
+    )
 
 
 def in_turn(

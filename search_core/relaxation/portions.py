@@ -17,6 +17,8 @@ class Wanted:
     def __init__(self) -> None:
         self._parts: list[tuple[int, ...]] = []
         self._order: Tensor | None = None
+        # A step that was captured before a part was added reads what was the order then.
+        self._former: list[Tensor] = []
 
     def add(self, part: tuple[int, ...]) -> None:
         """Notes a part that nobody has taken yet.
@@ -25,7 +27,9 @@ class Wanted:
             part: Indices of multipliers.
         """
         self._parts.append(part)
-        self._order = None
+        if self._order is not None:
+            self._former.append(self._order)
+            self._order = None
 
     def of(self, multipliers_k: Tensor) -> dict[tuple[int, ...], Tensor]:
         """All parts that are known.

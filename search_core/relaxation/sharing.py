@@ -134,7 +134,12 @@ class Shared:
         return self._as_images(self._known(source, prefix))
 
     def part(self, source: Hashable, prefix: _Prefix = ()) -> Part:
-        """The same where it lies beside others."""
+        """The same where it lies, beside others perhaps.
+
+        Args:
+            source: See `get`.
+            prefix: Likewise.
+        """
         key = self._known(source, prefix)
         if key not in self._stacked:
             # The same one for all who ask.

@@ -115,6 +115,29 @@ def test_convolutions_of_several_images_side_by_side(fused: Any) -> None:
     )
 
 
+def test_parts_that_overlap_are_refused(fused: Any) -> None:
+    stack_nkchw, taps = draw(2, 3, 4, 6, 6), draw(8, 1, 3, 3, name="w")
+    slides = [Slide(Part(stack_nkchw, first, 2), Kernels(taps, 1, 1)) for first in (0, 1)]
+    with pytest.raises(ValueError, match="overlap"):
+        fused.convolve(slides, draw(4, 4, 4, name="p"))
+
+
+def test_each_part_of_a_stack_is_read_where_it_lies(fused: Any) -> None:
+    stack_nkchw = draw(2, 4, 4, 6, 6)
+    slides = [
+        Slide(
+            Part(stack_nkchw, first, length),
+            Kernels(draw(4 * length, 1, size, size, name=f"w{size}"), 1, 1),
+        )
+        for first, length, size in ((0, 2, 3), (3, 1, 5))  # nobody reads the third
+    ]
+    weight_koi = draw(3, 5, 4, name="p")
+    inputs = [stack_nkchw, weight_koi, *(each.kernels.weight_c1kk for each in slides)]
+    check(
+        fused.convolve(slides, weight_koi), TorchArithmetic().convolve(slides, weight_koi), inputs
+    )
+
+
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)])
 def test_the_same_images_for_several_kernels(fused: Any, stride: int, dilation: int) -> None:
     x_nkchw = draw(2, 2, 3, 6, 7)

@@ -69,6 +69,7 @@ def apply(
     A deviation is what to multiply with; where statistics are known it is a variance. Where images
     are given of fewer operations than there are, these are read again; else `given` is 0.
     """
+    tl.static_assert(sums or not has_factor)  # a factor is an operation's in a sum
     n = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * block + tl.arange(0, block)
     inside = index < size

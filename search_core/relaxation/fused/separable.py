@@ -8,6 +8,7 @@ go out, h height, w width, r pixels of an image.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -162,6 +163,14 @@ def _between(
     return result_nkchw
 
 
+def _refuse_overlaps(slides: Sequence[Slide]) -> None:
+    """Gradients of parts that overlap would be written over each other."""
+    parts = {(id(part.stack_nkchw), part.first, part.length) for part, _ in slides}
+    for (stack, first, length), (other, begin, _) in pairwise(sorted(parts)):
+        if stack == other and begin < first + length:
+            raise ValueError("slides read parts of a stack that overlap and are not the same")
+
+
 def convolve(slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
     """Depthwise convolutions, side by side, each with a pointwise one of its own behind it.
 
@@ -172,7 +181,11 @@ def convolve(slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
 
     Returns:
         [n, k, o, h, w], of the images' type or autocast's.
+
+    Raises:
+        ValueError: Two slides read parts of a stack that overlap, and are not the same.
     """
+    _refuse_overlaps(slides)
     stacks = {id(each.part.stack_nkchw): each.part.stack_nkchw for each in slides}
     order = list(stacks)
     with launch.device_of(weight_koi):
