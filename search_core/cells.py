@@ -120,6 +120,11 @@ class RelaxedCell(nn.Module):
         """Whether plans compute the nodes."""
         return self._plans is not None
 
+    @property
+    def evaluates_by_plan(self) -> bool:
+        """Whether they do so in evaluation, too."""
+        return self._plans is not None and self._plans.evaluate
+
     def forward(self, older: State, newer: State, multipliers_ep: Tensor) -> State:
         """The concatenated nodes.
 
@@ -133,7 +138,7 @@ class RelaxedCell(nn.Module):
             where a plan has computed it so.
         """
         plans = self._plans
-        if plans is not None and (self.training or plans.evaluate) and plans.apply:
+        if plans is not None and (self.training or self.evaluates_by_plan) and plans.apply:
             return self._planned(plans, older, newer, multipliers_ep)
         states_nchw = [self.older(as_images(older)), self.newer(as_images(newer))]
         first_edge = 0

@@ -222,7 +222,7 @@ class Mixture(nn.Module):
             where a plan has computed them so.
         """
         plan = self._plan
-        if plan is not None and (self.training or plan.evaluates) and plan.applies:
+        if plan is not None and (self.training or self.evaluates_by_plan) and plan.applies:
             return self._planned(plan, states, multipliers_o)
         # Term by term, so that without gradients only the sums are held.
         sums: dict[int, Tensor] = {}
@@ -258,12 +258,17 @@ class Mixture(nn.Module):
 
     def unplan(self) -> None:
         """Computes the states operation by operation again."""
-        self._plan = None
+        self._plan = self._multipliers = None
 
     @property
     def planned(self) -> bool:
         """Whether a plan computes the states."""
         return self._plan is not None
+
+    @property
+    def evaluates_by_plan(self) -> bool:
+        """Whether it does so in evaluation, too."""
+        return self._plan is not None and self._plan.evaluates
 
     def _planned(
         self, plan: MixturePlan, states: dict[int, State], multipliers_o: Tensor

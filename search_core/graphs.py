@@ -253,16 +253,17 @@ class Repeated:
             self._on_failure(" ".join(str(error).split()) or type(error).__name__)
 
 
-def captured_for(network: Supernet) -> tuple[float, bool]:
+def captured_for(network: Supernet) -> tuple[float, int]:
     """What a network's captured work is captured for: with anything else it is another work.
 
     Args:
         network: The network.
 
     Returns:
-        The temperature, which is a number in the kernels' arguments, and whether plans compute.
+        The temperature, which is a number in the kernels' arguments, and which plans compute: what
+        they keep, such as the order of multipliers, lies where those that came before had none.
     """
-    return network.temperature, network.planned
+    return network.temperature, network.plans_made if network.planned else 0
 
 
 def buffer_like(batch: LabelledImages) -> LabelledImages:

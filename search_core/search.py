@@ -427,8 +427,7 @@ class SearchRun:
                 )
             )
 
-        # Only what is static is measured by plans.
-        if self._static is None:
+        if not self.network.evaluates_by_plans:
             return measure()
         return self._relaxation.compute(measure, "evaluation")
 

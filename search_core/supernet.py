@@ -35,10 +35,12 @@ class Supernet(nn.Module, ABC):
     Attributes:
         temperature: Divides the alphas before the softmax; the search sets it for every epoch.
         precision: What training computes in; see `search_core.precision`. The search sets it.
+        plans_made: How often plans were made: each time anew, they keep tensors of their own.
     """
 
     temperature: float = 1.0
     precision: str = "float32"
+    plans_made: int = 0
 
     @abstractmethod
     def architecture_parameters(self) -> list[nn.Parameter]:
@@ -90,6 +92,7 @@ class Supernet(nn.Module, ABC):
         """
         if planner is None:
             planner = planner_for(next(self.parameters()).device)
+        self.plans_made += 1
         for module in self._planned_modules:
             module.plan(planner)
 
@@ -102,6 +105,11 @@ class Supernet(nn.Module, ABC):
     def planned(self) -> bool:
         """Whether any mixture is computed by a plan."""
         return any(module.planned for module in self._planned_modules)
+
+    @property
+    def evaluates_by_plans(self) -> bool:
+        """Whether any mixture is computed by a plan in evaluation, too."""
+        return any(module.evaluates_by_plan for module in self._planned_modules)
 
     def derived(self) -> nn.Module:
         """What measures an epoch's accuracy: from images to logits. The network itself."""

@@ -66,6 +66,11 @@ class Planned(Protocol):
         """Whether it does so."""
         ...
 
+    @property
+    def evaluates_by_plan(self) -> bool:
+        """Whether it does so in evaluation, too."""
+        ...
+
     def unplan(self) -> None:
         """Computes plainly from now on."""
         ...

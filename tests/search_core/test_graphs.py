@@ -23,6 +23,7 @@ from search_core.search import BatchProgress, SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, DartsSpace, SearchSpec, TrainingSpec
 from search_core.states import load_optimizer, snapshot
+from search_core.static_evaluation import StaticEvaluation
 from search_core.supernet import Supernet
 from search_core.tally import Fault, Tally
 from search_core.weighting import scalar
@@ -354,6 +355,24 @@ def test_what_was_captured_for_plans_is_forgotten_with_them(make_batch: BatchMak
     network.unplan()  # as a plan does that fails in the first half
     static.train_weights()
     assert static._weights is not halves[1]
+
+
+def test_what_was_captured_is_forgotten_with_the_plans_that_came_before(
+    make_batch: BatchMaker,
+) -> None:
+    network = make_network()
+    static = StaticStep(make_step(network), CPU)
+    evaluation = StaticEvaluation(network, CPU, static.note_failure)
+    batch = make_batch(8, seed=0)
+    static(batch, batch)
+    evaluation(batch, most=8)
+    halves, repeated = (static._alphas, static._weights), evaluation._repeated
+    network.unplan()  # as a comparison does
+    network.plan()
+    static(batch, batch)
+    evaluation(batch, most=8)
+    assert not {static._alphas, static._weights} & set(halves)
+    assert evaluation._repeated is not repeated
 
 
 def test_checks_are_the_steps_own_between_static_ones(make_batch: BatchMaker) -> None:

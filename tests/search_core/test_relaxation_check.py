@@ -1,0 +1,170 @@
+"""Whether a comparison of both forms finds what is wrong with a plan, and nothing else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from search_core import relaxation_check, supernet
+from search_core.primitives import REGISTRY, Slot
+from search_core.relaxation import GroupedPlan, plans, stages
+from search_core.relaxation.arithmetic import Known, TorchArithmetic
+from search_core.relaxation.statistics import known_statistics
+from search_core.relaxation_check import Difference, largest_difference
+from search_core.search import SearchRun
+from search_core.spec import SearchSpec
+
+SpecMaker = Callable[..., SearchSpec]
+
+
+def skew_weight_gradients(monkeypatch: pytest.MonkeyPatch, factor: Callable[[], float]) -> None:
+    """Has the kernels of plans give the gradients of weights times a factor."""
+    right = vars(plans)["mix"]
+
+    def wrong(*given: Any) -> Any:
+        *others, weights = given
+        return right(*others, [Skewed.apply(weight, factor) for weight in weights])
+
+    monkeypatch.setattr(plans, "mix", wrong)
+
+
+class Skewed(torch.autograd.Function):
+    """The identity, with a gradient that is wrong, or an error in its place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Callable[[], float]) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, d_x: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor() * d_x, None
+
+
+def test_a_difference_that_is_no_number_is_too_large(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SearchRun(make_spec(), 0)
+    skew_weight_gradients(monkeypatch, lambda: torch.nan)
+    difference = largest_difference(run.network, run._train, batch_size=200)
+    assert difference.excess == torch.inf
+    assert "the gradient of cells." in str(difference)
+    with torch.no_grad():
+        run.network.weight_parameters()[0].fill_(torch.inf)
+    # A network that has diverged already says nothing about its plan.
+    assert largest_difference(run.network, run._train, batch_size=200).excess == 0
+
+
+def test_evaluations_are_compared_where_plans_make_them(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
+    run = SearchRun(make_spec(), 0)
+    assert largest_difference(run.network, run._train, batch_size=200).excess < 1
+
+    def wrong(norms: Sequence[nn.BatchNorm2d]) -> Known | None:
+        known = known_statistics(norms)
+        return None if known is None else Known(2 * known.mean_kc, 2 * known.variance_kc)
+
+    monkeypatch.setattr(stages, "known_statistics", wrong)
+    difference = largest_difference(run.network, run._train, batch_size=200)
+    assert difference.excess > 1
+    assert "the loss in evaluation" in str(difference)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 200])
+def test_it_looks_at_few_images(make_spec: SpecMaker, batch_size: int) -> None:
+    run = SearchRun(make_spec(training={"batch_size": batch_size}), 0)
+    assert largest_difference(run.network, run._train, batch_size=batch_size).excess < 1
+
+
+def test_a_check_draws_no_random_numbers_that_count(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = REGISTRY["darts", "sep_conv_3x3"]
+
+    def dropping(slot: Slot) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.5), honest(slot))
+
+    monkeypatch.setitem(REGISTRY, ("darts", "sep_conv_3x3"), dropping)
+    run = SearchRun(make_spec(space={"primitives": ["max_pool_3x3", "sep_conv_3x3"]}), 0)
+    before = torch.get_rng_state()
+    largest_difference(run.network, run._train, batch_size=200)
+    assert torch.equal(before, torch.get_rng_state())
+    run.network(next(run._train.in_order(8)).images_nchw)
+    assert not torch.equal(before, torch.get_rng_state())
+
+
+def test_a_gpu_compares_in_full_precision() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+    with relaxation_check._exactly(torch.device("cuda")):
+        assert (cudnn.allow_tf32, cudnn.enabled) == (False, before[1])
+    assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
+
+
+class OfHalfPrecision(torch.autograd.Function):
+    """The identity but for tensors of half precision, which it changes; so do their gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, forward: Callable[[Tensor], Tensor], backward: Callable[..., Tensor]
+    ) -> Tensor:
+        ctx.backward_of = backward if x.dtype == torch.bfloat16 else torch.clone
+        return forward(x) if x.dtype == torch.bfloat16 else x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, d_x: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.backward_of(d_x), None, None
+
+
+def found_in_bfloat16(
+    make_spec: SpecMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    forward: Callable[[Tensor], Tensor] = torch.clone,
+    backward: Callable[..., Tensor] = torch.clone,
+    space: str = "darts",
+) -> Difference:
+    """What a comparison finds where plans treat the products of half precision so."""
+    right = TorchArithmetic.multiply
+
+    def wrong(self: TorchArithmetic, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+        product_nkohw = right(self, x_nkihw, weight_koi)
+        changed_nkohw: Tensor = OfHalfPrecision.apply(product_nkohw, forward, backward)
+        return changed_nkohw
+
+    monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
+    monkeypatch.setattr(TorchArithmetic, "multiply", wrong)
+    run = SearchRun(make_spec(space={"kind": space}), 0)
+    run.network.precision = "bfloat16"
+    run.network.plan()
+    return largest_difference(run.network, run._train, batch_size=32)
+
+
+@pytest.mark.parametrize("space", ["darts", "sharp_darts"])
+def test_rounding_to_half_precision_is_no_difference(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch, space: str
+) -> None:
+    assert found_in_bfloat16(make_spec, monkeypatch, space=space).excess < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"forward": lambda x: 1.02 * x}, "the statistic cells."),
+        ({"forward": lambda x: x + 0.01 * x.amax()}, "the statistic cells."),
+        ({"backward": torch.zeros_like}, "the gradient of cells."),
+        ({"backward": torch.neg}, "the gradient of cells."),
+        ({"backward": lambda d_x: torch.nan * d_x}, "the gradient of alpha_normal in"),
+    ],
+    ids=["scaled", "shifted", "no gradient", "negative gradient", "no number"],
+)
+def test_what_is_wrong_in_half_precision_only(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], what: str
+) -> None:
+    difference = found_in_bfloat16(make_spec, monkeypatch, **changes)
+    assert difference.excess > 1
+    assert str(difference).startswith(what)
+    assert " in bfloat16 differs by " in str(difference)
