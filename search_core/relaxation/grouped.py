@@ -153,12 +153,13 @@ class GroupedPlan:
             use = (*place, self._features[index][0].target)
             uses.setdefault((*place, seen[use]), []).append(index)
             seen[use] += 1
-        alike: dict[tuple[Targets, torch.Size], list[list[int]]] = {}
+        alike: dict[tuple[Targets, torch.Size, torch.dtype], list[list[int]]] = {}
         for indices in uses.values():
             targets = tuple(self._features[index][0].target for index in indices)
-            shape = called[indices[0]].stack_nkchw.shape[2:]
-            alike.setdefault((targets, shape), []).append(indices)
-        for (targets, _), features in alike.items():
+            stack_nkchw = called[indices[0]].stack_nkchw
+            key = (targets, stack_nkchw.shape[2:], stack_nkchw.dtype)
+            alike.setdefault(key, []).append(indices)
+        for (targets, _, _), features in alike.items():
             order = [indices[number] for number in range(len(targets)) for indices in features]
             parts = [called[indices[0]] for indices in features]
             weights_tk = multipliers.of(order).view(len(targets), len(features))

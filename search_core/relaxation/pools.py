@@ -3,7 +3,7 @@
 Legend: n images, g groups of images, c channels, h height, w width, l lanes.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from search_core.relaxation import parallel
 from search_core.relaxation.kernels import jobs, pool_jobs
 from search_core.relaxation.kernels import pools as kernels
 from search_core.relaxation.lanes import Lanes
+
+_LARGEST: Final = 15
+"""A pool's side: which of a window's values is the largest is kept in a byte."""
 
 
 def has_kernel(layer: nn.Module) -> bool:
@@ -29,6 +32,7 @@ def has_kernel(layer: nn.Module) -> bool:
         plain
         and isinstance(side, int)
         and side % 2 == 1
+        and side <= _LARGEST
         and isinstance(layer.stride, int)
         and layer.padding == side // 2
         and not layer.ceil_mode

@@ -26,6 +26,7 @@ _NUMBERS: Final = (
 )  # fmt: skip
 _FEATURES: Final = 3
 _TABLES: Final = ("members", "sum_of")
+_ALIGNED: Final = 16
 
 
 def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -72,37 +73,63 @@ def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, di
         window |= {"in_h": 8, "in_w": 7, "out_h": 4, "out_w": 4, "rectifies": True}
         yield reading._read, window
         yield reading._read_backward, {**window, "has_same": True}
+        yield reading._read, {**window, "chosen": None}
 
 
-def compile_for(architecture: int, kernel: Any, constants: dict[str, Any], images: str) -> None:
-    """Compiles a kernel down to machine code."""
+def type_of(kernel: Any, name: str, images: str) -> str | tuple[str, ...]:
+    """Of an argument that is no constant."""
+    if name in ("features", "d_features"):
+        return (f"*{images}",) * _FEATURES
+    if kernel.__name__ == "_total" and name in ("partials", "totals"):
+        return ("*fp32",) * _FEATURES
+    if name == "strides" or (kernel.__name__ == "_total" and name in ("parts", "counts")):
+        return ("i32",) * _FEATURES
+    if name in _TABLES:
+        return "*i32"
+    if name == "chosen":
+        return "*u8"
+    if name in _IMAGES:
+        return f"*{images}"
+    if name in _NUMBERS:
+        return "*fp32"
+    return "fp32" if name == "eps" else "i32"
 
-    def type_of(name: str) -> str | tuple[str, ...]:
+
+def compile_for(
+    architecture: int, kernel: Any, constants: dict[str, Any], images: str, special: int | None
+) -> None:
+    """Compiles a kernel down to machine code.
+
+    Args:
+        architecture: The GPU's.
+        kernel: The kernel.
+        constants: Values by name.
+        images: Their type.
+        special: Numbers and addresses are what Triton compiles kernels anew for: numbers are 1, or
+            both are multiples of 16; None leaves them any.
+    """
+    signature: dict[str, Any] = {}
+    values: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+    for parameter in kernel.params:
+        place, name = (parameter.num,), parameter.name
         if name in constants:
-            return "constexpr"
-        if name in ("features", "d_features"):
-            return (f"*{images}",) * _FEATURES
-        if kernel.__name__ == "_total" and name in ("partials", "totals"):
-            return ("*fp32",) * _FEATURES
-        if name == "strides" or (kernel.__name__ == "_total" and name in ("parts", "counts")):
-            return ("i32",) * _FEATURES
-        if name in _TABLES:
-            return "*i32"
-        if name == "chosen":
-            return "*u8"
-        if name in _IMAGES:
-            return f"*{images}"
-        if name in _NUMBERS:
-            return "*fp32"
-        return "fp32" if name == "eps" else "i32"
-
-    names = kernel.arg_names
-    source = ASTSource(
-        kernel,
-        {name: type_of(name) for name in names},
-        {(names.index(name),): value for name, value in constants.items()},
-        {},
-    )
+            signature[name], values[place] = "constexpr", constants[name]
+            continue
+        given = type_of(kernel, name, images)
+        together = isinstance(given, tuple)
+        types = list(given) if isinstance(given, tuple) else [given]
+        for index, each in enumerate(types):
+            at = (*place, index) if together else place
+            is_number = each == "i32"
+            if each == "fp32" or (is_number and parameter.do_not_specialize):
+                continue
+            if special == 1 and is_number:
+                types[index], values[at] = "constexpr", 1
+            elif special == _ALIGNED:
+                attributes[at] = [["tt.divisibility", _ALIGNED]]
+        signature[name] = tuple(types) if together else types[0]
+    source = ASTSource(kernel, signature, values, attributes)
     assert triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["cubin"]
 
 
@@ -123,7 +150,10 @@ def main() -> None:
         for images in ("fp32", "bf16"):
             compiled = set()
             for kernel, constants in forms(modules, images):
-                compile_for(architecture, kernel, constants, images)
+                # What one of them makes of a kernel, the other does.
+                is_last = architecture == ARCHITECTURES[-1]
+                for special in (None, 1, _ALIGNED) if is_last else (None,):
+                    compile_for(architecture, kernel, constants, images, special)
                 compiled.add(kernel)
                 sys.stdout.write(f"{kernel.__name__} {architecture} {images}\n")
             assert compiled == written

@@ -1,6 +1,7 @@
 """The relaxation of a GPU, on a CPU, against the plain one, which is the oracle."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -372,3 +373,35 @@ def test_sums_of_several_plans_come_together() -> None:
         plan(shared, Multipliers([plan]).of(multipliers_k)[0], RunningStatistics())
     for name, times in (("b", 15), ("c", 2), ("a", 2)):
         torch.testing.assert_close(shared.get(name), times * x_nchw)
+
+
+def test_features_are_mixed_with_those_of_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed: list[set[torch.dtype]] = []
+    right = arithmetic.TorchArithmetic.mix
+
+    def mix(
+        self: arithmetic.TorchArithmetic,
+        features: Sequence[arithmetic.Part],
+        weights_tk: Tensor,
+        base_ntchw: Tensor | None = None,
+    ) -> Tensor:
+        mixed.append({each.stack_nkchw.dtype for each in features})
+        return right(self, features, weights_tk, base_ntchw)
+
+    monkeypatch.setattr(arithmetic.TorchArithmetic, "mix", mix)
+    rounding = nn.Sequential(ToHalfPrecision())
+    operations = [nn.Identity(), rounding, nn.Identity(), copy.deepcopy(rounding)]
+    plan = GroupedPlan([Term("x", "y", index, each) for index, each in enumerate(operations)])
+    shared = Shared(RunningStatistics(), is_dense=True)
+    x_nchw = torch.randn(2, 3, 4, 4, generator=stream(0, "x"))
+    shared.add("x", x_nchw)
+    multipliers_k = torch.tensor([2.0, 3.0, 5.0, 7.0])
+    plan(shared, Multipliers([plan]).of(multipliers_k)[0], RunningStatistics())
+    assert mixed == [{torch.float32}, {torch.bfloat16}]
+    expected_nchw = 7 * x_nchw + 3 * x_nchw.bfloat16() + 7 * x_nchw.bfloat16()
+    torch.testing.assert_close(shared.get("y"), expected_nchw, rtol=1e-2, atol=1e-2)
+
+
+class ToHalfPrecision(nn.Module):
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return x_nchw.bfloat16()

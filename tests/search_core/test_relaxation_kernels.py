@@ -138,7 +138,7 @@ def pool_layers() -> list[nn.MaxPool2d | nn.AvgPool2d]:
                 nn.AvgPool2d(side, stride, side // 2),
                 nn.AvgPool2d(side, stride, side // 2, count_include_pad=False),
             ]
-    return found
+    return [*found, nn.MaxPool2d(15, 1, 7)]
 
 
 @pytest.mark.parametrize("layer", pool_layers(), ids=str)
@@ -163,6 +163,7 @@ def test_pools(layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
         nn.MaxPool2d(3, 1, 1, dilation=2),
         nn.MaxPool2d(3, 2, 1, ceil_mode=True),
         nn.MaxPool2d((3, 1), 1, 1),
+        nn.MaxPool2d(17, 1, 8),
         nn.AvgPool2d(3, 1, 1, divisor_override=4),
         nn.AdaptiveAvgPool2d(1),
     ],

@@ -66,7 +66,8 @@ def _read(
         for number in tl.static_range(pools):
             target = pooled + (n * pools + number) * out_size + index
             if (kinds >> (2 * number)) & 3 == 0:
-                tl.store(chosen + n * out_size + index, which.to(tl.uint8), mask=inside)
+                if chosen is not None:
+                    tl.store(chosen + n * out_size + index, which.to(tl.uint8), mask=inside)
                 tl.store(target, most.to(pooled.dtype.element_ty), mask=inside)
             elif (kinds >> (2 * number)) & 3 == 1:
                 mean = total / (side * side)
@@ -144,7 +145,7 @@ class _Read(torch.autograd.Function):
         rectified = x_nchw.new_empty(x_nchw.shape) if rectifies else None
         pooled = x_nchw.new_empty((n, len(kinds), c, *out_size)) if kinds else None
         chosen = None
-        if _MAXIMUM in kinds:
+        if _MAXIMUM in kinds and ctx.needs_input_grad[0]:
             chosen = x_nchw.new_empty((n, c, *out_size), dtype=torch.uint8)
         ctx.settings = (c, *size, *out_size), (len(kinds), _number(kinds), side, stride)
         values = (rectified if rectified is not None else x_nchw[:, :, ::stride, ::stride])[0]
