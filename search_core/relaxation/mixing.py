@@ -24,6 +24,8 @@ def mix(
     features: Sequence[Lanes],
     sources: Sequence[Lanes],
     weights: Sequence[Tensor],
+    *,
+    measures: bool = True,
 ) -> tuple[dict[int, Lanes], list[tuple[Tensor, Tensor]]]:
     """Sums of features and of chains, each times its multiplier.
 
@@ -33,9 +35,10 @@ def mix(
         features: In the order of the form.
         sources: Likewise.
         weights: Of every stage of every chain.
+        measures: Whether anybody records what normalisations measure.
 
     Returns:
-        The targets, and mean and biased variance of every stage's output.
+        The targets, and mean and biased variance of every stage's output, if they are recorded.
     """
     measured: list[tuple[Tensor, Tensor]] = []
     images = (features or sources)[0].images
@@ -43,7 +46,7 @@ def mix(
     totals = _Mix.apply(
         program,
         [known.get(id(each.values)) for each in features],
-        measured,
+        measured if measures else None,
         multipliers_t,
         *(each.values for each in features),
         *(each.values for each in sources),
@@ -60,7 +63,7 @@ class _Mix(torch.autograd.Function):
         ctx: Any,
         program: Program,
         same: Sequence[int | None],
-        measured: list[tuple[Tensor, Tensor]],
+        measured: list[tuple[Tensor, Tensor]] | None,
         multipliers_t: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -69,7 +72,8 @@ class _Mix(torch.autograd.Function):
         totals, kept = program.forward(
             multipliers_t.tolist(), Inputs(*_divided(program.form, tensors), same)
         )
-        measured += program.measured(kept)
+        if measured is not None:
+            measured += program.measured(kept)
         ctx.kept = kept
         ctx.save_for_backward(multipliers_t, *tensors)
         # Else all totals would seem to depend on whatever any of them depends on, and what reads

@@ -3,9 +3,10 @@
 Legend: n images, c channels, h height, w width, k terms.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from search_core.relaxation.lanes import Lanes
 from search_core.relaxation.mixing import mix
 from search_core.relaxation.program import Program
 from search_core.relaxation.sharing import Shared
-from search_core.relaxation.statistics import RunningStatistics
+from search_core.relaxation.statistics import RunningStatistics, correction
 from search_core.relaxation.tables import Tables
 
 _DTYPES: Final = (torch.float32, torch.float64)
@@ -75,6 +76,7 @@ class Plan:
             if isinstance(module, nn.BatchNorm2d)
         ]
         self._stages = [stage for _, chain in self._chains for stage in chain.stages]
+        self._weights = [weight for stage in self._stages for weight in _weights(stage)]
         self._programs: dict[Hashable, Program] = {}
         self.order = [term.index for term, _ in ordered]
 
@@ -104,12 +106,15 @@ class Plan:
                 sources.append(source)
             reads.append((index, rectified))
         program = self._program(tuple(reads), features, sources)
-        weights = [weight for stage in self._stages for weight in _weights(stage)]
-        totals, measured = mix(program, multipliers_k, features, sources, weights)
-        for stage, count, (mean_o, variance_o) in zip(
-            self._stages, program.counts, measured, strict=True
-        ):
-            statistics.record_biased(stage.norm, mean_o, variance_o, count)
+        weights = [weight() for weight in self._weights]
+        # Most passes of a second order record nothing.
+        records = any(stage.norm.track_running_stats for stage in self._stages)
+        totals, measured = mix(program, multipliers_k, features, sources, weights, measures=records)
+        if records:
+            for stage, count, (mean_o, variance_o) in zip(
+                self._stages, program.counts, measured, strict=True
+            ):
+                statistics.record_biased(stage.norm, mean_o, variance_o, count)
         for index, total in totals.items():
             shared.add(self._targets[index], total)
 
@@ -143,7 +148,10 @@ class Plan:
                 ),
             )
             tables = Tables(form, some.images, key[3], key[4], some.values.dtype)
-            self._programs[key] = Program(tables)
+            program = Program(tables)
+            for count in program.counts:
+                correction(count)  # refuses what cannot be normalised, recorded or not
+            self._programs[key] = program
         return self._programs[key]
 
     @staticmethod
@@ -158,7 +166,7 @@ def _casts() -> bool:
 
 
 def _is_usual(norm: nn.BatchNorm2d) -> bool:
-    running_mean = norm.running_mean  # Modules take long to find what they hold.
+    running_mean = norm._buffers.get("running_mean")
     return (
         norm.training
         and norm.momentum is not None
@@ -195,11 +203,19 @@ def _form(stage: Stage) -> StageForm:
     return StageForm(ins, outs, kernel, stride, dilation, stage.norm.affine, stage.norm.eps)
 
 
-def _weights(stage: Stage) -> list[Tensor]:
-    found: list[Tensor] = []
+def _weights(stage: Stage) -> list[Callable[[], Tensor]]:
+    """What finds the weights of a stage, as they are when it is called."""
+    found = [_reader(stage.pointwise, "weight")]
     if stage.depthwise is not None:
-        found.append(stage.depthwise.weight)
-    found.append(stage.pointwise.weight)
+        found.insert(0, _reader(stage.depthwise, "weight"))
     if stage.norm.affine:
-        found += [stage.norm.weight, stage.norm.bias]
+        found += [_reader(stage.norm, "weight"), _reader(stage.norm, "bias")]
     return found
+
+
+def _reader(module: Any, name: str) -> Callable[[], Tensor]:
+    # Modules take long to find what they hold: ten times as long as a dictionary.
+    own: Any = module._parameters
+    if name in own:
+        return partial(own.__getitem__, name)
+    return partial(getattr, module, name)

@@ -44,7 +44,7 @@ class RunningStatistics:
         Raises:
             ValueError: There is only one, so that nothing can be normalised.
         """
-        self._note(norm, mean_c, variance_c, _correction(count))
+        self._note(norm, mean_c, variance_c, correction(count))
 
     @torch.no_grad()
     def write(self) -> None:
@@ -64,7 +64,9 @@ class RunningStatistics:
         if not norm.track_running_stats:
             return
         # Modules take long to find what they hold.
-        mean, variance, counter = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        mean, variance, counter = map(
+            norm._buffers.get, ("running_mean", "running_var", "num_batches_tracked")
+        )
         assert norm.momentum is not None
         assert mean is not None
         assert variance is not None
@@ -134,7 +136,15 @@ def _running(norms: Sequence[nn.BatchNorm2d]) -> tuple[list[Tensor], list[Tensor
     return means, variances
 
 
-def _correction(count: int) -> float:
+def correction(count: int) -> float:
+    """What makes a biased variance unbiased.
+
+    Args:
+        count: Values that it was taken of.
+
+    Raises:
+        ValueError: There is only one, so that nothing can be normalised.
+    """
     if count == 1:
         raise ValueError("one value for each channel cannot be normalised; use larger batches")
     return count / (count - 1)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -396,6 +397,34 @@ def test_one_value_for_a_channel_is_refused() -> None:
     statistics = RunningStatistics()
     with pytest.raises(ValueError, match="larger batches"):
         statistics.record_biased(nn.BatchNorm2d(1), torch.zeros(1), torch.zeros(1), 1)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_one_value_for_a_channel_is_refused_recorded_or_not(tracked: bool) -> None:
+    norm = nn.BatchNorm2d(4)
+    norm.track_running_stats = tracked
+    operation = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), norm)
+    plan = Plan([Term("x", "y", 0, operation)])
+    statistics = RunningStatistics()
+    for images in (2, 1):
+        shared = Shared(statistics)
+        shared.add("x", torch.randn(images, 4, 1, 1, generator=stream(0, "x")))
+        with nullcontext() if images > 1 else pytest.raises(ValueError, match="larger batches"):
+            plan(shared, torch.ones(1), statistics)
+
+
+def test_a_weight_may_be_another_one_later() -> None:
+    operation = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
+    plan = Plan([Term("x", "y", 0, operation)])
+    x_nchw = torch.randn(3, 4, 5, 5, generator=stream(0, "x"))
+    for name in ("first", "second"):
+        convolution = operation[0]
+        assert isinstance(convolution, nn.Conv2d)
+        convolution.weight = nn.Parameter(torch.randn(4, 4, 1, 1, generator=stream(0, name)))
+        shared = Shared(RunningStatistics())
+        shared.add("x", x_nchw)
+        plan(shared, torch.ones(1), RunningStatistics())
+        torch.testing.assert_close(shared.get("y"), operation(x_nchw))
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "group"])

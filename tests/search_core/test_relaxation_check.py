@@ -23,9 +23,10 @@ def skew_weight_gradients(monkeypatch: pytest.MonkeyPatch, factor: Callable[[], 
     """Has the kernels of plans give the gradients of weights times a factor."""
     right = vars(plans)["mix"]
 
-    def wrong(*given: Any) -> Any:
+    def wrong(*given: Any, **options: Any) -> Any:
         *others, weights = given
-        return right(*others, [Skewed.apply(weight, factor) for weight in weights])
+        skewed = [Skewed.apply(weight, factor) for weight in weights]
+        return right(*others, skewed, **options)
 
     monkeypatch.setattr(plans, "mix", wrong)
 

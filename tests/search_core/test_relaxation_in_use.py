@@ -174,15 +174,15 @@ class Fault:
         self._after = after
         self._left: int | None = None
 
-        def perhaps_fail(*given: Any) -> Any:
+        def perhaps_fail(*given: Any, **options: Any) -> Any:
             if during == "forward":
                 self._count()
-                return right(*given)
+                return right(*given, **options)
             # One half takes gradients of the multipliers, the other one of the weights.
             *others, weights = given
             others = [Skewed.apply(x, self._count) if isinstance(x, Tensor) else x for x in others]
             first = [Skewed.apply(each, self._count) for each in weights[:1]]
-            return right(*others, [*first, *weights[1:]])
+            return right(*others, [*first, *weights[1:]], **options)
 
         monkeypatch.setattr(plans, "mix", perhaps_fail)
 
@@ -255,9 +255,11 @@ def have_no_numbers_from_the_second_batch_on(monkeypatch: pytest.MonkeyPatch) ->
     right = vars(plans)["mix"]
     is_broken = False
 
-    def perhaps_not_a_number(*given: Any) -> Any:
+    def perhaps_not_a_number(*given: Any, **options: Any) -> Any:
         *others, weights = given
-        return right(*others, [torch.nan * each for each in weights] if is_broken else weights)
+        if is_broken:
+            weights = [torch.nan * each for each in weights]
+        return right(*others, weights, **options)
 
     def break_it(step: BilevelStep) -> None:
         nonlocal is_broken
