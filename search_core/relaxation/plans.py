@@ -6,7 +6,8 @@ Legend: n images, c channels, h height, w width, k terms.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from operator import getitem
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -215,7 +216,8 @@ def _weights(stage: Stage) -> list[Callable[[], Tensor]]:
 
 def _reader(module: Any, name: str) -> Callable[[], Tensor]:
     # Modules take long to find what they hold: ten times as long as a dictionary.
-    own: Any = module._parameters
+    own = module._parameters
     if name in own:
-        return partial(own.__getitem__, name)
+        found: Callable[[], Any] = partial(getitem, cast(Any, own), name)  # a copy's, in a copy
+        return found
     return partial(getattr, module, name)
