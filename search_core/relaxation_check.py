@@ -45,6 +45,7 @@ _FEWEST, _MOST = 4, 8
 _TRIES = 3
 
 _STEP = torch.finfo(torch.bfloat16).eps
+"""How far apart losses of half precision are that are next to each other, relatively."""
 
 # The gradient of a network that is sure and right is mostly rounding, and that of a network which
 # knows nothing is small where the targets are even: this is neither.
@@ -138,17 +139,22 @@ def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Di
 def _both(
     copied: Supernet, batch: LabelledImages, precision: str, *, jointly: bool
 ) -> tuple["_Measured", "_Measured"]:
-    """What a plan computes, and the plain form."""
+    """What a plan computes, and the plain form; the buffers are as before then."""
     buffers = list(copied.buffers())
     before = [buffer.clone() for buffer in buffers]
+
+    def measured(evaluates: bool) -> _Measured:
+        found = _measure(copied, batch, precision, jointly=jointly, evaluates=evaluates)
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+        return found
+
     copied.plan()
     evaluates = copied.evaluates_by_plans
-    fast = _measure(copied, batch, precision, jointly=jointly, evaluates=evaluates)
-    with torch.no_grad():
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+    fast = measured(evaluates)
     copied.unplan()
-    return fast, _measure(copied, batch, precision, jointly=jointly, evaluates=evaluates)
+    return fast, measured(evaluates)
 
 
 def _largest_of(
@@ -169,7 +175,7 @@ def _largest_of(
             f"the loss{where}", ours.loss, exact.loss, None if rounded is None else rounded.loss
         ),
         _difference_of_losses(
-            "the loss in evaluation",
+            f"the loss in evaluation after training{where}",
             ours.evaluated,
             exact.evaluated,
             None if rounded is None else rounded.evaluated,

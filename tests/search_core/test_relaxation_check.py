@@ -75,6 +75,15 @@ def test_evaluations_are_compared_where_plans_make_them(
     assert "the loss in evaluation" in str(difference)
 
 
+def test_both_precisions_begin_with_the_same_statistics(make_spec: SpecMaker) -> None:
+    run = SearchRun(make_spec(), 0)
+    copied = relaxation_check._copied(run.network)
+    before = {name: each.clone() for name, each in copied.named_buffers()}
+    batch = next(run._train.in_order(8))
+    relaxation_check._both(copied, batch, "float32", jointly=False)
+    assert all(torch.equal(each, before[name]) for name, each in copied.named_buffers())
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 200])
 def test_it_looks_at_few_images(make_spec: SpecMaker, batch_size: int) -> None:
     run = SearchRun(make_spec(training={"batch_size": batch_size}), 0)
