@@ -236,11 +236,23 @@ def _command_of(process: psutil.Process) -> list[str]:
     return command
 
 
-def hold(settings: WorkerSettings) -> psutil.Process:
-    """The one runner, stopped in its tracks, so that it cannot end before it is killed."""
-    (runner,) = runners_on(settings)
+def hold(settings: WorkerSettings, search_id: UUID) -> psutil.Process:
+    """A search's runner, stopped in its tracks, so that it cannot end before it is killed.
+
+    It is known by the log that it writes to: beside it, the runner of a search that has ended may
+    still live, to copy the end of its own log.
+    """
+    (runner,) = (each for each in runners_on(settings) if str(search_id) in _log_of(each))
     runner.suspend()
     return runner
+
+
+def _log_of(process: psutil.Process) -> str:
+    """Where a process's output goes; nowhere when it has ended."""
+    try:
+        return str(Path(f"/proc/{process.pid}/fd/1").readlink())
+    except OSError:
+        return ""
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -62,7 +62,7 @@ def test_a_killed_runner_changes_nothing_in_what_a_cuboid_comes_to(
         assert answer.status_code == 201, answer.text
         search_id = UUID(answer.json()["id"])
         wait_until(lambda: "trial.epoch" in record(search_id).kinds)
-        hold(settings).kill()
+        hold(settings, search_id).kill()
         wait_until(lambda: record(search_id).search.status == "succeeded")
         search = api.get(f"/v1/searches/{search_id}").json()
         assert search["attempt"] == 2
@@ -105,7 +105,7 @@ def test_a_killed_runner_changes_nothing_in_which_finalist_wins(
         search_id = UUID(api.post("/v1/searches", json=spec).json()["id"])
         # In the middle of the second finalist, at the earliest.
         wait_until(lambda: record(search_id).trials[0].epoch >= 10)
-        hold(settings).kill()
+        hold(settings, search_id).kill()
         wait_until(lambda: record(search_id).search.status == "succeeded")
         search = api.get(f"/v1/searches/{search_id}").json()
         trial = search["trials"][0]

@@ -23,7 +23,7 @@ def test_a_killed_runner_is_noticed_and_the_search_ends_the_same(
     start()
     search_id = submit(training={"epochs": 12})
     wait_until(lambda: "trial.epoch" in record(search_id).kinds)
-    hold(settings).kill()
+    hold(settings, search_id).kill()
     wait_until(lambda: record(search_id).search.status == "succeeded")
     after = record(search_id)
     assert after.search.attempt == 2
@@ -46,7 +46,7 @@ def test_a_dispatcher_and_runner_killed_together_lose_nothing(
     first = start(DARTBOARD_LEASE_SECONDS="5")
     search_id = submit(training={"epochs": 12})
     wait_until(lambda: "trial.epoch" in record(search_id).kinds)
-    runner = hold(settings)
+    runner = hold(settings, search_id)
     first.kill()
     runner.kill()
     start(DARTBOARD_LEASE_SECONDS="5")

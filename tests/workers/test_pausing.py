@@ -17,6 +17,7 @@ from tests.workers.conftest import (
     RayCluster,
     Record,
     Start,
+    hold,
     runners_on,
     tiny,
     wait_until,
@@ -95,9 +96,8 @@ def test_a_pause_that_is_withdrawn_costs_nothing_but_a_moment(
     start()
     search_id = submit(training={"epochs": EPOCHS})
     wait_until(lambda: "trial.epoch" in record(search_id).kinds)
-    (runner,) = runners_on(settings)
+    runner = hold(settings, search_id)
     # It hears of both at once, once it goes on.
-    runner.suspend()
     ask(engine, verbs.request_pause, search_id)
     ask(engine, verbs.resume, search_id)
     runner.resume()

@@ -56,7 +56,7 @@ def test_a_killed_runner_leaves_its_successor_the_same_points(
 
     # Some trials have ended, some train, and some are not drawn yet.
     wait_until(lambda: reached("trial.suggested", 3) and reached("trial.epoch", EPOCHS))
-    hold(settings).kill()
+    hold(settings, search).kill()
     before = record(search)
     drawn = [trial.parameters for trial in before.trials]
     assert None in drawn

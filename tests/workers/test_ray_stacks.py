@@ -89,7 +89,7 @@ def test_faults_on_the_way_change_nothing_in_what_a_stack_comes_to(
 
     with_lost_runner = submit(training={"epochs": EPOCHS}, trials=TRIALS)
     wait_until(lambda: stacked_epochs(record(with_lost_runner)) >= 2)
-    hold(settings).kill()
+    hold(settings, with_lost_runner).kill()
     wait_until(lambda: record(with_lost_runner).search.ended_at)
     after = record(with_lost_runner)
     assert after.search.status == "succeeded", after.search.message

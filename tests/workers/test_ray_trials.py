@@ -69,7 +69,7 @@ def test_faults_on_the_way_change_nothing_in_the_result(
 
     with_lost_runner = submit(training={"epochs": EPOCHS}, trials={"seeds": [0, 1]})
     wait_until(lambda: record(with_lost_runner).kinds.count("trial.epoch") >= 2)
-    hold(settings).kill()
+    hold(settings, with_lost_runner).kill()
     wait_until(lambda: record(with_lost_runner).search.status == "succeeded")
     after = record(with_lost_runner)
     assert after.search.attempt == 2
@@ -147,7 +147,7 @@ def test_a_process_that_is_lost_between_two_trials_costs_nothing(
     # Without a pause: the next trial takes the process over within some hundredths of a second.
     while "trial.succeeded" not in record(search_id).kinds:
         assert record(search_id).search.ended_at is None
-    runner = hold(settings)
+    runner = hold(settings, search_id)
     (process,) = trial_processes(record(search_id))
     process.kill()
     process.wait(60)

@@ -188,7 +188,7 @@ def disturb(
     search_id = submit(training={"epochs": EPOCHS}, **fields)
     wait_until(lambda: record(search_id).kinds.count("trial.epoch") >= 2)
     tokens = {"the first lease": str(record(search_id).search.lease_token)}
-    runner = hold(settings)
+    runner = hold(settings, search_id)
     runner.kill()
     wait_until(lambda: record(search_id).search.attempt == 2)
     wait_until(lambda: "trial.started" in record(search_id).kinds)
