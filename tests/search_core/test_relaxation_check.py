@@ -1,18 +1,25 @@
 """Whether a comparison of both forms finds what is wrong with a plan, and nothing else."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from search_core import relaxation_check, supernet
+from search_core import supernet
 from search_core.primitives import REGISTRY, Slot
 from search_core.relaxation import GroupedPlan, plans, stages
 from search_core.relaxation.arithmetic import Known, TorchArithmetic
 from search_core.relaxation.statistics import known_statistics
-from search_core.relaxation_check import Difference, largest_difference
+from search_core.relaxation_check import (
+    Difference,
+    comparison,
+    differences,
+    largest_difference,
+    passes,
+)
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
 
@@ -75,12 +82,25 @@ def test_evaluations_are_compared_where_plans_make_them(
     assert "the loss in evaluation" in str(difference)
 
 
+def test_what_overflows_in_the_plain_form_is_not_blamed_on_a_plan(make_spec: SpecMaker) -> None:
+    run = SearchRun(make_spec(), 0)
+    batch = next(run._train.in_order(8))
+    exact = passes.measure(run.network, batch, "float32", jointly=False, evaluates=False)
+    found = {name: each.clone() for name, each in exact.gradients[1].items()}
+    name = next(iter(found))
+    found[name].fill_(torch.inf)
+    overflowed = replace(exact, gradients=[exact.gradients[0], found])
+    assert differences.in_lower_precision(overflowed, overflowed, exact).excess < 1
+    assert differences.in_lower_precision(exact, overflowed, exact).excess < 1
+    assert differences.in_lower_precision(overflowed, exact, exact).excess == torch.inf
+
+
 def test_both_precisions_begin_with_the_same_statistics(make_spec: SpecMaker) -> None:
     run = SearchRun(make_spec(), 0)
-    copied = relaxation_check._copied(run.network)
+    copied = comparison._copied(run.network)
     before = {name: each.clone() for name, each in copied.named_buffers()}
     batch = next(run._train.in_order(8))
-    relaxation_check._both(copied, batch, "float32", jointly=False)
+    comparison._both(copied, batch, "float32", jointly=False)
     assert all(torch.equal(each, before[name]) for name, each in copied.named_buffers())
 
 
@@ -110,7 +130,7 @@ def test_a_check_draws_no_random_numbers_that_count(
 def test_a_gpu_compares_in_full_precision() -> None:
     cudnn = torch.backends.cudnn
     before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
-    with relaxation_check._exactly(torch.device("cuda")):
+    with passes.exactly(torch.device("cuda")):
         assert (cudnn.allow_tf32, cudnn.enabled) == (False, before[1])
     assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
 
