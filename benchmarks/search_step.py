@@ -10,6 +10,8 @@ gradients too.
 
 On a GPU (`--device cuda`) the plan makes steps as a search does there: grouped, and captured after
 a few. With `--dtype bfloat16` it computes in that; the plain form, the baseline, stays in float32.
+In float32 both round what they multiply to TF32, as PyTorch does by default; with `--no-tf32`
+neither does.
 """
 
 import argparse
@@ -159,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
     torch.set_num_threads(options.threads)
+    if options.no_tf32:
+        torch.backends.cudnn.allow_tf32 = False
     if options.memory_of:
         print(peak_mib(Stepper(options.memory_of, options), options.device))
         return 0
@@ -224,6 +228,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each form")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--no-tf32",
+        action="store_true",
+        help="on a GPU: multiply in full single precision, which PyTorch's convolutions round",
+    )
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--json", action="store_true", help="one object, with `ratio` in it")
     parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)

@@ -13,13 +13,13 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from search_core.data import LabelledImages
-from search_core.precision import logits
+from search_core.precision import in_full, logits
 from search_core.supernet import Supernet
 
 PERTURBATION = 0.01
 """Times the direction of unit length: how far the second order moves the weights."""
 _EXACT = "float32"
-"""Weights so little apart are the same ones in a lower precision."""
+"""Weights so little apart are nearly the same ones in a lower precision, TF32 included."""
 
 
 class ArchitectureGradient(NamedTuple):
@@ -100,7 +100,7 @@ def second_order(
         # Where w' is stationary the direction is 0, and so is the difference. Nobody asks whether
         # it is: a GPU would have to come to the end of its queue to answer.
         epsilon = (PERTURBATION / torch.where(norm > 0, norm, 1.0).double()).to(norm.dtype)
-        with frozen(weights):
+        with frozen(weights), in_full(norm.device):
             shift = torch._foreach_mul(direction, epsilon)
             assign(weights, torch._foreach_add(saved, shift))
             plus = _gradients(_loss(network, train, _EXACT), alphas)

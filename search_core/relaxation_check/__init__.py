@@ -7,10 +7,10 @@ precision puts some on the other side of the kink, where the gradient jumps. Mea
 of them together by up to 1 %; for other images others. A wrong kernel moves the gradients of its
 own weights by far more, whatever the images.
 
-Where a search trains in a lower precision, that is compared as well: other kernels compute it, or
-the same ones of other types. Half precision moves gradients by 15 to 75 % of their norms, in either
-form, and a single tensor's by next to nothing or by all of it, as chance has it: so the mean over
-all tensors is held against what the plain form's are moved by.
+Where a search trains in a lower precision, that is compared as well, TF32 included: other kernels
+compute it, or the same ones of other types. Half precision moves gradients by 15 to 75 % of their
+norms, in either form, and a single tensor's by next to nothing or by all of it, as chance has it:
+so the mean over all tensors is held against what the plain form's are moved by.
 """
 
 from search_core.relaxation_check.comparison import largest_difference

@@ -6,13 +6,14 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_core.data import Images, LabelledImages
+from search_core.precision import rounds_to_tf32
 from search_core.relaxation_check.differences import (
     FORWARD_TOLERANCE,
     Difference,
     in_lower_precision,
     in_single_precision,
 )
-from search_core.relaxation_check.passes import Measured, measure
+from search_core.relaxation_check.passes import TF32, Measured, measure
 from search_core.supernet import Supernet
 
 # A quarter of a batch, so that the plain form does not take more memory here than a plan takes to
@@ -73,13 +74,21 @@ def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Di
     if not exact.is_finite:
         return Difference("the loss", 0.0, FORWARD_TOLERANCE)
     found = in_single_precision(ours, exact)
-    if copied.precision == "float32" or found.excess > 1:
+    lower = _lower_precision(copied, batch.labels_n.device)
+    if lower is None or found.excess > 1:
         return found
-    ours, rounded = _both(copied, batch, copied.precision, jointly=jointly)
+    ours, rounded = _both(copied, batch, lower, jointly=jointly)
     if not rounded.is_finite:
         return found
     in_lower = in_lower_precision(ours, rounded, exact)
     return max(found, in_lower, key=lambda difference: difference.excess)
+
+
+def _lower_precision(network: Supernet, device: torch.device) -> str | None:
+    """What a search trains in, if that is not single precision."""
+    if network.precision != "float32":
+        return network.precision
+    return TF32 if rounds_to_tf32(device) else None
 
 
 def _both(

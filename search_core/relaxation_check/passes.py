@@ -4,8 +4,9 @@ Legend: n images, k classes.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,16 @@ from torch.nn import functional
 
 from search_core.data import LabelledImages
 from search_core.orders import frozen
-from search_core.precision import logits
+from search_core.precision import in_full, logits
 from search_core.supernet import Supernet
 
 # The gradient of a network that is sure and right is mostly rounding, and that of a network which
 # knows nothing is small where the targets are even: this is neither.
 _SMOOTHING = 0.5
+
+
+TF32: Final = "tf32"
+"""Single precision but for products of numbers that are rounded, where PyTorch is set so."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Measured:
     Attributes:
         precision: Of the training.
         loss: In training.
-        evaluated: The loss in evaluation, which is always in single precision; where plans do not
+        evaluated: The loss in evaluation, which is never in half precision; where plans do not
             evaluate, the one in training again.
         gradients: Of the halves of a step.
         statistics: Buffers after them.
@@ -54,7 +59,8 @@ def measure(
     Args:
         network: The network. Its running statistics change.
         batch: The images.
-        precision: What to compute in, as for `search_core.precision`.
+        precision: What to compute in, as for `search_core.precision`, or `TF32`. Anything else has
+            products that are not in half precision in full single precision.
         jointly: Whether training also takes gradients of alphas and weights in one pass.
         evaluates: Whether to evaluate as well.
     """
@@ -69,7 +75,8 @@ def measure(
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     gradients = []
     device = batch.labels_n.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), exactly(device):
+    full = nullcontext() if precision == TF32 else in_full(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), full:
         for wanted, others in passes:
             with frozen(others):
                 logits_nk = logits(network, batch.images_nchw, precision)
@@ -90,21 +97,3 @@ def _evaluated(network: Supernet, batch: LabelledImages) -> Tensor:
     loss = functional.cross_entropy(network(batch.images_nchw), batch.labels_n)
     network.train()
     return loss
-
-
-def exactly(device: torch.device) -> AbstractContextManager[None]:
-    """Has a GPU compute convolutions in full, not in TF32, which one of the forms might not use.
-
-    Args:
-        device: Where it is computed.
-    """
-    if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    flags: AbstractContextManager[None] = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
-    return flags

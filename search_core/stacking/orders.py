@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from search_core.data import LabelledImages
 from search_core.orders import PERTURBATION, assign, frozen, one_step_ahead
+from search_core.precision import in_full
 from search_core.stacking.networks import images_of
 from search_core.stacking.supernet import StackedSupernet
 
@@ -97,7 +98,8 @@ def second_order(
         norms_s = norms(direction)
         # Where w' is stationary there is nothing to correct: both sides are then the same.
         epsilons_s = PERTURBATION / norms_s.where(norms_s != 0, 1.0)
-        with frozen(weights):
+        # See there: weights so little apart are nearly the same ones in TF32.
+        with frozen(weights), in_full(norms_s.device):
             moves = [along(epsilons_s, part) for part in direction]
             assign(weights, [w + move for w, move in zip(saved, moves, strict=True)])
             plus = gradients_of(train, alphas)

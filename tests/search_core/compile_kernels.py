@@ -40,16 +40,17 @@ def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, di
         yield depthwise._slide, {**in_strips, "flip": stride == 1, "adds": stride == 1}
         yield depthwise._spread, {**tile, "unrolled": 2}
         yield depthwise._weigh, in_strips
-    product = {
-        "block_of_outs": 64,
-        "block_of_ins": 32,
-        "block": 64,
-        "precision": "tf32x3" if images == "fp32" else "ieee",
-        "pixels": 64,
-        **acc,
-    }
-    yield pointwise._product, product
-    yield pointwise._product_of_weight, product
+    for precision in ("tf32", "tf32x3") if images == "fp32" else ("ieee",):
+        product = {
+            "block_of_outs": 64,
+            "block_of_ins": 32,
+            "block": 64,
+            "precision": precision,
+            "pixels": 64,
+            **acc,
+        }
+        yield pointwise._product, product
+        yield pointwise._product_of_weight, product
     sizes = {"block": 512, **acc}
     yield norm_kernels.measure, {"pixels": 35, **sizes}
     yield norm_kernels.conclude, sizes

@@ -196,6 +196,24 @@ def test_multiply(fused: Any, k: int, ins: int, outs: int) -> None:
     torch.testing.assert_close(fused.multiply(apart(x_nkihw), weight_koi), expected)
 
 
+def test_products_round_as_convolutions_do(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointwise = import_module("search_core.relaxation.fused.pointwise")
+    single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
+    assert [pointwise._precision(each) for each in (single, double)] == ["tf32x3", "ieee"]
+    monkeypatch.setattr(pointwise, "rounds_to_tf32", lambda _: True)
+    assert [pointwise._precision(each) for each in (single, double)] == ["tf32", "ieee"]
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU")
+def test_tf32_is_as_exact_as_its_digits(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_nkihw = draw(2, 3, 64, 8, 8)
+    weight_koi = draw(3, 32, 64, name="weight")
+    expected = TorchArithmetic().multiply(x_nkihw.double(), weight_koi.double())
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    error = (fused.multiply(x_nkihw, weight_koi) - expected).norm() / expected.norm()
+    assert 1e-5 < float(error) < 1e-3
+
+
 @pytest.mark.parametrize(("scaled", "shifted"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(
     "settings", [{}, {"rectify": True}, {"sums": ((0,),)}], ids=["alone", "rectified", "summed"]

@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from search_core import orders
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
 from search_core.orders import first_order
-from search_core.precision import computing_in, logits
+from search_core.precision import computing_in, in_full, logits, rounds_to_tf32
 from search_core.randomness import stream
 from search_core.search import SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, DartsSpace, SearchSpec, TrainingSpec
 from search_core.supernet import Supernet
 from search_core.weighting import scalar
+from tests.search_core.full_precision import InFull
 
 SpecMaker = Callable[..., SearchSpec]
 BatchMaker = Callable[..., LabelledImages]
@@ -132,6 +134,26 @@ def test_the_finite_difference_is_taken_in_single_precision(make_batch: BatchMak
     assert seen == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
 
 
+def test_the_finite_difference_is_not_rounded_to_tf32(
+    make_batch: BatchMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, in_full = make_network(), InFull()
+    monkeypatch.setattr(orders, "in_full", in_full)
+    step = BilevelStep(network, AlgorithmSpec(order="second"), TrainingSpec())
+    passes = seen_of(network, in_full)
+    step.train_alphas(make_batch(8, seed=1), make_batch(8, seed=2))
+    assert passes == [False, False, True, True]
+
+
+def seen_of(network: nn.Module, in_full: InFull) -> list[bool]:
+    """Of each pass to come, whether it is made in full until its gradient is taken."""
+    passes: list[bool] = []
+    network.get_submodule("head").register_full_backward_hook(
+        lambda *_: passes.append(in_full.is_on)
+    )
+    return passes
+
+
 def test_the_context_and_the_logits() -> None:
     layer = nn.Linear(3, 2)
     x_nchw = torch.ones(1, 3)
@@ -150,3 +172,22 @@ def test_the_context_and_the_logits() -> None:
 def test_a_search_does_not_take_float16(make_spec: SpecMaker) -> None:
     with pytest.raises(ValueError, match="'float32' or 'bfloat16'"):
         make_spec(training={"precision": "float16"})
+
+
+def test_tf32_is_what_pytorch_is_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    assert rounds_to_tf32(gpu)
+    assert not rounds_to_tf32(torch.device("cpu"))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert not rounds_to_tf32(gpu)
+
+
+def test_a_gpu_computes_in_full_where_it_has_to() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+    with in_full(torch.device("cuda")):
+        assert not rounds_to_tf32(torch.device("cuda"))
+        assert cudnn.enabled == before[1]
+    assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
+    with in_full(torch.device("cpu")):
+        assert cudnn.allow_tf32 == before[0]

@@ -22,6 +22,7 @@ from search_core.relaxation_check import (
 )
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
+from tests.search_core.full_precision import InFull
 
 SpecMaker = Callable[..., SearchSpec]
 
@@ -127,12 +128,31 @@ def test_a_check_draws_no_random_numbers_that_count(
     assert not torch.equal(before, torch.get_rng_state())
 
 
-def test_a_gpu_compares_in_full_precision() -> None:
-    cudnn = torch.backends.cudnn
-    before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
-    with passes.exactly(torch.device("cuda")):
-        assert (cudnn.allow_tf32, cudnn.enabled) == (False, before[1])
-    assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
+def found_in_tf32(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> Difference:
+    """What a comparison finds where products are wrong by a factor unless they are made in full."""
+    in_full = InFull()
+    right = TorchArithmetic.multiply
+
+    def multiply(self: TorchArithmetic, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+        product_nkohw = right(self, x_nkihw, weight_koi)
+        return product_nkohw if in_full.is_on else factor * product_nkohw
+
+    monkeypatch.setattr(comparison, "rounds_to_tf32", lambda _: True)
+    monkeypatch.setattr(passes, "in_full", in_full)
+    monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
+    monkeypatch.setattr(TorchArithmetic, "multiply", multiply)
+    run = SearchRun(make_spec(), 0)
+    return largest_difference(run.network, run._train, batch_size=32)
+
+
+def test_what_is_wrong_in_tf32_only(make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found_in_tf32(make_spec, monkeypatch, 1.0).excess < 1
+    monkeypatch.undo()
+    difference = found_in_tf32(make_spec, monkeypatch, 1.02)
+    assert difference.excess > 1
+    assert " in tf32 differs by " in str(difference)
 
 
 class OfHalfPrecision(torch.autograd.Function):

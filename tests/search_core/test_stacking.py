@@ -23,13 +23,14 @@ from search_core.search import SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, SearchSpec
 from search_core.spec.primitives import PRIMITIVES
-from search_core.stacking import StackedRun
+from search_core.stacking import StackedRun, orders
 from search_core.stacking import step as stacked_steps
 from search_core.stacking.networks import images_of, stack_supernets
 from search_core.stacking.operations import EachAlone, stack
 from search_core.stacking.orders import StackedBatch
 from search_core.stacking.step import NotFiniteError, StackedStep
 from search_core.supernet import CellSupernet, Supernet
+from tests.search_core.full_precision import InFull
 from tests.search_core.test_search import kill_after
 
 SEEDS = (3, 5, 8)
@@ -188,6 +189,22 @@ def assert_same_moments(alone: BilevelStep, member: BilevelStep) -> None:
                 torch.testing.assert_close(
                     states[1][index][key], value, rtol=1e-9, atol=1e-12, msg=f"{name} {index} {key}"
                 )
+
+
+def test_the_finite_difference_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, in_full = spec_of(SPACES["darts"], order="second"), InFull()
+    monkeypatch.setattr(orders, "in_full", in_full)
+    members = [BilevelStep(supernet(spec, seed), spec.algorithm, spec.training) for seed in SEEDS]
+    stacked = StackedStep(members, spec.algorithm, spec.training)
+    passes: list[bool] = []
+
+    def look(_: nn.Module, __: tuple[Tensor, ...], logits_nsk: Tensor) -> None:
+        logits_nsk.register_hook(lambda _: passes.append(in_full.is_on))
+
+    stacked.network.register_forward_hook(look)
+    batch = StackedBatch.of(batches("images"))
+    stacked.train_alphas(batch, batch)
+    assert passes == [False, False, True, True]
 
 
 def test_a_stack_goes_on_from_members_that_have_trained_alone() -> None:

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from search_core.precision import rounds_to_tf32
 from search_core.relaxation.arithmetic import WIDE
 from search_core.relaxation.fused import launch
 
@@ -158,5 +159,10 @@ def _is_large(k: int, outs: int, ins: int) -> bool:
 
 
 def _precision(x: Tensor) -> str:
-    """Three products of matrix units make up one in single precision."""
-    return "tf32x3" if x.dtype == torch.float32 else "ieee"
+    """As a convolution of PyTorch's would have it, which these products are in place of.
+
+    Where that is single precision, three products of matrix units make up one.
+    """
+    if x.dtype != torch.float32:
+        return "ieee"
+    return "tf32" if rounds_to_tf32(x.device) else "tf32x3"
