@@ -3,15 +3,16 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from search_core import collapse, data, schedules, search_measurement, weighting
 from search_core.bilevel import BatchResult, BilevelStep
 from search_core.costs import EVALUATION_FACTOR
+from search_core.epoch_training import EpochSums, EpochTraining
 from search_core.errors import DivergedError
 from search_core.finalists import FinalistsRun
 from search_core.genotype import Genotype
@@ -23,7 +24,7 @@ from search_core.spaces import build_supernet
 from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.search import SearchSpec
 from search_core.states import check_origin, load_optimizer, origin, snapshot
-from search_core.static_training import READ_EVERY, StaticTraining, is_static
+from search_core.static_training import StaticTraining, is_static
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
 
@@ -31,16 +32,16 @@ _STATE_VERSION = 5
 
 
 @dataclass
+@dataclass
 class _Position:
-    """How far the search itself is, and the running sums of its present epoch."""
+    """How far the search itself is; how far its present epoch is, `EpochTraining` knows."""
 
     epoch: int = 0
     collapsed_epochs: int = 0
     """In a row, up to the last completed epoch."""
-    batch: int = 0
-    loss_sum: float = 0.0
-    num_correct: int = 0
-    seconds: float = 0.0
+
+
+_Fields = TypeVar("_Fields", _Position, EpochSums)
 
 
 class SearchRun:
@@ -101,7 +102,7 @@ class SearchRun:
         self._validation_batches = self._batches(self._validation, "validation")
         self._paths = stream(seed, "paths")
         repeats = is_static(spec, self._device, self.relaxation)
-        self._step = BilevelStep(
+        step = BilevelStep(
             self.network,
             spec.algorithm,
             spec.training,
@@ -109,10 +110,16 @@ class SearchRun:
             relaxation=self._relaxation,
             capturable=repeats,
         )
-        self._static = StaticTraining(self._step, self._device) if repeats else None
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
-        self._scheduler = schedules.ListedLR(self._step.weight_optimizer, self._rates)
+        self._scheduler = schedules.ListedLR(step.weight_optimizer, self._rates)
+        self._training = EpochTraining(
+            step,
+            self._scheduler,
+            self._train_batches.batches,
+            static=StaticTraining(step, self._device) if repeats else None,
+            diverged=self._diverged_in,
+        )
         self._position = _Position()
         self._finalists = (
             None
@@ -162,19 +169,17 @@ class SearchRun:
         """
         if self.finished:
             raise RuntimeError(f"the run is finished: {self.epoch} epochs are done")
-        position = self._position
-        if self._finalists is not None and position.epoch == self._spec.training.epochs:
+        if self._finalists is not None and not self.searches:
             return self._run_finalist(self._finalists, on_batch)
-        batches = self._train_batches.batches
         self.begin_epoch()
         self._relaxation.check(self._train)
-        while position.batch < batches:
+        sums, batches = self._training.sums, self._train_batches.batches
+        while self.batches_left:
             started = self._clock()
-            train, validation = self.draw()
-            self._train_batch(train, validation)
-            position.seconds += self._clock() - started
+            self._training.train(*self.draw(), alphas=self.trains_alphas)
+            sums.seconds += self._clock() - started
             if on_batch is not None:
-                on_batch(BatchProgress(self.epoch + 1, position.batch, batches, position.seconds))
+                on_batch(BatchProgress(self.epoch + 1, sums.batch, batches, sums.seconds))
         return self.close_epoch()
 
     # What `run_epoch` is made of, for a stack of runs, which makes their steps together: see
@@ -193,7 +198,7 @@ class SearchRun:
     @property
     def step(self) -> BilevelStep:
         """What trains the network."""
-        return self._step
+        return self._training.step
 
     @property
     def validation(self) -> data.Images:
@@ -203,7 +208,7 @@ class SearchRun:
     @property
     def place(self) -> tuple[int, int]:
         """Epochs of the search itself that are completed, and batches of the present one."""
-        return self._position.epoch, self._position.batch
+        return self._position.epoch, self._training.sums.batch
 
     @property
     def searches(self) -> bool:
@@ -213,7 +218,7 @@ class SearchRun:
     @property
     def batches_left(self) -> int:
         """Batches to the end of the present epoch of the search."""
-        return self._train_batches.batches - self._position.batch
+        return self._training.batches_left
 
     @property
     def trains_alphas(self) -> bool:
@@ -238,21 +243,15 @@ class SearchRun:
         Raises:
             DivergedError: Static steps before it did, which had not been told yet.
         """
-        self._read()
-        self._count_here()
-        self._position.loss_sum += result.loss
-        self._position.num_correct += result.num_correct
-        self._position.seconds += seconds
-        self._advance()
+        self._training.take(result, seconds)
 
     def forget(self) -> None:
         """Gives back what captured work keeps; what is done again is captured anew."""
-        if self._static is not None:
-            self._static.forget()
+        self._training.forget()
 
     def diverged_here(self, error: DivergedError) -> DivergedError:
         """The error of a step, with its place and what to do."""
-        return self._diverged(f"epoch {self.epoch + 1}, batch {self._position.batch + 1}", error)
+        return self._training.diverged_here(error)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the run's future depends on, as a snapshot.
@@ -264,18 +263,18 @@ class SearchRun:
         Raises:
             DivergedError: A GPU had not yet told that the last batches did.
         """
-        self._read()
+        self._training.read()
         state = {
             **origin(_STATE_VERSION, _settings(self._spec), self._seed),
             "network": dict(self.network.state_dict()),
-            "weight_optimizer": self._step.weight_optimizer.state_dict()["state"],
-            "architecture_optimizer": self._step.architecture_optimizer.state_dict()["state"],
+            "weight_optimizer": self.step.weight_optimizer.state_dict()["state"],
+            "architecture_optimizer": self.step.architecture_optimizer.state_dict()["state"],
             "scheduler": self._scheduler.state_dict(),
             "train_batches": self._train_batches.state_dict(),
             "validation_batches": self._validation_batches.state_dict(),
             "paths": self._paths.get_state(),
             "relaxation": self._relaxation.state_dict(),
-            "position": asdict(self._position),
+            "position": asdict(self._position) | asdict(self._training.sums),
             "finalists": None if self._finalists is None else self._finalists.state_dict(),
         }
         return {name: snapshot(value) for name, value in state.items()}
@@ -293,20 +292,21 @@ class SearchRun:
         """
         check_origin(state, _STATE_VERSION, _settings(self._spec), self._seed)
         self.network.load_state_dict(state["network"])
-        load_optimizer(self._step.weight_optimizer, state["weight_optimizer"])
-        load_optimizer(self._step.architecture_optimizer, state["architecture_optimizer"])
+        load_optimizer(self.step.weight_optimizer, state["weight_optimizer"])
+        load_optimizer(self.step.architecture_optimizer, state["architecture_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         self._train_batches.load_state_dict(state["train_batches"])
         self._validation_batches.load_state_dict(state["validation_batches"])
         self._paths.set_state(state["paths"].cpu())
         self._relaxation.load_state_dict(state["relaxation"])
-        position = self._position = _Position(**state["position"])
-        self._count_here()
+        self._position = _of_fields(_Position, state["position"])
+        self._training.go_on_from(_of_fields(EpochSums, state["position"]))
         self.forget()
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
         # Between epochs, what the one before was trained with.
-        self._set_temperature(position.epoch if position.batch else max(position.epoch - 1, 0))
+        epoch, batch = self.place
+        self._set_temperature(epoch if batch else max(epoch - 1, 0))
 
     def _set_temperature(self, epoch: int) -> None:
         self.network.temperature = self._temperatures[epoch]
@@ -318,45 +318,6 @@ class SearchRun:
             order_generator=stream(self._seed, f"{purpose} batches"),
             augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
         )
-
-    def _train_batch(self, train: data.LabelledImages, validation: data.LabelledImages) -> None:
-        if self._static is not None:
-            self._train_without_waiting(self._static, train, validation)
-            return
-        try:
-            result = self._step(train, validation, alphas=self.trains_alphas)
-        except DivergedError as error:
-            raise self.diverged_here(error) from error
-        self.take(result)
-
-    def _train_without_waiting(
-        self, static: StaticTraining, train: data.LabelledImages, validation: data.LabelledImages
-    ) -> None:
-        position = self._position
-        if not static.counts:
-            static.count_from(position.batch, position.loss_sum, position.num_correct)
-        static.train(train, validation, alphas=self.trains_alphas)
-        self._advance()
-        if self.batches_left == 0 or position.batch % READ_EVERY == 0:
-            self._read()
-
-    def _advance(self) -> None:
-        """Counts a batch."""
-        self._position.batch += 1
-        if self.batches_left == 0:
-            # Here, so that a state taken after the last batch needs no step when resumed.
-            self._scheduler.step()
-
-    def _read(self) -> None:
-        """Waits for what steps have measured, where they are made without waiting."""
-        if self._static is None or not self._static.counts:
-            return
-        totals = self._static.read()
-        if totals.fault is not None:
-            place = f"epoch {self.epoch + 1}, batch {totals.fault.batch}"
-            raise self._diverged(place, totals.fault.what)
-        self._position.loss_sum = totals.loss_sum
-        self._position.num_correct = totals.num_correct
 
     def close_epoch(
         self, measured: tuple[float, float] | None = None, seconds: float = 0.0
@@ -373,7 +334,7 @@ class SearchRun:
         Raises:
             DivergedError: The loss is not finite.
         """
-        position = self._position
+        sums = self._training.sums
         started = self._clock()
         batch_size = self._spec.training.batch_size
         try:
@@ -381,49 +342,46 @@ class SearchRun:
         except DivergedError as error:
             raise self._diverged(f"end of epoch {self.epoch + 1}", error) from error
         genotype = self.genotype()
-        collapsed_epochs = position.collapsed_epochs + 1 if collapse.is_collapsed(genotype) else 0
+        collapsed = self._position.collapsed_epochs + 1 if collapse.is_collapsed(genotype) else 0
         batches = self._train_batches.batches
         metrics = {
-            "train_loss": position.loss_sum / batches,
-            "train_accuracy": position.num_correct / (batches * batch_size),
+            "train_loss": sums.loss_sum / batches,
+            "train_accuracy": sums.num_correct / (batches * batch_size),
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "learning_rate": self._rates[self.epoch],
-            "seconds": position.seconds + seconds + self._clock() - started,
+            "seconds": sums.seconds + seconds + self._clock() - started,
             **pace(
                 steps=batches,
                 batch_size=batch_size,
-                seconds=position.seconds,
+                seconds=sums.seconds,
                 device=self._device,
             ),
         }
-        self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed_epochs)
-        self._count_here()
+        self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed)
+        self._training.go_on_from(EpochSums())
         warnings = collapse.warnings(
-            collapsed_epochs,
+            collapsed,
             epoch=self.epoch,
             epochs=self._spec.total_epochs,
             stop_after=self._spec.algorithm.stop_on_collapse_epochs,
         )
         # A stack measures for its runs, and computes them plainly.
         form = self.relaxation if measured is None else "plain"
-        news = () if self._static is None else self._static.news()
-        return self._report(metrics, genotype, (*warnings, *news), form)
-
-    def _count_here(self) -> None:
-        """Keeps the epoch's sums in the position, until there is a static step again."""
-        if self._static is not None:
-            self._static.stop_counting()
+        return self._report(metrics, genotype, (*warnings, *self._training.news()), form)
 
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
         most = EVALUATION_FACTOR * self._spec.training.batch_size
-        evaluation = None if self._static is None else self._static.evaluation
 
         def measure() -> tuple[float, float]:
             return _finite(
                 search_measurement.validate(
-                    self.network, self._train, self._validation, most=most, static=evaluation
+                    self.network,
+                    self._train,
+                    self._validation,
+                    most=most,
+                    static=self._training.evaluation,
                 )
             )
 
@@ -458,6 +416,10 @@ class SearchRun:
             warnings=(*warnings, *self._relaxation.news()),
         )
 
+    def _diverged_in(self, batch: int, what: object) -> DivergedError:
+        """The error of a batch of the present epoch, counted from 1."""
+        return self._diverged(f"epoch {self.epoch + 1}, batch {batch}", what)
+
     def _diverged(self, place: str, what: object) -> DivergedError:
         training, algorithm = self._spec.training, self._spec.algorithm
         return DivergedError(
@@ -465,6 +427,11 @@ class SearchRun:
             f"an architecture_learning_rate below {algorithm.architecture_learning_rate:g}, or a "
             f"gradient_clip below {training.gradient_clip:g}"
         )
+
+
+def _of_fields(kind: type[_Fields], values: dict[str, Any]) -> _Fields:
+    """A dataclass of those values that are its fields."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def _finite(measured: tuple[float, float]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from search_core import graphs, relaxation_in_use, search
+from search_core import epoch_training, graphs, relaxation_in_use
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
@@ -195,9 +195,9 @@ def test_a_search_in_static_steps_gives_the_same_bits(
     )
     expected = bits(finish(SearchRun(spec, 7)))
     request.getfixturevalue("_static_on_a_cpu")
-    monkeypatch.setattr(search, "READ_EVERY", 2)
+    monkeypatch.setattr(epoch_training, "READ_EVERY", 2)
     run = SearchRun(spec, 7)
-    assert run._static is not None
+    assert run._training._static is not None
     assert bits(finish(run)) == expected
     run = SearchRun(spec, 7)
     kill_after(run, 5)  # between two readings of the second epoch
@@ -276,7 +276,7 @@ def test_divergence_is_told_with_its_batch_when_it_is_read(make_spec: SpecMaker)
 def test_which_searches_are_static(
     make_spec: SpecMaker, sections: dict[str, Any], is_static: bool
 ) -> None:
-    assert (SearchRun(make_spec(**sections), 0)._static is not None) == is_static
+    assert (SearchRun(make_spec(**sections), 0)._training._static is not None) == is_static
     assert not relaxation_in_use._is_wanted(make_spec().algorithm, torch.device("mps"))
 
 
@@ -285,8 +285,8 @@ def test_a_search_tells_once_why_it_was_not_captured(
 ) -> None:
     request.getfixturevalue("_static_on_a_cpu")
     run = SearchRun(make_spec(algorithm={"relaxation": "fast"}), 0)
-    assert run._static is not None
-    run._static._steps.note_failure("operation not permitted")
+    assert run._training._static is not None
+    run._training._static._steps.note_failure("operation not permitted")
     [warning] = run.run_epoch().warnings
     assert warning.kind == "not_captured"
     assert "operation not permitted" in warning.message

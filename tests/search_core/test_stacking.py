@@ -199,7 +199,7 @@ def test_the_finite_difference_is_not_rounded_to_tf32(monkeypatch: pytest.Monkey
     passes: list[bool] = []
 
     def look(_: nn.Module, __: tuple[Tensor, ...], logits_nsk: Tensor) -> None:
-        logits_nsk.register_hook(lambda _: passes.append(in_full.is_on))
+        logits_nsk.register_hook(lambda _: passes.append(in_full.is_on))  # type: ignore[no-untyped-call]
 
     stacked.network.register_forward_hook(look)
     batch = StackedBatch.of(batches("images"))
