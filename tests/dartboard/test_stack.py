@@ -51,10 +51,11 @@ if os.environ.get("BROKEN"):
 if os.environ.get("SLOW"):
     time.sleep(600)
 engine = make_engine(database_url(StoreSettings()))
-with transaction(engine) as session:
-    name = f"stand-in-{os.getpid()}"
-    queue.heartbeat(session, name, host="here", pid=os.getpid(), capacity=Capacity((Node(2),)))
-signal.pause()
+while True:
+    with transaction(engine) as session:
+        name = f"stand-in-{os.getpid()}"
+        queue.heartbeat(session, name, host="here", pid=os.getpid(), capacity=Capacity((Node(2),)))
+    time.sleep(1)
 """
 
 Json = Callable[..., Any]
