@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from search_core import relaxation_in_use, supernet
+from search_core import relaxation_in_use, search_measurement, supernet
 from search_core.bilevel import BilevelStep
 from search_core.errors import DivergedError
 from search_core.pace import reproducible
@@ -19,7 +19,6 @@ from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport
 from search_core.search import SearchRun
 from search_core.spec import SearchSpec
-from search_core.static_evaluation import StaticEvaluation
 from tests.search_core.test_relaxation_check import Skewed, skew_weight_gradients
 from tests.search_core.test_search import SPACES, KilledError, through_a_file
 
@@ -280,24 +279,31 @@ def test_a_plan_that_gives_no_number_in_training(
     assert all(each.isfinite().all() for each in run.network.state_dict().values())
 
 
-@pytest.mark.usefixtures("_static_on_a_cpu")
+@pytest.mark.parametrize("repeated", [True, False], ids=["repeated", "as anywhere"])
 @pytest.mark.parametrize("failure", ["an error", "no number"])
 def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
-    make_spec: SpecMaker, failure: str, monkeypatch: pytest.MonkeyPatch
+    make_spec: SpecMaker,
+    failure: str,
+    repeated: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if repeated:
+        request.getfixturevalue("_static_on_a_cpu")
     # 2,000 images of the alphas' half are four batches and a smaller one.
     monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
     spec = make_spec(space={"nodes": 2})
     undisturbed = SearchRun(spec, 0)
     before = undisturbed.run_epoch()
-    measure = StaticEvaluation.__call__
+    validate = search_measurement.validate
     is_measuring = False
     count = 0
 
-    def measuring(self: StaticEvaluation, *given: Any, **options: Any) -> tuple[float, float]:
+    def measuring(*given: Any, **options: Any) -> tuple[float, float]:
+        assert (options["static"] is not None) == repeated
         nonlocal is_measuring
         is_measuring = True  # and no longer comparing
-        return measure(self, *given, **options)
+        return validate(*given, **options)
 
     def fail(norms: Sequence[nn.BatchNorm2d]) -> Known | None:
         known = known_statistics(norms)
@@ -311,7 +317,7 @@ def test_a_plan_that_fails_in_evaluation_leaves_no_trace(
             return Known(torch.nan * known.mean_kc, known.variance_kc)
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(StaticEvaluation, "__call__", measuring)
+    monkeypatch.setattr(search_measurement, "validate", measuring)
     monkeypatch.setattr(stages, "known_statistics", fail)
     run = SearchRun(spec, 0)
     first = run.run_epoch()
