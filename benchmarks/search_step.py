@@ -10,8 +10,8 @@ gradients too.
 
 On a GPU (`--device cuda`) the plan makes steps as a search does there: grouped, and captured after
 a few. With `--dtype bfloat16` it computes in that; the plain form, the baseline, stays in float32.
-In float32 both round what they multiply to TF32, as PyTorch does by default; with `--no-tf32`
-neither does.
+What is computed in float32 is rounded to TF32 in both, as PyTorch does by default, but for the
+finite difference of the second order; with `--no-tf32` nothing is.
 """
 
 import argparse
@@ -231,7 +231,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--no-tf32",
         action="store_true",
-        help="on a GPU: multiply in full single precision, which PyTorch's convolutions round",
+        help="on a GPU: what is computed in float32 is not rounded to TF32",
     )
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--json", action="store_true", help="one object, with `ratio` in it")

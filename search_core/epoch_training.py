@@ -85,7 +85,7 @@ class EpochTraining:
         self.take(result)
 
     def take(self, result: BatchResult, seconds: float = 0.0) -> None:
-        """Counts a step that was made elsewhere.
+        """Counts a step.
 
         Args:
             result: What it measured.

@@ -19,7 +19,7 @@ from search_core.supernet import Supernet
 PERTURBATION = 0.01
 """Times the direction of unit length: how far the second order moves the weights."""
 _EXACT = "float32"
-"""Weights so little apart are nearly the same ones in a lower precision, TF32 included."""
+"""Weights so little apart are the same ones in half precision."""
 
 
 class ArchitectureGradient(NamedTuple):
@@ -100,6 +100,7 @@ def second_order(
         # Where w' is stationary the direction is 0, and so is the difference. Nobody asks whether
         # it is: a GPU would have to come to the end of its queue to answer.
         epsilon = (PERTURBATION / torch.where(norm > 0, norm, 1.0).double()).to(norm.dtype)
+        # TF32 has a fraction of ten bits, which such a difference is less than, too.
         with frozen(weights), in_full(norm.device):
             shift = torch._foreach_mul(direction, epsilon)
             assign(weights, torch._foreach_add(saved, shift))

@@ -3,14 +3,18 @@
 Legend: n images, c channels, h height, w width, k classes.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_FIRST_WITH_TF32: Final = (8, 0)
+"""The compute capability of NVIDIA's Ampere."""
 
 
 def computing_in(precision: str, device_type: str) -> AbstractContextManager[Any]:
@@ -29,17 +33,26 @@ def computing_in(precision: str, device_type: str) -> AbstractContextManager[Any
 
 
 def rounds_to_tf32(device: torch.device) -> bool:
-    """Whether convolutions in float32 round what they multiply to TF32, as PyTorch is set.
+    """Whether convolutions in float32 round what they multiply to TF32.
 
-    It is so by default on GPUs that have units for it, in place of three times as many products.
+    By default they do, on a GPU that has units for it, unless PyTorch is told otherwise
+    (`torch.backends.cudnn`), or NVIDIA's libraries are (`NVIDIA_TF32_OVERRIDE=0`).
 
     Args:
         device: Where they are computed.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not _has_tf32(device):
         return False
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return bool(convolutions.fp32_precision == "tf32")
+
+
+@cache
+def _has_tf32(device: torch.device) -> bool:
+    return (
+        os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+        and torch.cuda.get_device_capability(device) >= _FIRST_WITH_TF32
+    )
 
 
 def in_full(device: torch.device) -> AbstractContextManager[None]:
@@ -48,7 +61,7 @@ def in_full(device: torch.device) -> AbstractContextManager[None]:
     Args:
         device: Where they are computed.
     """
-    if device.type != "cuda":
+    if not rounds_to_tf32(device):
         return nullcontext()
     cudnn = torch.backends.cudnn
     flags: AbstractContextManager[None] = cudnn.flags(

@@ -32,7 +32,6 @@ _STATE_VERSION = 5
 
 
 @dataclass
-@dataclass
 class _Position:
     """How far the search itself is; how far its present epoch is, `EpochTraining` knows."""
 
@@ -173,10 +172,11 @@ class SearchRun:
             return self._run_finalist(self._finalists, on_batch)
         self.begin_epoch()
         self._relaxation.check(self._train)
-        sums, batches = self._training.sums, self._train_batches.batches
+        batches = self._train_batches.batches
         while self.batches_left:
             started = self._clock()
             self._training.train(*self.draw(), alphas=self.trains_alphas)
+            sums = self._training.sums
             sums.seconds += self._clock() - started
             if on_batch is not None:
                 on_batch(BatchProgress(self.epoch + 1, sums.batch, batches, sums.seconds))

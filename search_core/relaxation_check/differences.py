@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search_core.relaxation_check.passes import Measured
+from search_core.relaxation_check.passes import TF32, Measured
 
 FORWARD_TOLERANCE = 1e-3
 _GRADIENT_TOLERANCE = 0.05
@@ -16,8 +16,12 @@ _ROUNDINGS = 2.0
 """How many times as far from single precision as the plain form a plan may be in a lower one."""
 _NOTHING = 1e-4
 """A norm that may be rounding, as all are of one image: a mean over what was normalised is 0."""
-_STEP = torch.finfo(torch.bfloat16).eps
-"""How far apart losses of half precision are that are next to each other, relatively."""
+_STEPS = {
+    "bfloat16": torch.finfo(torch.bfloat16).eps,
+    "float16": torch.finfo(torch.float16).eps,
+    TF32: 2.0**-10,
+}
+"""How far apart numbers of a precision are that are next to each other, relatively."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ def in_lower_precision(ours: Measured, rounded: Measured, exact: Measured) -> Di
     gradients = zip(ours.gradients, rounded.gradients, exact.gradients, strict=True)
     return _largest(
         (
-            *(_of_rounded_losses(what, *three) for what, three in losses.items()),
+            *(
+                _of_rounded_losses(what, *three, step=_STEPS[ours.precision])
+                for what, three in losses.items()
+            ),
             _of_all_tensors(
                 f"the statistics of all tensors {where}",
                 FORWARD_TOLERANCE,
@@ -112,9 +119,11 @@ def _apart(ours: Tensor, theirs: Tensor) -> float:
     return abs(float(ours - theirs)) / (1 + abs(float(theirs)))
 
 
-def _of_rounded_losses(what: str, ours: Tensor, rounded: Tensor, exact: Tensor) -> Difference:
+def _of_rounded_losses(
+    what: str, ours: Tensor, rounded: Tensor, exact: Tensor, *, step: float
+) -> Difference:
     # The plain form's may be right by chance: two that are about a step apart are as exact.
-    tolerance = FORWARD_TOLERANCE + _ROUNDINGS * _apart(rounded, exact) + _STEP
+    tolerance = FORWARD_TOLERANCE + _ROUNDINGS * _apart(rounded, exact) + step
     return Difference(what, _apart(ours, exact), tolerance)
 
 

@@ -23,7 +23,7 @@ _SMOOTHING = 0.5
 
 
 TF32: Final = "tf32"
-"""Single precision but for products of numbers that are rounded, where PyTorch is set so."""
+"""Of a training in float32 whose convolutions round what they multiply."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def measure(
     Args:
         network: The network. Its running statistics change.
         batch: The images.
-        precision: What to compute in, as for `search_core.precision`, or `TF32`. Anything else has
-            products that are not in half precision in full single precision.
+        precision: What training computes in, as for `search_core.precision`, or `TF32`. `float32`
+            is in full, evaluation too; with any other, float32 is what PyTorch is set to.
         jointly: Whether training also takes gradients of alphas and weights in one pass.
         evaluates: Whether to evaluate as well.
     """
@@ -75,7 +75,7 @@ def measure(
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     gradients = []
     device = batch.labels_n.device
-    full = nullcontext() if precision == TF32 else in_full(device)
+    full = in_full(device) if precision == "float32" else nullcontext()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), full:
         for wanted, others in passes:
             with frozen(others):

@@ -98,7 +98,7 @@ def second_order(
         norms_s = norms(direction)
         # Where w' is stationary there is nothing to correct: both sides are then the same.
         epsilons_s = PERTURBATION / norms_s.where(norms_s != 0, 1.0)
-        # See there: weights so little apart are nearly the same ones in TF32.
+        # TF32 has a fraction of ten bits, which such a difference is less than.
         with frozen(weights), in_full(norms_s.device):
             moves = [along(epsilons_s, part) for part in direction]
             assign(weights, [w + move for w, move in zip(saved, moves, strict=True)])

@@ -118,6 +118,7 @@ def newcomer() -> Iterator[Newcomer]:
             process.kill()
 
 
+@pytest.mark.timeout(3000)  # each block has a limit of its own
 def test_the_readme_does_what_it_says(newcomer: Newcomer) -> None:
     printed = [(text, newcomer.type(language, text)) for language, text in newcomer.blocks()]
     output = dict(printed)

@@ -20,5 +20,7 @@ class InFull:
     def __call__(self, device: torch.device) -> Iterator[None]:
         """On inside, as for a GPU."""
         self.is_on = True
-        yield
-        self.is_on = False
+        try:
+            yield
+        finally:
+            self.is_on = False

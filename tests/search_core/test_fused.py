@@ -204,14 +204,41 @@ def test_products_round_as_convolutions_do(fused: Any, monkeypatch: pytest.Monke
     assert [pointwise._precision(each) for each in (single, double)] == ["tf32", "ieee"]
 
 
-@pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU")
-def test_tf32_is_as_exact_as_its_digits(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    x_nkihw = draw(2, 3, 64, 8, 8)
-    weight_koi = draw(3, 32, 64, name="weight")
-    expected = TorchArithmetic().multiply(x_nkihw.double(), weight_koi.double())
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    error = (fused.multiply(x_nkihw, weight_koi) - expected).norm() / expected.norm()
-    assert 1e-5 < float(error) < 1e-3
+def in_tf32(x: Tensor) -> Tensor:
+    """The nearest numbers with a fraction of ten bits, in double precision."""
+    mantissa, exponent = torch.frexp(x.detach().double())
+    return torch.ldexp((mantissa * 2**11).round(), exponent - 11)
+
+
+def test_products_in_tf32_are_rounded_to_the_nearest(
+    fused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointwise = import_module("search_core.relaxation.fused.pointwise")
+    monkeypatch.setattr(pointwise, "rounds_to_tf32", lambda _: True)
+    x_nkihw = draw(3, 2, 20, 5, 7, dtype=torch.float32)
+    weight_koi = draw(2, 9, 20, name="weight", dtype=torch.float32)
+    y_nkohw = fused.multiply(x_nkihw, weight_koi)
+    slope_nkohw = draw(*y_nkohw.shape, name="slope", dtype=torch.float32).detach()
+    found = torch.autograd.grad(y_nkohw, [x_nkihw, weight_koi], slope_nkohw)
+    x, weight, slope = map(in_tf32, (x_nkihw, weight_koi, slope_nkohw))
+    for ours, expected in (
+        (y_nkohw, torch.einsum("koi,nkihw->nkohw", weight, x)),
+        (found[0], torch.einsum("koi,nkohw->nkihw", weight, slope)),
+        (found[1], torch.einsum("nkohw,nkihw->koi", slope, x)),
+    ):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")
+def test_what_is_no_number_stays_so_in_tf32(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointwise = import_module("search_core.relaxation.fused.pointwise")
+    monkeypatch.setattr(pointwise, "rounds_to_tf32", lambda _: True)
+    # A GPU's has all bits set.
+    bits = torch.tensor([0x7FFFFFFF, -1, 0x7F800000], dtype=torch.int32, device=DEVICE)
+    x_nkihw = bits.view(torch.float32).view(1, 1, 1, 1, 3)
+    product = fused.multiply(x_nkihw, torch.ones(1, 1, 1, device=DEVICE)).flatten()
+    assert product.isnan().tolist() == [True, True, False]
+    assert product[2] == torch.inf
 
 
 @pytest.mark.parametrize(("scaled", "shifted"), [(False, False), (True, False), (True, True)])

@@ -1,13 +1,14 @@
 """Searches in a lower precision."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from search_core import orders
+from search_core import orders, precision
 from search_core.bilevel import BilevelStep
 from search_core.data import LabelledImages
 from search_core.orders import first_order
@@ -113,9 +114,9 @@ def test_accuracy_is_measured_in_single_precision(make_spec: SpecMaker) -> None:
 def test_gradients_are_those_of_single_precision_less_exactly(make_batch: BatchMaker) -> None:
     train, validation = (make_batch(32, seed=seed) for seed in (1, 2))
     found = []
-    for precision in ("float32", "bfloat16"):
+    for each in ("float32", "bfloat16"):
         network = make_network()
-        network.precision = precision
+        network.precision = each
         step = BilevelStep(network, AlgorithmSpec(), TrainingSpec(learning_rate=0.05))
         found.append(first_order(network, step.weight_optimizer, train, validation).gradients)
     assert 0 < error(found[1], found[0]) < 0.3
@@ -174,20 +175,68 @@ def test_a_search_does_not_take_float16(make_spec: SpecMaker) -> None:
         make_spec(training={"precision": "float16"})
 
 
-def test_tf32_is_what_pytorch_is_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = torch.device("cuda")
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A device that has units for TF32, as far as one can be told."""
+    monkeypatch.setattr(precision, "_has_tf32", lambda _: True)
+    return torch.device("cuda")
+
+
+def settings() -> tuple[Any, ...]:
+    cudnn: Any = torch.backends.cudnn
+    return (
+        cudnn.conv.fp32_precision,
+        cudnn.rnn.fp32_precision,
+        cudnn.enabled,
+        cudnn.benchmark,
+        cudnn.deterministic,
+    )
+
+
+def test_tf32_is_what_pytorch_is_set_to(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rounds_to_tf32(gpu)
     assert not rounds_to_tf32(torch.device("cpu"))
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     assert not rounds_to_tf32(gpu)
 
 
-def test_a_gpu_computes_in_full_where_it_has_to() -> None:
-    cudnn = torch.backends.cudnn
-    before = (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
-    with in_full(torch.device("cuda")):
-        assert not rounds_to_tf32(torch.device("cuda"))
-        assert cudnn.enabled == before[1]
-    assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before
+@pytest.mark.parametrize(
+    ("capability", "override", "has"),
+    [((9, 0), None, True), ((8, 0), "1", True), ((7, 5), None, False), ((9, 0), "0", False)],
+)
+def test_tf32_takes_a_gpu_that_has_it_and_nobody_who_forbids_it(
+    capability: tuple[int, int], override: str | None, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    if override is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    assert precision._has_tf32.__wrapped__(torch.device("cuda")) is has
+
+
+def test_a_gpu_computes_in_full_where_it_has_to(gpu: torch.device) -> None:
+    before = settings()
+    with suppress(KeyError), in_full(gpu):
+        assert not rounds_to_tf32(gpu)
+        with in_full(gpu):
+            assert not rounds_to_tf32(gpu)
+        assert not rounds_to_tf32(gpu)
+        assert settings()[2:] == before[2:]
+        raise KeyError
+    assert settings() == before
     with in_full(torch.device("cpu")):
-        assert cudnn.allow_tf32 == before[0]
+        assert settings() == before
+
+
+def test_full_precision_that_is_set_by_operation_stays(gpu: torch.device) -> None:
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    usual = convolutions.fp32_precision
+    # PyTorch refuses to say then whether cuDNN rounds in general.
+    convolutions.fp32_precision = "ieee"
+    try:
+        before = settings()
+        with in_full(gpu):
+            assert not rounds_to_tf32(gpu)
+        assert settings() == before
+    finally:
+        convolutions.fp32_precision = usual

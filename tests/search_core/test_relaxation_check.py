@@ -128,31 +128,42 @@ def test_a_check_draws_no_random_numbers_that_count(
     assert not torch.equal(before, torch.get_rng_state())
 
 
-def found_in_tf32(
-    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch, factor: float
-) -> Difference:
-    """What a comparison finds where products are wrong by a factor unless they are made in full."""
+@pytest.mark.parametrize(
+    ("precision", "factor", "what"),
+    [
+        ("float32", 1.0, None),
+        ("float32", 1.02, "the statistics of all tensors in tf32"),
+        ("bfloat16", 1.0, None),
+        ("bfloat16", 2.0, "the loss in evaluation after training in bfloat16"),
+    ],
+)
+def test_what_is_wrong_in_tf32_only(
+    make_spec: SpecMaker,
+    precision: str,
+    factor: float,
+    what: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     in_full = InFull()
     right = TorchArithmetic.multiply
 
     def multiply(self: TorchArithmetic, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
         product_nkohw = right(self, x_nkihw, weight_koi)
-        return product_nkohw if in_full.is_on else factor * product_nkohw
+        rounds = product_nkohw.dtype == torch.float32 and not in_full.is_on
+        return factor * product_nkohw if rounds else product_nkohw
 
     monkeypatch.setattr(comparison, "rounds_to_tf32", lambda _: True)
     monkeypatch.setattr(passes, "in_full", in_full)
     monkeypatch.setattr(supernet, "planner_for", lambda _: GroupedPlan)
     monkeypatch.setattr(TorchArithmetic, "multiply", multiply)
     run = SearchRun(make_spec(), 0)
-    return largest_difference(run.network, run._train, batch_size=32)
-
-
-def test_what_is_wrong_in_tf32_only(make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found_in_tf32(make_spec, monkeypatch, 1.0).excess < 1
-    monkeypatch.undo()
-    difference = found_in_tf32(make_spec, monkeypatch, 1.02)
-    assert difference.excess > 1
-    assert " in tf32 differs by " in str(difference)
+    run.network.precision = precision
+    difference = largest_difference(run.network, run._train, batch_size=32)
+    if what is None:
+        assert difference.excess < 1
+    else:
+        assert difference.excess > 1
+        assert str(difference).startswith(f"{what} differs by ")
 
 
 class OfHalfPrecision(torch.autograd.Function):

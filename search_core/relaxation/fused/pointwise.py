@@ -14,7 +14,7 @@ from torch.nn.grad import conv2d_weight
 
 from search_core.precision import rounds_to_tf32
 from search_core.relaxation.arithmetic import WIDE
-from search_core.relaxation.fused import launch
+from search_core.relaxation.fused import launch, tf32
 
 _BLOCK: Final = 64
 _BLOCK_OF_WEIGHTS: Final = 64
@@ -48,6 +48,8 @@ def _product(
             row[:, None] + channel[None, :] * stride_of_in,
             mask=is_out[:, None] & is_in[None, :], other=0.0,
         )  # fmt: skip
+        if precision == "tf32":
+            factor, value = tf32.rounded(factor), tf32.rounded(value)
         total = tl.dot(
             factor.to(value.dtype), value, acc=total, input_precision=precision, out_dtype=acc
         )
@@ -90,6 +92,8 @@ def _product_of_weight(
             + channel[:, None] * pixels,
             mask=is_in[:, None] & inside[None, :], other=0.0,
         )  # fmt: skip
+        if precision == "tf32":
+            slope, value = tf32.rounded(slope), tf32.rounded(value)
         total = tl.dot(
             slope, tl.trans(value.to(slope.dtype)), acc=total,
             input_precision=precision, out_dtype=acc,
