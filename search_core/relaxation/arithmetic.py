@@ -83,6 +83,41 @@ Sums = tuple[tuple[int, ...], ...]
 """Which operations are added up to each of some sums; each is part of one."""
 
 
+class Convolution(NamedTuple):
+    """What `Arithmetic.convolve` is given."""
+
+    slides: Sequence[Slide]
+    weight_koi: Tensor
+
+
+class Product(NamedTuple):
+    """What `Arithmetic.multiply` is given."""
+
+    x_nkihw: Tensor
+    weight_koi: Tensor
+
+
+class Reading(NamedTuple):
+    """What `Arithmetic.read` is given."""
+
+    x_nchw: Tensor
+    rectify: bool
+    pools: Sequence[nn.MaxPool2d | nn.AvgPool2d]
+
+
+class Normalisation(NamedTuple):
+    """What `Arithmetic.normalise` is given."""
+
+    x_nkchw: Tensor
+    scale_kc: Tensor | None
+    shift_kc: Tensor | None
+    eps: float
+    rectify: bool = False
+    sums: Sums | None = None
+    factor_k: Tensor | None = None
+    base_ntchw: Tensor | None = None
+
+
 class Arithmetic(Protocol):
     """What a grouped plan consists of, each for many operations at once."""
 
@@ -108,6 +143,17 @@ class Arithmetic(Protocol):
 
         Returns:
             [n, k, o, h, w].
+        """
+        ...
+
+    def convolve_all(self, works: Sequence[Convolution | Product]) -> list[Tensor]:
+        """Several convolutions and products, at the same time where that gains.
+
+        Args:
+            works: They do not depend on each other.
+
+        Returns:
+            What `convolve` and `multiply` make of each.
         """
         ...
 
@@ -149,6 +195,19 @@ class Arithmetic(Protocol):
         """
         ...
 
+    def read_all(
+        self, works: Sequence[Reading]
+    ) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Reads several, at the same time where that gains.
+
+        Args:
+            works: They do not depend on each other.
+
+        Returns:
+            What `read` makes of each.
+        """
+        ...
+
     def normalise(
         self,
         x_nkchw: Tensor,
@@ -179,6 +238,20 @@ class Arithmetic(Protocol):
 
         Raises:
             ValueError: A channel has one value only.
+        """
+        ...
+
+    def normalise_all(self, works: Sequence[Normalisation]) -> list[tuple[Tensor, Tensor]]:
+        """Several normalisations, at the same time where that gains.
+
+        Args:
+            works: They do not depend on each other.
+
+        Returns:
+            What `normalise` makes of each.
+
+        Raises:
+            ValueError: See `normalise`.
         """
         ...
 
@@ -248,6 +321,13 @@ class TorchArithmetic:
             return torch.conv2d(x_nkihw.flatten(1, 2), weight_oi11, groups=k).view(-1, *shape)
         return torch.matmul(weight_koi, x_nkihw.flatten(3)).view(-1, *shape)
 
+    def convolve_all(self, works: Sequence[Convolution | Product]) -> list[Tensor]:
+        """See `Arithmetic`: one after the other."""
+        return [
+            self.convolve(*each) if isinstance(each, Convolution) else self.multiply(*each)
+            for each in works
+        ]
+
     def normalise(
         self,
         x_nkchw: Tensor,
@@ -276,6 +356,16 @@ class TorchArithmetic:
         )
         result_nkchw = result_nchw.view(x_nkchw.shape)
         return _followed(result_nkchw, rectify, sums, base_ntchw), measured_2kc
+
+    def normalise_all(self, works: Sequence[Normalisation]) -> list[tuple[Tensor, Tensor]]:
+        """See `Arithmetic`: one after the other."""
+        return [
+            self.normalise(
+                each.x_nkchw, each.scale_kc, each.shift_kc, eps=each.eps, rectify=each.rectify,
+                sums=each.sums, factor_k=each.factor_k, base_ntchw=each.base_ntchw,
+            )
+            for each in works
+        ]  # fmt: skip
 
     def normalise_by(
         self,
@@ -328,6 +418,12 @@ class TorchArithmetic:
             x_nchw.relu() if rectify else None,
             torch.stack(pooled_nchw, dim=1) if pooled_nchw else None,
         )
+
+    def read_all(
+        self, works: Sequence[Reading]
+    ) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """See `Arithmetic`: one after the other."""
+        return [self.read(each.x_nchw, rectify=each.rectify, pools=each.pools) for each in works]
 
 
 def _affine(

@@ -28,6 +28,7 @@ from search_core.relaxation.portions import Portions, Wanted
 from search_core.relaxation.sharing import Shared, Targets
 from search_core.relaxation.stacks import Stacks, whole
 from search_core.relaxation.stages import (
+    Normalised,
     convolve,
     groups,
     norm_key,
@@ -120,9 +121,8 @@ class GroupedPlan:
             multipliers_k: Of the terms, in `order`.
             statistics: Where normalisations leave theirs.
         """
-        for source, prefixes in self._prefixes.items():
-            # One that others are summed up with is taken out of there first.
-            shared.look(source, prefixes)
+        # Those that others are summed up with are taken out of there first.
+        shared.look(self._prefixes)
         sums = shared.take(self._targets)
         multipliers = Portions(multipliers_k, self._wanted[self._trains])
         self._add_features(sums, shared, multipliers, statistics)
@@ -182,16 +182,15 @@ class GroupedPlan:
             parts = groups(dict(enumerate(read_nchw)), lambda _, each: tuple(each.shape))
             for part in parts:
                 members = [group[each] for each in part]
-                self._add_ends(
-                    sums,
+                end = _End(
                     Stacks([read_nchw[each] for each in part])
                     .repeated(range(len(part)))
                     .images_nkchw,
                     [_last_norm(self._features[each]) for each in members],
                     [self._features[each][0] for each in members],
                     multipliers.of(members),
-                    statistics,
                 )
+                self._add_ends(sums, [end], statistics)
 
     def _alike(self) -> list[list[int]]:
         """The features that end in a normalisation, by what their statistics look like."""
@@ -220,39 +219,76 @@ class GroupedPlan:
                 following = {index: self._chains[index][1].stages[1 - left] for index in stages}
                 normalise_and_rectify(stacks, stages, following, statistics)
         ends = {index: chain.stages[-1] for index, (_, chain) in enumerate(self._chains)}
-        for group in groups(ends, lambda _, stage: norm_key(stage)):
-            for members in stacks.together(group):
-                self._add_ends(
-                    sums,
+        self._add_ends(
+            sums,
+            [
+                _End(
                     stacks.gather(members),
                     [ends[each].norm for each in members],
                     [self._chains[each][0] for each in members],
                     multipliers.of([len(self._features) + each for each in members]),
-                    statistics,
                 )
+                for group in groups(ends, lambda _, stage: norm_key(stage))
+                for members in stacks.together(group)
+            ],
+            statistics,
+        )
 
     def _add_ends(
+        self, sums: dict[Targets, Tensor], ends: Sequence["_End"], statistics: RunningStatistics
+    ) -> None:
+        """Normalises what ends in that, and adds it up: to the same sums one after the other."""
+        left = list(ends)
+        while left:
+            now: dict[Targets, _End] = {}
+            later = []
+            for end in left:
+                targets = tuple(each for each in self._targets if each in end.positions)
+                if now.setdefault(targets, end) is not end:
+                    later.append(end)
+            works = [
+                Normalised(
+                    end.x_nkchw,
+                    end.norms,
+                    end.multipliers_k,
+                    tuple(tuple(end.positions[target]) for target in targets),
+                    sums.get(targets),
+                )
+                for targets, end in now.items()
+            ]
+            sums.update(zip(now, normalised(works, statistics), strict=True))
+            left = later
+
+
+class _End:
+    """Operations that end in normalisations, side by side.
+
+    Args:
+        x_nkchw: What is normalised.
+        norms: Their normalisations.
+        terms: The operations, with what they are added to.
+        multipliers_k: Of the operations.
+
+    Attributes:
+        x_nkchw: See above.
+        norms: Likewise.
+        multipliers_k: Likewise.
+        positions: Of the operations that are added to each target.
+    """
+
+    def __init__(
         self,
-        sums: dict[Targets, Tensor],
         x_nkchw: Tensor,
         norms: Sequence[nn.BatchNorm2d],
         terms: Sequence[Term],
         multipliers_k: Tensor,
-        statistics: RunningStatistics,
     ) -> None:
-        """Normalises what ends in that, and adds it up."""
-        parts: dict[Hashable, list[int]] = {}
+        self.x_nkchw = x_nkchw
+        self.norms = norms
+        self.multipliers_k = multipliers_k
+        self.positions: dict[Hashable, list[int]] = {}
         for position, term in enumerate(terms):
-            parts.setdefault(term.target, []).append(position)
-        targets = tuple(target for target in self._targets if target in parts)
-        sums[targets] = normalised(
-            x_nkchw,
-            norms,
-            statistics,
-            multipliers_k=multipliers_k,
-            sums=tuple(tuple(parts[target]) for target in targets),
-            base_ntchw=sums.get(targets),
-        )
+            self.positions.setdefault(term.target, []).append(position)
 
 
 def _last_norm(feature: tuple[Term, Chain]) -> nn.BatchNorm2d:

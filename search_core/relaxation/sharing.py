@@ -4,14 +4,14 @@ Legend: n images, t sums, c channels, h height, w width.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import cast
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import lanes, layers, pools, stacks
-from search_core.relaxation.arithmetic import Part, arithmetic_for
+from search_core.relaxation.arithmetic import Part, Reading, arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
 from search_core.relaxation.statistics import RunningStatistics, known_statistics
 
@@ -146,37 +146,34 @@ class Shared:
             self._stacked[key] = stacks.whole(self._as_images(key).unsqueeze(1))
         return self._stacked[key]
 
-    def look(self, source: Hashable, prefixes: Sequence[_Prefix]) -> None:
-        """Makes together what many operations read of a state.
+    def look(self, wanted: Mapping[Hashable, Sequence[_Prefix]]) -> None:
+        """Makes together what many operations read of some states.
 
         Args:
-            source: The state's name. It is images.
-            prefixes: What they read.
+            wanted: What they read of each, by its name. The states are images.
         """
-        self._settle(source)
-        state_nchw = self._images[source,]
-        firsts = {_sharing_key(prefix[0]): prefix[0] for prefix in prefixes if prefix}
-        windows: dict[Hashable, dict[Hashable, _Pool]] = {}
-        rectified = None
-        for key, layer in firsts.items():
-            if type(layer) is nn.ReLU:
-                rectified = key
-            elif pools.has_kernel(layer):
-                pool = cast("_Pool", layer)
-                windows.setdefault((pool.kernel_size, pool.stride), {})[key] = pool
-        for group in list(windows.values()) or [{}]:
-            if rectified is None and not group:
-                continue
-            state_nchw, result_nchw, pooled_npchw = arithmetic_for(state_nchw).read(
-                state_nchw, rectify=rectified is not None, pools=list(group.values())
-            )
-            if result_nchw is not None:
-                self._images[source, rectified] = result_nchw
-                rectified = None
-            if pooled_npchw is not None:
-                self._keep([(source, key) for key in group], pooled_npchw)
-                self._normalise_pools(source, group, prefixes, pooled_npchw)
-        self._images[source,] = state_nchw
+        left = {}
+        for source, prefixes in wanted.items():
+            self._settle(source)
+            left[source] = list(_looks(prefixes))
+        while any(left.values()):
+            now = [(source, looks.pop(0)) for source, looks in left.items() if looks]
+            works = [
+                Reading(
+                    self._images[source,], look.rectified is not None, list(look.pools.values())
+                )
+                for source, look in now
+            ]
+            results = arithmetic_for(works[0].x_nchw).read_all(works)
+            for (source, look), (state_nchw, rectified_nchw, pooled_npchw) in zip(
+                now, results, strict=True
+            ):
+                self._images[source,] = state_nchw
+                if rectified_nchw is not None:
+                    self._images[source, look.rectified] = rectified_nchw
+                if pooled_npchw is not None:
+                    self._keep([(source, key) for key in look.pools], pooled_npchw)
+                    self._normalise_pools(source, look.pools, wanted[source], pooled_npchw)
 
     def _normalise_pools(
         self,
@@ -311,6 +308,36 @@ class Shared:
                 self._statistics.record(layer, mean_c, variance_c)
             else:
                 self._statistics.record_biased(layer, mean_c, variance_c, count)
+
+
+class _Look(NamedTuple):
+    """What is made of a state in one pass over it.
+
+    Attributes:
+        rectified: What the ReLU has in common that reads it; None if there is none.
+        pools: Pools with the same windows, by what they have in common.
+    """
+
+    rectified: Hashable | None
+    pools: Mapping[Hashable, _Pool]
+
+
+def _looks(prefixes: Sequence[_Prefix]) -> Iterator[_Look]:
+    """The passes over a state."""
+    firsts = {_sharing_key(prefix[0]): prefix[0] for prefix in prefixes if prefix}
+    windows: dict[Hashable, dict[Hashable, _Pool]] = {}
+    rectified = None
+    for key, layer in firsts.items():
+        if type(layer) is nn.ReLU:
+            rectified = key
+        elif pools.has_kernel(layer):
+            pool = cast("_Pool", layer)
+            windows.setdefault((pool.kernel_size, pool.stride), {})[key] = pool
+    if rectified is not None and not windows:
+        yield _Look(rectified, {})
+    for group in windows.values():
+        yield _Look(rectified, group)
+        rectified = None
 
 
 def _sharing_key(layer: nn.Module) -> Hashable:

@@ -5,12 +5,20 @@ height, w width, t sums.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from search_core.relaxation.adjacent import beside
-from search_core.relaxation.arithmetic import Kernels, Slide, Sums, arithmetic_for
+from search_core.relaxation.arithmetic import (
+    Convolution,
+    Kernels,
+    Normalisation,
+    Product,
+    Slide,
+    Sums,
+    arithmetic_for,
+)
 from search_core.relaxation.chains import Stage
 from search_core.relaxation.stacks import Stacks
 from search_core.relaxation.statistics import (
@@ -81,21 +89,23 @@ def convolve(stacks: Stacks, stages: Mapping[int, Stage]) -> None:
             stages[members[0]].pointwise.out_channels,
         ),
     )
-    results = []
+    works: list[tuple[list[int], Convolution | Product]] = []
     for group in together:
         members = [index for number in group for index in slides[number]]
         made = [_slide(stacks, slides[number], depthwise) for number in group]
-        weight_koi = _pointwise_weights(stages, members)
-        arithmetic = arithmetic_for(made[0].part.stack_nkchw)
-        results.append((members, arithmetic.convolve(made, weight_koi)))
+        works.append((members, Convolution(made, _pointwise_weights(stages, members))))
     for members in groups(
         {index: stage for index, stage in stages.items() if stage.depthwise is None},
         lambda index, stage: (stage.pointwise.out_channels, *stacks.shape(index)),
     ):
-        x_nkihw = stacks.gather(members)
-        weight_koi = _pointwise_weights(stages, members)
-        results.append((members, arithmetic_for(x_nkihw).multiply(x_nkihw, weight_koi)))
-    for members, y_nkohw in results:
+        product = Product(stacks.gather(members), _pointwise_weights(stages, members))
+        works.append((members, product))
+    if not works:
+        return
+    first = works[0][1]
+    images = first.x_nkihw if isinstance(first, Product) else first.slides[0].part.stack_nkchw
+    results = arithmetic_for(images).convolve_all([work for _, work in works])
+    for (members, _), y_nkohw in zip(works, results, strict=True):
         stacks.put(members, y_nkohw)
 
 
@@ -129,68 +139,84 @@ def normalise_and_rectify(
         following: The next ones.
         statistics: Where normalisations leave theirs.
     """
+    found = []
     for group in groups(stages, lambda index, stage: (*norm_key(stage), *stacks.shape(index))):
         parts = groups(
             {index: following[index] for index in group},
             lambda _, stage: None if stage.depthwise is None else sliding(stage.depthwise),
         )
         members = [index for part in parts for index in part]
-        norms = [stages[each].norm for each in members]
-        result_nkchw = normalised(stacks.gather(members), norms, statistics)
-        if all(following[each].depthwise is not None for each in members):
-            stacks.put(members, result_nkchw)  # depthwise convolutions read where it lies
+        found.append((parts, [stages[each].norm for each in members], stacks.gather(members)))
+    results = normalised([Normalised(x_nkchw, norms) for _, norms, x_nkchw in found], statistics)
+    for (parts, _, _), result_nkchw in zip(found, results, strict=True):
+        if all(following[each].depthwise is not None for part in parts for each in part):
+            # Depthwise convolutions read where it lies.
+            stacks.put([index for part in parts for index in part], result_nkchw)
         else:
             stacks.put_apart(parts, result_nkchw)
 
 
-def normalised(
-    x_nkchw: Tensor,
-    norms: Sequence[nn.BatchNorm2d],
-    statistics: RunningStatistics,
-    multipliers_k: Tensor | None = None,
-    sums: Sums | None = None,
-    base_ntchw: Tensor | None = None,
-) -> Tensor:
-    """Normalises each operation; rectified, or added up if there are multipliers.
+class Normalised(NamedTuple):
+    """What is to be normalised, operation by operation; rectified, or added up.
 
-    Args:
+    Attributes:
         x_nkchw: The operations' tensors.
         norms: Their normalisations.
-        statistics: Where these leave theirs.
-        multipliers_k: Of the operations.
+        multipliers_k: Of the operations, if they are added up.
         sums: Which of them are added up to each of some sums.
         base_ntchw: What the sums are added to.
+    """
+
+    x_nkchw: Tensor
+    norms: Sequence[nn.BatchNorm2d]
+    multipliers_k: Tensor | None = None
+    sums: Sums | None = None
+    base_ntchw: Tensor | None = None
+
+
+def normalised(works: Sequence[Normalised], statistics: RunningStatistics) -> list[Tensor]:
+    """Normalises what does not depend on each other.
+
+    Args:
+        works: What is to be normalised.
+        statistics: Where normalisations leave theirs.
 
     Returns:
-        [n, k, c, h, w], or the sums [n, t, c, h, w].
+        Of each [n, k, c, h, w], or the sums [n, t, c, h, w].
     """
+    if not works:
+        return []
+    arithmetic = arithmetic_for(works[0].x_nkchw)
+    wanted = [_normalisation(each) for each in works]
+    evaluated = []
+    for work, each in zip(works, wanted, strict=True):
+        known = known_statistics(work.norms)
+        if known is not None:
+            evaluated.append(
+                arithmetic.normalise_by(
+                    known, each.x_nkchw, each.scale_kc, each.shift_kc, eps=each.eps,
+                    rectify=each.rectify, sums=each.sums, factor_k=each.factor_k,
+                    base_ntchw=each.base_ntchw,
+                )
+            )  # fmt: skip
+    if evaluated:
+        return evaluated  # all of them: see `GroupedPlan.applies`
+    for work in works:
+        bring_together(work.norms)
+    made = arithmetic.normalise_all(wanted)
+    for work, (_, measured_2kc) in zip(works, made, strict=True):
+        for norm, mean_c, variance_c in zip(work.norms, *measured_2kc, strict=True):
+            statistics.record(norm, mean_c, variance_c)
+    return [result for result, _ in made]
+
+
+def _normalisation(work: Normalised) -> Normalisation:
+    norms = work.norms
     scale_kc = shift_kc = None
     if norms[0].affine:
         scale_kc = beside([norm.weight for norm in norms])
         shift_kc = beside([norm.bias for norm in norms])
-    arithmetic = arithmetic_for(x_nkchw)
-    follows = _Follows(
-        eps=norms[0].eps,
-        rectify=sums is None,
-        sums=sums,
-        factor_k=multipliers_k,
-        base_ntchw=base_ntchw,
-    )
-    known = known_statistics(norms)
-    if known is not None:
-        return arithmetic.normalise_by(known, x_nkchw, scale_kc, shift_kc, **follows)
-    bring_together(norms)
-    result, measured_2kc = arithmetic.normalise(x_nkchw, scale_kc, shift_kc, **follows)
-    for norm, mean_c, variance_c in zip(norms, *measured_2kc, strict=True):
-        statistics.record(norm, mean_c, variance_c)
-    return result
-
-
-class _Follows(TypedDict):
-    """What `normalise` and `normalise_by` are told by name."""
-
-    eps: float
-    rectify: bool
-    sums: Sums | None
-    factor_k: Tensor | None
-    base_ntchw: Tensor | None
+    return Normalisation(
+        work.x_nkchw, scale_kc, shift_kc, norms[0].eps, work.sums is None, work.sums,
+        work.multipliers_k, work.base_ntchw,
+    )  # fmt: skip

@@ -296,7 +296,7 @@ def test_what_is_read_of_a_state_is_made_together(layers: list[nn.Module]) -> No
     statistics = RunningStatistics()
     shared = Shared(statistics, is_dense=True)
     shared.add("x", x_nchw)
-    shared.look("x", [*prefixes, ()])
+    shared.look({"x": [*prefixes, ()]})
     found = [shared.get("x", prefix) for prefix in prefixes]
     parts = [shared.part("x", prefix) for prefix in prefixes]
     expected = [nn.Sequential(*copy.deepcopy(prefix))(x_nchw) for prefix in prefixes]

@@ -8,8 +8,18 @@ read, keep nothing that no gradient asks for, and add up in an order that never 
 """
 
 from search_core.relaxation.fused.mixing import mix
-from search_core.relaxation.fused.normalisation import normalise, normalise_by
-from search_core.relaxation.fused.reading import read
-from search_core.relaxation.fused.separable import convolve, multiply
+from search_core.relaxation.fused.normalisation import normalise, normalise_all, normalise_by
+from search_core.relaxation.fused.reading import read, read_all
+from search_core.relaxation.fused.separable import convolve, convolve_all, multiply
 
-__all__ = ["convolve", "mix", "multiply", "normalise", "normalise_by", "read"]
+__all__ = [
+    "convolve",
+    "convolve_all",
+    "mix",
+    "multiply",
+    "normalise",
+    "normalise_all",
+    "normalise_by",
+    "read",
+    "read_all",
+]

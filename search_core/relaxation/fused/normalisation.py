@@ -12,9 +12,10 @@ import torch
 import triton
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Known, Sums
-from search_core.relaxation.fused import launch
+from search_core.relaxation.arithmetic import Known, Normalisation, Sums
+from search_core.relaxation.fused import launch, together
 from search_core.relaxation.fused import norm_kernels as kernels
+from search_core.relaxation.fused.together import Call
 from search_core.relaxation.stacks import dense
 
 _BLOCK: Final = 512
@@ -205,23 +206,46 @@ def normalise(
     Raises:
         ValueError: A channel has one value only.
     """
-    n, _, _, height, width = x_nkchw.shape
+    work = Normalisation(x_nkchw, scale_kc, shift_kc, eps, rectify, sums, factor_k, base_ntchw)
+    [result] = normalise_all([work])
+    return result
+
+
+def normalise_all(works: Sequence[Normalisation]) -> list[tuple[Tensor, Tensor]]:
+    """Several normalisations, which a captured step may compute at the same time.
+
+    Args:
+        works: They are on the same device, and do not depend on each other.
+
+    Returns:
+        What `normalise` makes of each.
+
+    Raises:
+        ValueError: See `normalise`.
+    """
+    with launch.device_of(works[0].x_nkchw):
+        return together.run([_normalisation(each) for each in works])
+
+
+def _normalisation(work: Normalisation) -> Call[tuple[Tensor, Tensor]]:
+    n, _, _, height, width = work.x_nkchw.shape
     if n * height * width == 1:
         raise ValueError(
-            f"expected more than 1 value per channel when training, got {tuple(x_nkchw.shape)}"
+            f"expected more than 1 value per channel when training, got {tuple(work.x_nkchw.shape)}"
         )
-    with launch.device_of(x_nkchw):
-        result, measured_2kc = _Normalise.apply(
-            x_nkchw.flatten(3),
-            scale_kc,
-            shift_kc,
-            factor_k,
-            None if base_ntchw is None else base_ntchw.flatten(3),
-            eps,
-            rectify,
-            sums,
-        )
-    return result.unflatten(3, (height, width)), measured_2kc
+    arguments = (
+        work.x_nkchw.flatten(3),
+        work.scale_kc,
+        work.shift_kc,
+        work.factor_k,
+        None if work.base_ntchw is None else work.base_ntchw.flatten(3),
+        work.eps,
+        work.rectify,
+        work.sums,
+    )
+    return Call(
+        _Normalise, arguments, lambda made: (made[0].unflatten(3, (height, width)), made[1])
+    )
 
 
 def normalise_by(

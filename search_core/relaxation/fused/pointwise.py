@@ -17,6 +17,9 @@ from search_core.relaxation.arithmetic import WIDE
 from search_core.relaxation.fused import launch, tf32
 
 _BLOCK: Final = 64
+_MOST_OUTS: Final = 128
+"""Of a program. It reads, and rounds, what it multiplies once for all of them."""
+
 _BLOCK_OF_WEIGHTS: Final = 64
 
 
@@ -118,7 +121,7 @@ def multiply(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
         weight_oi11 = weight_koi[0, :, :, None, None].to(x_nkir.dtype)
         return torch.conv2d(x_nkir.view(n, i, r, 1), weight_oi11).view(n, 1, o, r)
     y_nkor = x_nkir.new_empty((n, k, o, r))
-    outs = launch.power_of_two(o, 16, 64)
+    outs = launch.power_of_two(o, 16, _MOST_OUTS)
     grid = (triton.cdiv(n * r, _BLOCK), k, triton.cdiv(o, outs))
     _product[grid](
         x_nkir, weight_koi, y_nkor, n * r, i, o, x_nkir.stride(0), y_nkor.stride(0),

@@ -13,7 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from search_core.relaxation.fused import launch
+from search_core.relaxation.arithmetic import Reading
+from search_core.relaxation.fused import launch, together
+from search_core.relaxation.fused.together import Call
 from search_core.relaxation.stacks import dense
 
 _BLOCK: Final = 256
@@ -202,9 +204,23 @@ def read(
         The images themselves, to be used in place of those given; rectified; and pooled,
         [n, p, c, h, w], with the sides divided by the stride.
     """
-    side, stride = (pools[0].kernel_size, pools[0].stride) if pools else (1, 1)
-    with launch.device_of(x_nchw):
-        result: tuple[Tensor, Tensor | None, Tensor | None] = _Read.apply(
-            x_nchw, rectify, tuple(map(_kind, pools)), side, stride
-        )
+    [result] = read_all([Reading(x_nchw, rectify, pools)])
     return result
+
+
+def read_all(works: Sequence[Reading]) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
+    """Reads several, which a captured step may do at the same time.
+
+    Args:
+        works: They are on the same device, and do not depend on each other.
+
+    Returns:
+        What `read` makes of each.
+    """
+    calls: list[Call[tuple[Tensor, Tensor | None, Tensor | None]]] = []
+    for x_nchw, rectify, pools in works:
+        side, stride = (pools[0].kernel_size, pools[0].stride) if pools else (1, 1)
+        arguments = (x_nchw, rectify, tuple(map(_kind, pools)), side, stride)
+        calls.append(Call(_Read, arguments, lambda made: made))
+    with launch.device_of(works[0].x_nchw):
+        return together.run(calls)

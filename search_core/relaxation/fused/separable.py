@@ -8,14 +8,17 @@ go out, h height, w width, r pixels of an image.
 """
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Kernels, Slide
-from search_core.relaxation.fused import depthwise, launch, parts, pointwise
+from search_core.relaxation.arithmetic import Convolution, Kernels, Product, Slide
+from search_core.relaxation.fused import depthwise, launch, parts, pointwise, together
+from search_core.relaxation.fused.streams import Task, at_once, in_turn
+from search_core.relaxation.fused.together import Call
 from search_core.relaxation.stacks import dense
 
 
@@ -74,7 +77,8 @@ class _Separable(torch.autograd.Function):
         num_sources = len(tensors) - len(reads)
         sources_nkchw = [dense(each) for each in tensors[:num_sources]]
         weights_c1kk = tensors[num_sources:]
-        between_nkihw = _between(sources_nkchw, reads, weights_c1kk)
+        between_nkihw, slides = _between(sources_nkchw, reads, weights_c1kk)
+        at_once(slides)
         # What only weights' gradients need is not kept where nobody asks for one.
         needs_weight, *needs = ctx.needs_input_grad[1:]
         needs_weights = needs_weight or any(needs[num_sources:])
@@ -96,12 +100,12 @@ class _Separable(torch.autograd.Function):
         needs_weight, *needs = ctx.needs_input_grad[1:]
         d_y_nkohw = dense(d_outputs[0])
         d_y_nkor = d_y_nkohw.flatten(3)
-        found: list[Tensor] = []
+        between_nkihw = None
+        slides: list[Task[Any]] = []
         if needs_weight:
-            between_nkihw = _between(sources_nkchw, reads, weights_c1kk)
-            found.append(pointwise.weight_gradient(between_nkihw.flatten(3), d_y_nkor))
-            del between_nkihw
-        d_between_nkir = pointwise.multiply(d_y_nkor, weight_koi.transpose(1, 2))
+            between_nkihw, slides = _between(sources_nkchw, reads, weights_c1kk)
+        back = partial(pointwise.multiply, d_y_nkor, weight_koi.transpose(1, 2))
+        d_between_nkir, *_ = at_once([Task(back, weight_koi.numel()), *slides])
         d_between_nkihw = d_between_nkir.view(*d_between_nkir.shape[:3], *d_y_nkohw.shape[3:])
         d_sources = [
             _room(d_y_nkohw, shape, {read for read in reads if read.source == source})
@@ -109,20 +113,31 @@ class _Separable(torch.autograd.Function):
             else None
             for source, shape in enumerate(shapes)
         ]
-        written: set[tuple[int, int]] = set()
+        of_weights: list[Task[Any]] = []
+        if between_nkihw is not None:
+            of_weight = partial(pointwise.weight_gradient, between_nkihw.flatten(3), d_y_nkor)
+            of_weights.append(Task(of_weight, weight_koi.numel()))
+        of_sources: dict[tuple[int, int], list[Task[Any]]] = {}
         parts_nkihw = torch.split(d_between_nkihw, _lengths(weights_c1kk, shapes[0][2]), dim=1)
         for index, (read, weight_c1kk, part_nkihw) in enumerate(
             zip(reads, weights_c1kk, parts_nkihw, strict=True)
         ):
             part_nchw, kernels = part_nkihw.flatten(1, 2), read.kernels(weight_c1kk)
+            cost = weight_c1kk.numel()
             if needs[read.source]:
-                place = (read.source, read.first)
-                depthwise.input_gradient(
-                    part_nchw, kernels, read.of(d_sources), add=place in written
+                turns = of_sources.setdefault((read.source, read.first), [])
+                d_part_nchw = read.of(d_sources)
+                gradient = partial(
+                    depthwise.input_gradient, part_nchw, kernels, d_part_nchw, add=bool(turns)
                 )
-                written.add(place)
+                turns.append(Task(gradient, cost))
             if needs[len(shapes) + index]:
-                found.append(depthwise.weight_gradient(read.of(sources_nkchw), part_nchw, kernels))
+                of_taps = partial(
+                    depthwise.weight_gradient, read.of(sources_nkchw), part_nchw, kernels
+                )
+                of_weights.append(Task(of_taps, cost))
+        made = at_once([*of_weights, *map(in_turn, of_sources.values())])
+        found = [each for each in made if each is not None]
         totals = iter(parts.totals(found))
         d_weight_koi, *d_weights_c1kk = (
             next(totals).view_as(weight).to(weight.dtype) if is_needed else None
@@ -147,20 +162,21 @@ def _lengths(weights_c1kk: Sequence[Tensor], channels: int) -> list[int]:
 
 def _between(
     sources_nkchw: Sequence[Tensor], reads: Sequence[_Read], weights_c1kk: Sequence[Tensor]
-) -> Tensor:
-    """What the depthwise convolutions make, side by side."""
+) -> tuple[Tensor, list[Task[Any]]]:
+    """Room for what the depthwise convolutions make, side by side, and what fills it."""
     first_nkchw, stride = sources_nkchw[reads[0].source], reads[0].stride
     size = [(each - 1) // stride + 1 for each in first_nkchw.shape[3:]]
     n, _, c = first_nkchw.shape[:3]
     lengths = _lengths(weights_c1kk, c)
     result_nkchw = first_nkchw.new_empty((n, sum(lengths), c, *size))
+    tasks = []
     for read, weight_c1kk, part_nkchw in zip(
         reads, weights_c1kk, torch.split(result_nkchw, lengths, dim=1), strict=True
     ):
-        depthwise.convolve(
-            read.of(sources_nkchw), read.kernels(weight_c1kk), part_nkchw.flatten(1, 2)
-        )
-    return result_nkchw
+        images_nchw, kernels = read.of(sources_nkchw), read.kernels(weight_c1kk)
+        fill = partial(depthwise.convolve, images_nchw, kernels, part_nkchw.flatten(1, 2))
+        tasks.append(Task(fill, weight_c1kk.numel()))
+    return result_nkchw, tasks
 
 
 def _refuse_overlaps(slides: Sequence[Slide]) -> None:
@@ -185,25 +201,7 @@ def convolve(slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
     Raises:
         ValueError: Two slides read parts of a stack that overlap, and are not the same.
     """
-    _refuse_overlaps(slides)
-    stacks = {id(each.part.stack_nkchw): each.part.stack_nkchw for each in slides}
-    order = list(stacks)
-    with launch.device_of(weight_koi):
-        result: Tensor = _Separable.apply(
-            tuple(
-                _Read(
-                    order.index(id(part.stack_nkchw)),
-                    part.first,
-                    part.length,
-                    kernels.stride,
-                    kernels.dilation,
-                )
-                for part, kernels in slides
-            ),
-            weight_koi,
-            *(launch.cast(each) for each in stacks.values()),
-            *(each.kernels.weight_c1kk.contiguous() for each in slides),
-        )
+    [result] = convolve_all([Convolution(slides, weight_koi)])
     return result
 
 
@@ -217,7 +215,57 @@ def multiply(x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
     Returns:
         [n, k, o, h, w], of the images' type or autocast's.
     """
+    [result] = convolve_all([Product(x_nkihw, weight_koi)])
+    return result
+
+
+def convolve_all(works: Sequence[Convolution | Product]) -> list[Tensor]:
+    """Several of both, which a captured step may compute at the same time.
+
+    Args:
+        works: They are on the same device, and do not depend on each other.
+
+    Returns:
+        What `convolve` and `multiply` make of each.
+
+    Raises:
+        ValueError: See `convolve`.
+    """
+    with launch.device_of(works[0].weight_koi):
+        return together.run(
+            [
+                _convolution(each) if isinstance(each, Convolution) else _product(each)
+                for each in works
+            ]
+        )
+
+
+def _convolution(work: Convolution) -> Call[Tensor]:
+    slides, weight_koi = work
+    _refuse_overlaps(slides)
+    stacks = {id(each.part.stack_nkchw): each.part.stack_nkchw for each in slides}
+    order = list(stacks)
+    reads = tuple(
+        _Read(
+            order.index(id(part.stack_nkchw)),
+            part.first,
+            part.length,
+            kernels.stride,
+            kernels.dilation,
+        )
+        for part, kernels in slides
+    )
+    arguments = (
+        reads,
+        weight_koi,
+        *(launch.cast(each) for each in stacks.values()),
+        *(each.kernels.weight_c1kk.contiguous() for each in slides),
+    )
+    return Call(_Separable, arguments, lambda y_nkohw: y_nkohw)
+
+
+def _product(work: Product) -> Call[Tensor]:
+    x_nkihw, weight_koi = work
     n, k, _, *size = x_nkihw.shape
-    with launch.device_of(x_nkihw):
-        result: Tensor = _Pointwise.apply(launch.cast(x_nkihw).flatten(3), weight_koi)
-    return result.view(n, k, -1, *size)
+    arguments = (launch.cast(x_nkihw).flatten(3), weight_koi)
+    return Call(_Pointwise, arguments, lambda y_nkor: y_nkor.view(n, k, -1, *size))

@@ -1,0 +1,153 @@
+"""Several differentiable functions that do not depend on each other, as one.
+
+Forward as well as backward they may run at the same time (`streams`). To automatic differentiation
+they are one function, whose gradients are taken as soon as those of all results are known.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from search_core.relaxation.fused.streams import Task, at_once
+
+ResultT = TypeVar("ResultT")
+
+
+class Call(NamedTuple, Generic[ResultT]):
+    """A function with what it is called with.
+
+    Attributes:
+        function: The function. It reads gradients of results that it is given, None for those that
+            nobody asks for, and is not called where there is none.
+        arguments: Of it.
+        finish: Makes the result of what it returns, without launching anything.
+    """
+
+    function: type[torch.autograd.Function]
+    arguments: tuple[Any, ...]
+    finish: Callable[[Any], ResultT]
+
+
+def run(calls: Sequence[Call[ResultT]]) -> list[ResultT]:
+    """The results of calls that do not depend on each other.
+
+    Args:
+        calls: One or more.
+    """
+    if len(calls) == 1:
+        [call] = calls
+        return [call.finish(call.function.apply(*call.arguments))]
+    bounds = [0, *accumulate(len(call.arguments) for call in calls)]
+    layout = _Layout([call.function for call in calls], list(pairwise(bounds)), [])
+    made = _Together.apply(layout, *(each for call in calls for each in call.arguments))
+    return [
+        call.finish(made[first] if is_single else made[first:last])
+        for call, (first, last, is_single) in zip(calls, layout.results, strict=True)
+    ]
+
+
+class _Layout(NamedTuple):
+    """Where each function's arguments and results are among those of all.
+
+    Attributes:
+        functions: The functions.
+        arguments: The first argument of each, and the one behind its last.
+        results: Likewise, and whether it is no tuple; known when they have been called.
+    """
+
+    functions: list[type[torch.autograd.Function]]
+    arguments: list[tuple[int, int]]
+    results: list[tuple[int, int, bool]]
+
+
+class _Context:
+    """What a function keeps for its gradients, within that of all.
+
+    Args:
+        needs_input_grad: Of which arguments there will be gradients.
+
+    Attributes:
+        needs_input_grad: See above.
+        saved_tensors: What it saved, while it is called.
+        silent: Results of which there are no gradients.
+    """
+
+    def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
+        self.needs_input_grad = needs_input_grad
+        self.saved_tensors: tuple[Tensor | None, ...] = ()
+        self.silent: tuple[Tensor, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        self.saved_tensors = tensors
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        self.silent = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """There are none made up here anyway."""
+
+
+class _Together(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, layout: _Layout, *arguments: Any) -> tuple[Tensor, ...]:
+        needs = ctx.needs_input_grad[1:]
+        contexts = [_Context(needs[first:last]) for first, last in layout.arguments]
+        parts = [arguments[first:last] for first, last in layout.arguments]
+        made = at_once(
+            [
+                Task(partial(each.forward, context, *part), _size(part))
+                for each, context, part in zip(layout.functions, contexts, parts, strict=True)
+            ]
+        )
+        results: list[Tensor] = []
+        for each in made:
+            first, is_single = len(results), isinstance(each, Tensor)
+            results += [each] if is_single else each
+            layout.results.append((first, len(results), is_single))
+        ctx.mark_non_differentiable(*(each for context in contexts for each in context.silent))
+        ctx.set_materialize_grads(False)
+        bounds = [0, *accumulate(len(context.saved_tensors) for context in contexts)]
+        ctx.save_for_backward(*(each for context in contexts for each in context.saved_tensors))
+        for context in contexts:
+            context.saved_tensors = ()
+        ctx.settings = (layout, contexts, list(pairwise(bounds)))
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Any, ...]:
+        layout, contexts, bounds = ctx.settings
+        saved = ctx.saved_tensors
+        gradients: list[Any] = [None] * len(ctx.needs_input_grad)
+        asked: list[int] = []
+        for index, (first, last, _) in enumerate(layout.results):
+            contexts[index].saved_tensors = saved[slice(*bounds[index])]
+            if any(each is not None for each in d_results[first:last]):
+                asked.append(index)
+        found = at_once(
+            [
+                Task(
+                    partial(
+                        layout.functions[index].backward,
+                        contexts[index],
+                        *d_results[slice(*layout.results[index][:2])],
+                    ),
+                    _size(contexts[index].saved_tensors),
+                )
+                for index in asked
+            ]
+        )
+        for index, each in zip(asked, found, strict=True):
+            first, last = layout.arguments[index]
+            gradients[1 + first : 1 + last] = each
+        for context in contexts:
+            context.saved_tensors = ()
+        return tuple(gradients)
+
+
+def _size(values: Sequence[Any]) -> int:
+    """How many numbers there are in tensors, which is about how much there is to do."""
+    return sum(each.numel() for each in values if isinstance(each, Tensor))
