@@ -220,6 +220,18 @@ def test_what_nobody_asks_for_is_not_computed() -> None:
     assert _Scaled.backwards == before
 
 
+def test_what_has_no_gradients_alone_has_none_beside_others() -> None:
+    """A cell's input that depends on no alpha, for one."""
+    x, z = draw("x").detach(), draw("z")
+    before = _Scaled.backwards
+    scaled, (squares, _), other = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
+    assert not scaled.requires_grad
+    assert not squares.requires_grad
+    [d_z] = torch.autograd.grad((scaled * squares.flatten() * other).sum(), z)
+    torch.testing.assert_close(d_z, 3 * (scaled * squares.flatten()))
+    assert _Scaled.backwards == before + 1
+
+
 def test_gradients_can_be_taken_twice_where_the_graph_is_kept() -> None:
     x, z = draw("x"), draw("z")
     results = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))

@@ -93,7 +93,7 @@ class _Context:
 
 class _Together(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layout: _Layout, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, layout: _Layout, *arguments: Any) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad[1:]
         contexts = [_Context(needs[first:last]) for first, last in layout.arguments]
         parts = [arguments[first:last] for first, last in layout.arguments]
@@ -103,12 +103,17 @@ class _Together(torch.autograd.Function):
                 for each, context, part in zip(layout.functions, contexts, parts, strict=True)
             ]
         )
-        results: list[Tensor] = []
-        for each in made:
+        results: list[Tensor | None] = []
+        silent: list[Tensor] = []
+        for each, context in zip(made, contexts, strict=True):
             first, is_single = len(results), isinstance(each, Tensor)
             results += [each] if is_single else each
             layout.results.append((first, len(results), is_single))
-        ctx.mark_non_differentiable(*(each for context in contexts for each in context.silent))
+            silent += context.silent
+            if not any(context.needs_input_grad):
+                # The others' arguments have gradients, so that these results would have them, too.
+                silent += [result for result in results[first:] if result is not None]
+        ctx.mark_non_differentiable(*silent)
         ctx.set_materialize_grads(False)
         bounds = [0, *accumulate(len(context.saved_tensors) for context in contexts)]
         ctx.save_for_backward(*(each for context in contexts for each in context.saved_tensors))
