@@ -127,6 +127,11 @@ class Stepper:
         return between - started, self._now() - between
 
     @property
+    def network(self) -> Supernet:
+        """What is trained."""
+        return self._step.network
+
+    @property
     def is_on_gpu(self) -> bool:
         """Whether the steps are made on a GPU."""
         return self._device.type == "cuda"

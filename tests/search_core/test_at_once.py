@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.search_step import Stepper, parse
 from search_core.randomness import stream as generator
 
 pytest.importorskip("triton")
@@ -268,3 +269,22 @@ def test_functions_keep_nothing_of_their_own_behind() -> None:
     results = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
     settings = results[0].grad_fn.settings
     assert [each.saved_tensors for each in settings[1]] == [(), (), ()]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("space", ["darts", "hypercuboid"])
+def test_captured_steps_are_the_same_to_the_bit(
+    space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    options = parse(["--space", space, "--device", "cuda", "--cells", "4"])
+    found = []
+    for parts in (streams._may_part, lambda: False):
+        monkeypatch.setattr(streams, "_may_part", parts)
+        stepper = Stepper("fast", options)
+        stepper.warm_up()
+        for _ in range(3):
+            stepper()
+        found.append(stepper.network.state_dict())
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())

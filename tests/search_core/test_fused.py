@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from search_core.orders import frozen
 from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan, arithmetic, grouped, sharing, stages
 from search_core.relaxation.arithmetic import Kernels, Known, Part, Slide, TorchArithmetic
@@ -484,13 +486,26 @@ def test_one_value_for_a_channel_is_refused(fused: Any) -> None:
         fused.normalise(draw(1, 2, 3, 1, 1), None, None, eps=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "nodes"), [("darts", 2), ("sharp_darts", 1)])
+PRIMITIVES = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"]
+CELLS = {"channels": 2, "cells": 3, "primitives": PRIMITIVES}
+CUBOID = {
+    "kind": "hypercuboid",
+    "axes": {"channels": [2, 4], "operation": ["sharp_sep_conv", "resizable_pool"]},
+    "levels": 2,
+    "strides": [1, 2],
+    "final_channels": 4,
+}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [{"kind": "darts", **CELLS, "nodes": 2}, {"kind": "sharp_darts", **CELLS, "nodes": 1}, CUBOID],
+    ids=["darts", "sharp_darts", "hypercuboid"],
+)
 def test_a_network_is_the_same_function(
-    fused: Any, kind: str, nodes: int, monkeypatch: pytest.MonkeyPatch
+    fused: Any, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = (8, 5)
-    primitives = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"]
-    space = {"kind": kind, "channels": 2, "cells": 3, "nodes": nodes, "primitives": primitives}
     spec = spec_of(space)
     plain = supernet(spec, size, EXACT).to(DEVICE)
     planned = copy.deepcopy(plain)
@@ -503,6 +518,13 @@ def test_a_network_is_the_same_function(
     assert float(our_loss) == pytest.approx(float(loss), rel=TOLERANCE)
     assert distance(our_gradients, gradients) < 100 * TOLERANCE
     assert distance(buffers(planned), buffers(plain)) < 100 * TOLERANCE
+    # In the alphas' half what no alpha leads to has no gradients.
+    of_alphas = []
+    for network in (plain, planned):
+        with frozen(network.weight_parameters()):
+            loss = functional.cross_entropy(network(images.images_nchw), images.labels_n)
+            of_alphas.append(torch.autograd.grad(loss, network.architecture_parameters()))
+    assert distance(*of_alphas) < 100 * TOLERANCE
     plain.eval()
     planned.eval()
     with torch.no_grad():
