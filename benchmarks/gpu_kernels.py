@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.steps import machine
-from search_core.relaxation.arithmetic import Arithmetic, Kernels, Slide, TorchArithmetic
+from search_core.relaxation.arithmetic import Arithmetic
 from search_core.relaxation.stacks import whole
+from search_core.relaxation.torch_arithmetic import TorchArithmetic
+from search_core.relaxation.works import Kernels, Slide
 
 SIZES: Final = ((16, 32), (32, 16), (64, 8))
 """Channels of an operation, and pixels along a side."""

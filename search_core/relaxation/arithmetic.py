@@ -1,7 +1,7 @@
-"""What a grouped plan consists of, in PyTorch's operations; and what computes it where.
+"""What a grouped plan consists of, and what computes it where.
 
 Legend: n images, k operations, c channels, i channels that come in, o channels that go out, h
-height, w width.
+height, w width, t sums.
 """
 
 import os
@@ -9,113 +9,22 @@ import shutil
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-WIDE: Final = 64
-"""Channels with which a group of a convolution fills a matrix unit."""
-
-
-class Kernels(NamedTuple):
-    """A depthwise convolution.
-
-    Attributes:
-        weight_c1kk: A square kernel of an odd size for each channel.
-        stride: Of the output.
-        dilation: Pixels between two weights of a kernel.
-    """
-
-    weight_c1kk: Tensor
-    stride: int
-    dilation: int
-
-
-class Part(NamedTuple):
-    """Some of what lies side by side.
-
-    Attributes:
-        stack_nkchw: All of it.
-        first: The first of them.
-        length: How many there are.
-    """
-
-    stack_nkchw: Tensor
-    first: int
-    length: int
-
-    @property
-    def images_nkchw(self) -> Tensor:
-        """The part alone."""
-        if self.length == self.stack_nkchw.shape[1]:
-            return self.stack_nkchw
-        return self.stack_nkchw.narrow(1, self.first, self.length)
-
-
-class Slide(NamedTuple):
-    """A depthwise convolution of some operations, before a pointwise one.
-
-    Attributes:
-        part: The operations' images. Where there are kernels for several times as many, these are
-            read again from the first one on.
-        kernels: The convolution, of the channels of all operations.
-    """
-
-    part: Part
-    kernels: Kernels
-
-
-class Known(NamedTuple):
-    """Statistics that are not the batch's own.
-
-    Attributes:
-        mean_kc: Means.
-        variance_kc: Variances.
-    """
-
-    mean_kc: Tensor
-    variance_kc: Tensor
-
-
-Sums = tuple[tuple[int, ...], ...]
-"""Which operations are added up to each of some sums; each is part of one."""
-
-
-class Convolution(NamedTuple):
-    """What `Arithmetic.convolve` is given."""
-
-    slides: Sequence[Slide]
-    weight_koi: Tensor
-
-
-class Product(NamedTuple):
-    """What `Arithmetic.multiply` is given."""
-
-    x_nkihw: Tensor
-    weight_koi: Tensor
-
-
-class Reading(NamedTuple):
-    """What `Arithmetic.read` is given."""
-
-    x_nchw: Tensor
-    rectify: bool
-    pools: Sequence[nn.MaxPool2d | nn.AvgPool2d]
-
-
-class Normalisation(NamedTuple):
-    """What `Arithmetic.normalise` is given."""
-
-    x_nkchw: Tensor
-    scale_kc: Tensor | None
-    shift_kc: Tensor | None
-    eps: float
-    rectify: bool = False
-    sums: Sums | None = None
-    factor_k: Tensor | None = None
-    base_ntchw: Tensor | None = None
+from search_core.relaxation.torch_arithmetic import TorchArithmetic
+from search_core.relaxation.works import (
+    Convolution,
+    Known,
+    Normalisation,
+    Part,
+    Product,
+    Reading,
+    Slide,
+    Sums,
+)
 
 
 class Arithmetic(Protocol):
@@ -286,183 +195,6 @@ class Arithmetic(Protocol):
             [n, k, c, h, w], or the sums [n, t, c, h, w].
         """
         ...
-
-
-class TorchArithmetic:
-    """In PyTorch's own differentiable operations, on any device."""
-
-    def convolve(self, slides: Sequence[Slide], weight_koi: Tensor) -> Tensor:
-        """See `Arithmetic`."""
-        parts_nchw = [
-            torch.conv2d(
-                _repeated(part.images_nkchw.flatten(1, 2), len(kernels.weight_c1kk)),
-                kernels.weight_c1kk,
-                stride=kernels.stride,
-                padding=kernels.dilation * (kernels.weight_c1kk.shape[2] // 2),
-                dilation=kernels.dilation,
-                groups=len(kernels.weight_c1kk),
-            )
-            for part, kernels in slides
-        ]
-        joined_nchw = torch.cat(parts_nchw, dim=1) if len(parts_nchw) > 1 else parts_nchw[0]
-        shape = (len(joined_nchw), len(weight_koi), -1, *joined_nchw.shape[2:])
-        return self.multiply(joined_nchw.view(shape), weight_koi)
-
-    def multiply(self, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
-        """See `Arithmetic`: one grouped convolution, or a product for each operation and image.
-
-        With few channels in a group, libraries are slow at grouped convolutions, backward above
-        all. With many, a product for each image would read more weights than pixels.
-        """
-        k, o, i = weight_koi.shape
-        shape = (k, o, *x_nkihw.shape[3:])
-        if k == 1 or min(o, i) >= WIDE:
-            weight_oi11 = weight_koi.flatten(0, 1)[:, :, None, None]
-            return torch.conv2d(x_nkihw.flatten(1, 2), weight_oi11, groups=k).view(-1, *shape)
-        return torch.matmul(weight_koi, x_nkihw.flatten(3)).view(-1, *shape)
-
-    def convolve_all(self, works: Sequence[Convolution | Product]) -> list[Tensor]:
-        """See `Arithmetic`: one after the other."""
-        return [
-            self.convolve(*each) if isinstance(each, Convolution) else self.multiply(*each)
-            for each in works
-        ]
-
-    def normalise(
-        self,
-        x_nkchw: Tensor,
-        scale_kc: Tensor | None,
-        shift_kc: Tensor | None,
-        *,
-        eps: float,
-        rectify: bool = False,
-        sums: Sums | None = None,
-        factor_k: Tensor | None = None,
-        base_ntchw: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """See `Arithmetic`."""
-        # Single precision even where the images' is a half one.
-        exact = torch.promote_types(x_nkchw.dtype, torch.float32)
-        measured_2kc = x_nkchw.new_zeros((2, *x_nkchw.shape[1:3]), dtype=exact)
-        result_nchw = functional.batch_norm(
-            x_nkchw.flatten(1, 2),
-            # With a momentum of 1 the running averages become the batch's own statistics.
-            measured_2kc[0].flatten(),
-            measured_2kc[1].flatten(),
-            *_affine(x_nkchw, scale_kc, shift_kc, factor_k),
-            training=True,
-            momentum=1.0,
-            eps=eps,
-        )
-        result_nkchw = result_nchw.view(x_nkchw.shape)
-        return _followed(result_nkchw, rectify, sums, base_ntchw), measured_2kc
-
-    def normalise_all(self, works: Sequence[Normalisation]) -> list[tuple[Tensor, Tensor]]:
-        """See `Arithmetic`: one after the other."""
-        return [
-            self.normalise(
-                each.x_nkchw, each.scale_kc, each.shift_kc, eps=each.eps, rectify=each.rectify,
-                sums=each.sums, factor_k=each.factor_k, base_ntchw=each.base_ntchw,
-            )
-            for each in works
-        ]  # fmt: skip
-
-    def normalise_by(
-        self,
-        known: Known,
-        x_nkchw: Tensor,
-        scale_kc: Tensor | None,
-        shift_kc: Tensor | None,
-        *,
-        eps: float,
-        rectify: bool = False,
-        sums: Sums | None = None,
-        factor_k: Tensor | None = None,
-        base_ntchw: Tensor | None = None,
-    ) -> Tensor:
-        """See `Arithmetic`."""
-        operations = len(known.mean_kc)
-        x_nkchw = x_nkchw.repeat(1, operations // x_nkchw.shape[1], 1, 1, 1)
-        result_nchw = functional.batch_norm(
-            x_nkchw.flatten(1, 2),
-            known.mean_kc.flatten(),
-            known.variance_kc.flatten(),
-            *_affine(x_nkchw, scale_kc, shift_kc, factor_k),
-            eps=eps,
-        )
-        return _followed(result_nchw.view(x_nkchw.shape), rectify, sums, base_ntchw)
-
-    def mix(
-        self,
-        features: Sequence[Part],
-        weights_tk: Tensor,
-        base_ntchw: Tensor | None = None,
-    ) -> Tensor:
-        """See `Arithmetic`: one product, which reads each feature once."""
-        stacked_nkchw = torch.cat([each.images_nkchw for each in features], dim=1)
-        mixed_ntr = torch.matmul(weights_tk.to(stacked_nkchw.dtype), stacked_nkchw.flatten(2))
-        shape = (len(mixed_ntr), -1, *stacked_nkchw.shape[2:])
-        return _above(base_ntchw, mixed_ntr.view(shape))
-
-    def read(
-        self,
-        x_nchw: Tensor,
-        *,
-        rectify: bool,
-        pools: Sequence[nn.MaxPool2d | nn.AvgPool2d] = (),
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """See `Arithmetic`."""
-        pooled_nchw = [each(x_nchw) for each in pools]
-        return (
-            x_nchw,
-            x_nchw.relu() if rectify else None,
-            torch.stack(pooled_nchw, dim=1) if pooled_nchw else None,
-        )
-
-    def read_all(
-        self, works: Sequence[Reading]
-    ) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
-        """See `Arithmetic`: one after the other."""
-        return [self.read(each.x_nchw, rectify=each.rectify, pools=each.pools) for each in works]
-
-
-def _affine(
-    x_nkchw: Tensor, scale_kc: Tensor | None, shift_kc: Tensor | None, factor_k: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Scale and shift of all channels, a factor included."""
-    if factor_k is not None:
-        factor_kc = factor_k[:, None].expand(-1, x_nkchw.shape[2])
-        scale_kc = factor_kc if scale_kc is None else factor_kc * scale_kc
-        shift_kc = None if shift_kc is None else factor_kc * shift_kc
-    return (
-        None if scale_kc is None else scale_kc.flatten(),
-        None if shift_kc is None else shift_kc.flatten(),
-    )
-
-
-def _followed(
-    x_nkchw: Tensor, rectify: bool, sums: Sums | None, base_ntchw: Tensor | None
-) -> Tensor:
-    """Rectified or added up."""
-    if rectify:
-        x_nkchw = x_nkchw.relu()
-    if sums is None:
-        return x_nkchw
-    totals_nchw = [
-        # Autocast would have a sum in single precision if it did not say what it is in.
-        x_nkchw[:, list(members)].sum(dim=1, dtype=x_nkchw.dtype)
-        for members in sums
-    ]
-    return _above(base_ntchw, torch.stack(totals_nchw, dim=1))
-
-
-def _repeated(x_nchw: Tensor, channels: int) -> Tensor:
-    times = channels // x_nchw.shape[1]
-    return x_nchw.repeat(1, times, 1, 1) if times > 1 else x_nchw
-
-
-def _above(base: Tensor | None, x: Tensor) -> Tensor:
-    return x if base is None else base + x
 
 
 _TORCH: Final = TorchArithmetic()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import chains, layers
-from search_core.relaxation.arithmetic import Part, arithmetic_for
+from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.chains import Chain
 from search_core.relaxation.plans import Term
 from search_core.relaxation.portions import Portions, Wanted
@@ -37,6 +37,7 @@ from search_core.relaxation.stages import (
     sliding,
 )
 from search_core.relaxation.statistics import RunningStatistics, bring_together
+from search_core.relaxation.works import Part
 
 
 class GroupedPlan:

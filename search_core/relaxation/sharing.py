@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import lanes, layers, pools, stacks
-from search_core.relaxation.arithmetic import Part, Reading, arithmetic_for
+from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
 from search_core.relaxation.statistics import RunningStatistics, known_statistics
+from search_core.relaxation.works import Part, Reading
 
 _Prefix = tuple[nn.Module, ...]
 _Pool = nn.MaxPool2d | nn.AvgPool2d

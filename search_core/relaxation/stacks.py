@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Part
+from search_core.relaxation.works import Part
 
 
 @dataclass(frozen=True)

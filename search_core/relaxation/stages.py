@@ -10,15 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from search_core.relaxation.adjacent import beside
-from search_core.relaxation.arithmetic import (
-    Convolution,
-    Kernels,
-    Normalisation,
-    Product,
-    Slide,
-    Sums,
-    arithmetic_for,
-)
+from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.chains import Stage
 from search_core.relaxation.stacks import Stacks
 from search_core.relaxation.statistics import (
@@ -26,6 +18,7 @@ from search_core.relaxation.statistics import (
     bring_together,
     known_statistics,
 )
+from search_core.relaxation.works import Convolution, Kernels, Normalisation, Product, Slide, Sums
 
 MemberT = TypeVar("MemberT")
 

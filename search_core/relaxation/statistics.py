@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from search_core.relaxation import adjacent
-from search_core.relaxation.arithmetic import Known
+from search_core.relaxation.works import Known
 
 
 class RunningStatistics:

@@ -17,8 +17,9 @@ from torch.nn import functional
 from search_core.orders import frozen
 from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan, arithmetic, grouped, sharing, stages
-from search_core.relaxation.arithmetic import Kernels, Known, Part, Slide, TorchArithmetic
 from search_core.relaxation.stacks import whole
+from search_core.relaxation.torch_arithmetic import TorchArithmetic
+from search_core.relaxation.works import Kernels, Known, Part, Slide
 from tests.search_core.test_relaxation import (
     batch,
     buffers,

@@ -18,7 +18,7 @@ from search_core.graphs import Repeated, StaticStep, Workshop
 from search_core.optimizers import set_rate
 from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan, grouped, sharing, stages
-from search_core.relaxation.arithmetic import TorchArithmetic
+from search_core.relaxation.torch_arithmetic import TorchArithmetic
 from search_core.search import BatchProgress, SearchRun
 from search_core.spaces import build_supernet
 from search_core.spec import AlgorithmSpec, DartsSpace, SearchSpec, TrainingSpec

@@ -22,10 +22,12 @@ from search_core.relaxation import (
     Shared,
     Term,
     adjacent,
-    arithmetic,
     planner_for,
+    torch_arithmetic,
 )
 from search_core.relaxation.stacks import Stacks
+from search_core.relaxation.torch_arithmetic import TorchArithmetic
+from search_core.relaxation.works import Part
 from search_core.spec import SearchSpec
 from search_core.supernet import Supernet
 from tests.search_core.test_relaxation import (
@@ -126,7 +128,7 @@ def test_it_evaluates_by_the_running_statistics_of_each(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sharp_darts", "hypercuboid"])
 def test_wide_groups_are_convolved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "WIDE", 1)
+    monkeypatch.setattr(torch_arithmetic, "WIDE", 1)
     check_same_function(SPACES[name], "scalar", (12, 12))
 
 
@@ -377,18 +379,18 @@ def test_sums_of_several_plans_come_together() -> None:
 
 def test_features_are_mixed_with_those_of_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed: list[set[torch.dtype]] = []
-    right = arithmetic.TorchArithmetic.mix
+    right = TorchArithmetic.mix
 
     def mix(
-        self: arithmetic.TorchArithmetic,
-        features: Sequence[arithmetic.Part],
+        self: TorchArithmetic,
+        features: Sequence[Part],
         weights_tk: Tensor,
         base_ntchw: Tensor | None = None,
     ) -> Tensor:
         mixed.append({each.stack_nkchw.dtype for each in features})
         return right(self, features, weights_tk, base_ntchw)
 
-    monkeypatch.setattr(arithmetic.TorchArithmetic, "mix", mix)
+    monkeypatch.setattr(TorchArithmetic, "mix", mix)
     rounding = nn.Sequential(ToHalfPrecision())
     operations = [nn.Identity(), rounding, nn.Identity(), copy.deepcopy(rounding)]
     plan = GroupedPlan([Term("x", "y", index, each) for index, each in enumerate(operations)])

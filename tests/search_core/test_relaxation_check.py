@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from search_core import supernet
 from search_core.primitives import REGISTRY, Slot
 from search_core.relaxation import GroupedPlan, plans, stages
-from search_core.relaxation.arithmetic import Known, TorchArithmetic
 from search_core.relaxation.statistics import known_statistics
+from search_core.relaxation.torch_arithmetic import TorchArithmetic
+from search_core.relaxation.works import Known
 from search_core.relaxation_check import (
     Difference,
     comparison,

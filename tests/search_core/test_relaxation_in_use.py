@@ -13,8 +13,8 @@ from search_core.errors import DivergedError
 from search_core.pace import reproducible
 from search_core.primitives import REGISTRY, Slot
 from search_core.relaxation import GroupedPlan, Plan, RunningStatistics, plans, stages
-from search_core.relaxation.arithmetic import Known
 from search_core.relaxation.statistics import known_statistics
+from search_core.relaxation.works import Known
 from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport
 from search_core.search import SearchRun

@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Kernels
 from search_core.relaxation.fused import launch, windows
+from search_core.relaxation.works import Kernels
 
 _COLUMNS: Final = 32
 """Of a program at most: a warp's."""

@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Part
 from search_core.relaxation.fused import launch, parts
 from search_core.relaxation.stacks import dense
+from search_core.relaxation.works import Part
 
 _BLOCK: Final = 512
 

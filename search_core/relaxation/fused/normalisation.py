@@ -12,11 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Known, Normalisation, Sums
 from search_core.relaxation.fused import launch, together
 from search_core.relaxation.fused import norm_kernels as kernels
 from search_core.relaxation.fused.together import Call
 from search_core.relaxation.stacks import dense
+from search_core.relaxation.works import Known, Normalisation, Sums
 
 _BLOCK: Final = 512
 _CHANNELS: Final = 64

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from search_core.precision import rounds_to_tf32
-from search_core.relaxation.arithmetic import WIDE
 from search_core.relaxation.fused import launch, tf32
+from search_core.relaxation.works import WIDE
 
 _BLOCK: Final = 64
 _MOST_OUTS: Final = 128

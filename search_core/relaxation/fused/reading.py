@@ -13,10 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from search_core.relaxation.arithmetic import Reading
 from search_core.relaxation.fused import launch, together
 from search_core.relaxation.fused.together import Call
 from search_core.relaxation.stacks import dense
+from search_core.relaxation.works import Reading
 
 _BLOCK: Final = 256
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from search_core.relaxation.arithmetic import Convolution, Kernels, Product, Slide
 from search_core.relaxation.fused import depthwise, launch, parts, pointwise, together
 from search_core.relaxation.fused.streams import Task, at_once, in_turn
 from search_core.relaxation.fused.together import Call
 from search_core.relaxation.stacks import dense
+from search_core.relaxation.works import Convolution, Kernels, Product, Slide
 
 
 class _Pointwise(torch.autograd.Function):
