@@ -181,19 +181,19 @@ def normalised(works: Sequence[Normalised], statistics: RunningStatistics) -> li
         return []
     arithmetic = arithmetic_for(works[0].x_nkchw)
     wanted = [_normalisation(each) for each in works]
-    evaluated = []
-    for work, each in zip(works, wanted, strict=True):
-        known = known_statistics(work.norms)
-        if known is not None:
-            evaluated.append(
-                arithmetic.normalise_by(
-                    known, each.x_nkchw, each.scale_kc, each.shift_kc, eps=each.eps,
-                    rectify=each.rectify, sums=each.sums, factor_k=each.factor_k,
-                    base_ntchw=each.base_ntchw,
-                )
-            )  # fmt: skip
-    if evaluated:
-        return evaluated  # all of them: see `GroupedPlan.applies`
+    # All of them train, or none does: see `GroupedPlan.applies`.
+    known = [
+        each for each in map(known_statistics, (work.norms for work in works)) if each is not None
+    ]
+    if known:
+        return [
+            arithmetic.normalise_by(
+                each_known, each.x_nkchw, each.scale_kc, each.shift_kc, eps=each.eps,
+                rectify=each.rectify, sums=each.sums, factor_k=each.factor_k,
+                base_ntchw=each.base_ntchw,
+            )
+            for each_known, each in zip(known, wanted, strict=True)
+        ]  # fmt: skip
     for work in works:
         bring_together(work.norms)
     made = arithmetic.normalise_all(wanted)

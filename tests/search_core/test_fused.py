@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from search_core.randomness import stream
 from search_core.relaxation import GroupedPlan, arithmetic, grouped, sharing, stages
 from search_core.relaxation.stacks import whole
 from search_core.relaxation.torch_arithmetic import TorchArithmetic
-from search_core.relaxation.works import Kernels, Known, Part, Slide
+from search_core.relaxation.works import (
+    Convolution,
+    Kernels,
+    Known,
+    Normalisation,
+    Part,
+    Product,
+    Slide,
+)
 from tests.search_core.test_relaxation import (
     batch,
     buffers,
@@ -116,6 +125,45 @@ def test_convolutions_of_several_images_side_by_side(fused: Any) -> None:
         TorchArithmetic().convolve(slides, weight_koi),
         [large, small, *taps, last, weight_koi],
     )
+
+
+def test_no_task_needs_what_another_makes(fused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slides of the same part add to its gradient in turn; all else may come in any order."""
+    large, small, alone = draw(2, 3, 4, 6, 6), draw(2, 1, 4, 6, 6, name="s"), draw(2, 2, 4, 6, 6)
+    taps = [draw(4, 1, size, size, name=f"w{index}") for index, size in enumerate((3, 5, 3, 3))]
+    weights = [draw(4, 5, 4, name="p"), draw(2, 3, 4, name="q")]
+    places = (Part(large, 0, 1), Part(large, 0, 1), Part(large, 1, 1), whole(small))
+    slides = [Slide(part, Kernels(each, 1, 1)) for part, each in zip(places, taps, strict=True)]
+    works = [Convolution(slides, weights[0]), Product(alone, weights[1])]
+    inputs = [large, small, alone, *taps, *weights]
+
+    def made() -> list[Tensor]:
+        results = fused.convolve_all(works)
+        normalised = fused.normalise_all(
+            [Normalisation(each, None, None, 1e-5) for each in results]
+        )
+        results += [each for each, _ in normalised]
+        loss = sum((each * each.detach().cos()).sum() for each in results)
+        return [*results, *torch.autograd.grad(loss, inputs)]
+
+    expected = made()
+    for module in ("separable", "together"):
+        monkeypatch.setattr(f"search_core.relaxation.fused.{module}.at_once", backwards)
+    assert all(map(torch.equal, made(), expected))
+
+
+def backwards(tasks: Sequence[Any]) -> list[Any]:
+    """Does tasks, the last one first."""
+    return [task.work() for task in reversed(tasks)][::-1]
+
+
+@pytest.mark.parametrize(
+    ("outs", "block"), [(5, 16), (64, 64), (65, 128), (128, 128), (192, 64), (256, 128)]
+)
+def test_products_come_in_large_blocks_where_none_is_half_empty(
+    fused: Any, outs: int, block: int
+) -> None:
+    assert import_module("search_core.relaxation.fused.pointwise")._block_of_outs(outs) == block
 
 
 def test_parts_that_overlap_are_refused(fused: Any) -> None:

@@ -17,8 +17,8 @@ from search_core.relaxation.fused import launch, tf32
 from search_core.relaxation.works import WIDE
 
 _BLOCK: Final = 64
-_MOST_OUTS: Final = 128
-"""Of a program. It reads, and rounds, what it multiplies once for all of them."""
+_OUTS: Final = (64, 128)
+"""Of a program at most. It reads, and rounds, what it multiplies once for all of them."""
 
 _BLOCK_OF_WEIGHTS: Final = 64
 
@@ -121,7 +121,7 @@ def multiply(x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
         weight_oi11 = weight_koi[0, :, :, None, None].to(x_nkir.dtype)
         return torch.conv2d(x_nkir.view(n, i, r, 1), weight_oi11).view(n, 1, o, r)
     y_nkor = x_nkir.new_empty((n, k, o, r))
-    outs = launch.power_of_two(o, 16, _MOST_OUTS)
+    outs = _block_of_outs(o)
     grid = (triton.cdiv(n * r, _BLOCK), k, triton.cdiv(o, outs))
     _product[grid](
         x_nkir, weight_koi, y_nkor, n * r, i, o, x_nkir.stride(0), y_nkor.stride(0),
@@ -158,6 +158,13 @@ def weight_gradient(x_nkir: Tensor, d_y_nkor: Tensor) -> Tensor:
         r, outs, ins, _BLOCK_OF_WEIGHTS, _precision(x_nkir), launch.accumulator(x_nkir),
     )  # fmt: skip
     return partial
+
+
+def _block_of_outs(outs: int) -> int:
+    """As many as there are, or that come in blocks of without more of them being made up."""
+    small, large = _OUTS
+    fits = triton.cdiv(outs, large) * large <= triton.cdiv(outs, small) * small
+    return launch.power_of_two(outs, 16, large if fits else small)
 
 
 def _is_large(k: int, outs: int, ins: int) -> bool:

@@ -19,8 +19,8 @@ import torch
 
 ResultT = TypeVar("ResultT")
 
-_AT_ONCE: Final = 4
-"""Streams; each keeps memory of its own."""
+_STREAMS: Final = 4
+"""Each keeps memory of its own."""
 
 
 class Task(NamedTuple, Generic[ResultT]):
@@ -28,7 +28,7 @@ class Task(NamedTuple, Generic[ResultT]):
 
     Attributes:
         work: Does it on the current stream. It holds what it reads.
-        cost: How much there is to do, in a unit that tasks have in common.
+        cost: About how much there is to do, in a unit that tasks have in common.
     """
 
     work: Callable[[], ResultT]
@@ -90,4 +90,4 @@ def _may_part() -> bool:
 @cache
 def _streams(device: torch.device) -> list[torch.cuda.Stream]:
     """The same for all work: libraries keep a workspace for each that they see."""
-    return [torch.cuda.Stream(device) for _ in range(_AT_ONCE)]  # type: ignore[no-untyped-call]
+    return [torch.cuda.Stream(device) for _ in range(_STREAMS)]  # type: ignore[no-untyped-call]

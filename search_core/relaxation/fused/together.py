@@ -90,6 +90,10 @@ class _Context:
     def set_materialize_grads(self, value: bool) -> None:
         """There are none made up here anyway."""
 
+    def forget(self) -> None:
+        """Lets go of tensors, which automatic differentiation keeps, or does not."""
+        self.saved_tensors = self.silent = ()
+
 
 class _Together(torch.autograd.Function):
     @staticmethod
@@ -118,7 +122,7 @@ class _Together(torch.autograd.Function):
         bounds = [0, *accumulate(len(context.saved_tensors) for context in contexts)]
         ctx.save_for_backward(*(each for context in contexts for each in context.saved_tensors))
         for context in contexts:
-            context.saved_tensors = ()
+            context.forget()
         ctx.settings = (layout, contexts, list(pairwise(bounds)))
         return tuple(results)
 
@@ -127,29 +131,33 @@ class _Together(torch.autograd.Function):
         layout, contexts, bounds = ctx.settings
         saved = ctx.saved_tensors
         gradients: list[Any] = [None] * len(ctx.needs_input_grad)
-        asked: list[int] = []
-        for index, (first, last, _) in enumerate(layout.results):
+        asked = [
+            index
+            for index, (first, last, _) in enumerate(layout.results)
+            if any(each is not None for each in d_results[first:last])
+        ]
+        for index in asked:
             contexts[index].saved_tensors = saved[slice(*bounds[index])]
-            if any(each is not None for each in d_results[first:last]):
-                asked.append(index)
-        found = at_once(
-            [
-                Task(
-                    partial(
-                        layout.functions[index].backward,
-                        contexts[index],
-                        *d_results[slice(*layout.results[index][:2])],
-                    ),
-                    _size(contexts[index].saved_tensors),
-                )
-                for index in asked
-            ]
-        )
+        try:
+            found = at_once(
+                [
+                    Task(
+                        partial(
+                            layout.functions[index].backward,
+                            contexts[index],
+                            *d_results[slice(*layout.results[index][:2])],
+                        ),
+                        _size(contexts[index].saved_tensors),
+                    )
+                    for index in asked
+                ]
+            )
+        finally:
+            for context in contexts:
+                context.forget()
         for index, each in zip(asked, found, strict=True):
             first, last = layout.arguments[index]
             gradients[1 + first : 1 + last] = each
-        for context in contexts:
-            context.saved_tensors = ()
         return tuple(gradients)
 
 
