@@ -164,32 +164,13 @@ class Arithmetic(Protocol):
         """
         ...
 
-    def normalise_by(
-        self,
-        known: Known,
-        x_nkchw: Tensor,
-        scale_kc: Tensor | None,
-        shift_kc: Tensor | None,
-        *,
-        eps: float,
-        rectify: bool = False,
-        sums: Sums | None = None,
-        factor_k: Tensor | None = None,
-        base_ntchw: Tensor | None = None,
-    ) -> Tensor:
+    def normalise_by(self, known: Known, work: Normalisation) -> Tensor:
         """Normalises by known statistics, without a derivative.
 
         Args:
             known: The statistics of each operation.
-            x_nkchw: The operations' images side by side. Where there are fewer than operations,
-                these are read again from the first one on.
-            scale_kc: See `normalise`.
-            shift_kc: Likewise.
-            eps: Likewise.
-            rectify: Likewise.
-            sums: Likewise.
-            factor_k: Likewise.
-            base_ntchw: Likewise.
+            work: What to normalise. Where there are fewer images than operations, these are read
+                again from the first one on.
 
         Returns:
             [n, k, c, h, w], or the sums [n, t, c, h, w].

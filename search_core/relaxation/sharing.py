@@ -14,7 +14,7 @@ from search_core.relaxation import lanes, layers, pools, stacks
 from search_core.relaxation.arithmetic import arithmetic_for
 from search_core.relaxation.lanes import Lanes, State
 from search_core.relaxation.statistics import RunningStatistics, known_statistics
-from search_core.relaxation.works import Part, Reading
+from search_core.relaxation.works import Normalisation, Part, Reading
 
 _Prefix = tuple[nn.Module, ...]
 _Pool = nn.MaxPool2d | nn.AvgPool2d
@@ -295,7 +295,9 @@ class Shared:
         arithmetic, x_nkchw = arithmetic_for(x_nchw), x_nchw.unsqueeze(1)
         known = known_statistics([norm])
         if known is not None:
-            result_nkchw = arithmetic.normalise_by(known, x_nkchw, None, None, eps=norm.eps)
+            result_nkchw = arithmetic.normalise_by(
+                known, Normalisation(x_nkchw, None, None, norm.eps)
+            )
             return result_nkchw.squeeze(1)
         result_nkchw, measured_2kc = arithmetic.normalise(x_nkchw, None, None, eps=norm.eps)
         mean_c, variance_c = measured_2kc[:, 0].unbind()

@@ -186,14 +186,7 @@ def normalised(works: Sequence[Normalised], statistics: RunningStatistics) -> li
         each for each in map(known_statistics, (work.norms for work in works)) if each is not None
     ]
     if known:
-        return [
-            arithmetic.normalise_by(
-                each_known, each.x_nkchw, each.scale_kc, each.shift_kc, eps=each.eps,
-                rectify=each.rectify, sums=each.sums, factor_k=each.factor_k,
-                base_ntchw=each.base_ntchw,
-            )
-            for each_known, each in zip(known, wanted, strict=True)
-        ]  # fmt: skip
+        return [arithmetic.normalise_by(*each) for each in zip(known, wanted, strict=True)]
     for work in works:
         bring_together(work.norms)
     made = arithmetic.normalise_all(wanted)

@@ -102,30 +102,19 @@ class TorchArithmetic:
             for each in works
         ]  # fmt: skip
 
-    def normalise_by(
-        self,
-        known: Known,
-        x_nkchw: Tensor,
-        scale_kc: Tensor | None,
-        shift_kc: Tensor | None,
-        *,
-        eps: float,
-        rectify: bool = False,
-        sums: Sums | None = None,
-        factor_k: Tensor | None = None,
-        base_ntchw: Tensor | None = None,
-    ) -> Tensor:
+    def normalise_by(self, known: Known, work: Normalisation) -> Tensor:
         """See `Arithmetic`."""
         operations = len(known.mean_kc)
-        x_nkchw = x_nkchw.repeat(1, operations // x_nkchw.shape[1], 1, 1, 1)
+        x_nkchw = work.x_nkchw.repeat(1, operations // work.x_nkchw.shape[1], 1, 1, 1)
         result_nchw = functional.batch_norm(
             x_nkchw.flatten(1, 2),
             known.mean_kc.flatten(),
             known.variance_kc.flatten(),
-            *_affine(x_nkchw, scale_kc, shift_kc, factor_k),
-            eps=eps,
+            *_affine(x_nkchw, work.scale_kc, work.shift_kc, work.factor_k),
+            eps=work.eps,
         )
-        return _followed(result_nchw.view(x_nkchw.shape), rectify, sums, base_ntchw)
+        result_nkchw = result_nchw.view(x_nkchw.shape)
+        return _followed(result_nkchw, work.rectify, work.sums, work.base_ntchw)
 
     def mix(
         self,

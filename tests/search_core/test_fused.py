@@ -358,15 +358,13 @@ def test_known_statistics(fused: Any, operations: int, settings: dict[str, Any])
     if "sums" in settings:
         first, *others = range(operations)
         settings = {"sums": ((first,), tuple(others)), "factor_k": draw(operations, name="factor")}
+    work = Normalisation(x_nkchw, scale_kc, shift_kc, 1e-5, **settings)
     with torch.no_grad():
-        ours, expected = (
-            form.normalise_by(known, x_nkchw, scale_kc, shift_kc, eps=1e-5, **settings)
-            for form in (fused, TorchArithmetic())
-        )
+        ours, expected = (form.normalise_by(known, work) for form in (fused, TorchArithmetic()))
     assert ours.shape == expected.shape
     assert float((ours - expected).norm()) <= 1e-6 * float(expected.norm())
     with pytest.raises(RuntimeError, match="no derivative"):
-        fused.normalise_by(known, x_nkchw, scale_kc, shift_kc, eps=1e-5)
+        fused.normalise_by(known, work)
 
 
 @pytest.mark.parametrize("num_sums", [1, 3])
@@ -466,7 +464,7 @@ def test_what_is_no_number_is_not_rectified(fused: Any) -> None:
     known = Known(*torch.full((2, 1, 2), torch.nan, dtype=EXACT, device=DEVICE))
     x_nkchw = draw(2, 1, 2, 3, 3).detach()
     with torch.no_grad():
-        result = fused.normalise_by(known, x_nkchw, None, None, eps=1e-5, rectify=True)
+        result = fused.normalise_by(known, Normalisation(x_nkchw, None, None, 1e-5, rectify=True))
     assert result.isnan().all()
     _, rectified_nchw, _ = fused.read(torch.nan * x_nkchw[:, 0], rectify=True)
     assert rectified_nchw.isnan().all()

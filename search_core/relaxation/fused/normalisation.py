@@ -248,31 +248,13 @@ def _normalisation(work: Normalisation) -> Call[tuple[Tensor, Tensor]]:
     )
 
 
-def normalise_by(
-    known: Known,
-    x_nkchw: Tensor,
-    scale_kc: Tensor | None,
-    shift_kc: Tensor | None,
-    *,
-    eps: float,
-    rectify: bool = False,
-    sums: Sums | None = None,
-    factor_k: Tensor | None = None,
-    base_ntchw: Tensor | None = None,
-) -> Tensor:
+def normalise_by(known: Known, work: Normalisation) -> Tensor:
     """Normalises by known statistics.
 
     Args:
         known: The statistics of each operation.
-        x_nkchw: The operations' images side by side. Where there are fewer than operations, these
-            are read again from the first one on.
-        scale_kc: See `normalise`.
-        shift_kc: Likewise.
-        eps: Likewise.
-        rectify: Likewise.
-        sums: Likewise.
-        factor_k: Likewise.
-        base_ntchw: Likewise.
+        work: As for `normalise_all`. Where there are fewer images than operations, these are read
+            again from the first one on.
 
     Returns:
         [n, k, c, h, w], or the sums [n, t, c, h, w].
@@ -282,6 +264,7 @@ def normalise_by(
     """
     if torch.is_grad_enabled():
         raise RuntimeError("a normalisation by known statistics has no derivative here")
+    x_nkchw, scale_kc, shift_kc, eps, rectify, sums, factor_k, base_ntchw = work
     with launch.device_of(x_nkchw):
         result = _applied(
             dense(x_nkchw.flatten(3)),
