@@ -1,6 +1,7 @@
 """Small things to search: a spec whose trial takes a second, and batches of random images."""
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -59,6 +60,19 @@ def make_batch() -> Callable[..., LabelledImages]:
         )
 
     return make
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A GPU's kernels. Without one Python runs their programs: fewer ones, of more threads."""
+    pytest.importorskip("triton")
+    if not torch.cuda.is_available():
+        depthwise = import_module("search_core.relaxation.fused.depthwise")
+        monkeypatch.setattr(depthwise, "_NUM_WARPS", 32)
+        monkeypatch.setattr(depthwise, "_NUM_WARPS_OF_WEIGHTS", 32)
+    # A GPU's convolutions are otherwise less exact than what they are compared with.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return import_module("search_core.relaxation.fused")
 
 
 @pytest.fixture
