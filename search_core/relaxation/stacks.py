@@ -187,6 +187,8 @@ def split(stack_nkchw: Tensor, lengths: Sequence[int]) -> list[Tensor]:
     Returns:
         [n, k, c, h, w] each.
     """
+    if len(lengths) == 1:
+        return [stack_nkchw]  # else its gradient would be copied
     shape = stack_nkchw.shape[2:]
     # Their gradients are joined: see below.
     parts_nchw = torch.split(

@@ -31,7 +31,7 @@ _ALIGNED: Final = 16
 
 def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each kernel with values of its constants."""
-    depthwise, pointwise, norm_kernels, mixing, parts, reading = modules.values()
+    adding, depthwise, pointwise, norm_kernels, mixing, parts, reading = modules.values()
     acc = {"acc": tl.float32}
     for size, stride in ((3, 1), (5, 2)):
         slide = {"kernel": size, "stride": stride, "dilation": 2, **acc}
@@ -67,6 +67,7 @@ def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, di
     yield mixing._mix, {**counts, "has_base": True}
     yield mixing._part, counts
     yield mixing._compare, counts
+    yield adding._add, {"number": _FEATURES, **sizes}
     yield parts._total, {"number": _FEATURES, "at_once": 16, "block": 64, **acc}
     # A maximum and both averages, and none.
     for pools, kinds in ((3, 0b100100), (0, 0)):
@@ -79,7 +80,7 @@ def forms(modules: dict[str, ModuleType], images: str) -> Iterator[tuple[Any, di
 
 def type_of(kernel: Any, name: str, images: str) -> str | tuple[str, ...]:
     """Of an argument that is no constant."""
-    if name in ("features", "d_features"):
+    if name in ("features", "d_features", "tensors"):
         return (f"*{images}",) * _FEATURES
     if kernel.__name__ == "_total" and name in ("partials", "totals"):
         return ("*fp32",) * _FEATURES
@@ -139,7 +140,15 @@ def main() -> None:
     package = "search_core.relaxation.fused"
     modules = {
         name: import_module(f"{package}.{name}")
-        for name in ("depthwise", "pointwise", "norm_kernels", "mixing", "parts", "reading")
+        for name in (
+            "adding",
+            "depthwise",
+            "pointwise",
+            "norm_kernels",
+            "mixing",
+            "parts",
+            "reading",
+        )
     }
     written = {
         each

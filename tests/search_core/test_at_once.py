@@ -1,7 +1,7 @@
 """What does not depend on each other: as one function, and on streams of its own."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -17,8 +17,11 @@ from search_core.randomness import stream as generator
 pytest.importorskip("triton")
 
 from search_core.relaxation.fused import streams, together
+from search_core.relaxation.fused.adding import added
 from search_core.relaxation.fused.streams import Task, at_once, in_turn
 from search_core.relaxation.fused.together import Call, run
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class _Stream:
@@ -209,6 +212,37 @@ def test_functions_together_are_the_same_as_each_alone() -> None:
         found.append((first, squares, last, *torch.autograd.grad(loss, (x, z, scale))))
     for ours, expected in zip(*found, strict=True):
         assert torch.equal(ours, expected)
+
+
+def test_gradients_of_what_several_read_are_added_up_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers: list[int] = []
+
+    def count(tensors: Sequence[Tensor]) -> Tensor:
+        numbers.append(len(tensors))
+        return added(tensors)
+
+    monkeypatch.setattr(together, "added", count)
+    x, z = draw("x"), draw("z")
+    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    first, (squares, _), last = run([*calls_of(x, z, scale)])
+    read = first.grad_fn.next_functions
+    assert len(read) == 3
+    torch.autograd.grad((first + squares.flatten() + last).sum(), (x, z, scale))
+    assert sorted(numbers) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_sums_are_those_of_higher_precision(number: int) -> None:
+    parts = [
+        torch.randn(3, 700, generator=generator(0, str(each))).to(DEVICE, torch.bfloat16).t()
+        for each in range(number)
+    ]
+    total = added(parts)
+    assert (total is parts[0]) == (number == 1)
+    exact = torch.stack([each.float() for each in parts]).sum(dim=0)
+    torch.testing.assert_close(total, exact.bfloat16())
 
 
 def test_what_nobody_asks_for_is_not_computed() -> None:

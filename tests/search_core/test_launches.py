@@ -21,6 +21,14 @@ def test_kernels_are_counted(space: str) -> None:
     assert evaluation["measure"] == 0
 
 
+def test_nothing_is_copied_that_lies_alone() -> None:
+    """A cuboid's states are sums of their own, whose gradients go back as they are."""
+    found = launches(parse(["--space", "hypercuboid", *SMALL]))
+    joins = found["evaluation"]["cat"]
+    assert found["weights"]["cat"] == joins
+    assert found["weights"]["_add"] > 0
+
+
 def test_it_prints_a_row_and_the_commonest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--space", "darts", *SMALL, "--by-name"]) == 0
     said = capsys.readouterr().out

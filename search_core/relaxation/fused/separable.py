@@ -24,23 +24,28 @@ from search_core.relaxation.works import Convolution, Kernels, Product, Slide
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_nkir: Tensor, weight_koi: Tensor) -> Tensor:
-        x_nkir = dense(x_nkir)
-        ctx.save_for_backward(weight_koi, x_nkir if ctx.needs_input_grad[1] else None)
-        return pointwise.multiply(x_nkir, weight_koi)
+    def forward(ctx: Any, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+        x_nkihw = dense(x_nkihw)
+        ctx.save_for_backward(weight_koi, x_nkihw if ctx.needs_input_grad[1] else None)
+        return _product_of(x_nkihw, weight_koi)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         launch.refuse_second_derivative()
-        weight_koi, x_nkir = ctx.saved_tensors
-        d_y_nkor = dense(d_outputs[0])
-        d_x_nkir = d_weight_koi = None
+        weight_koi, x_nkihw = ctx.saved_tensors
+        d_y_nkohw = dense(d_outputs[0])
+        d_x_nkihw = d_weight_koi = None
         if ctx.needs_input_grad[0]:
-            d_x_nkir = pointwise.multiply(d_y_nkor, weight_koi.transpose(1, 2))
+            d_x_nkihw = _product_of(d_y_nkohw, weight_koi.transpose(1, 2))
         if ctx.needs_input_grad[1]:
-            d_weight_koi = parts.total(pointwise.weight_gradient(x_nkir, d_y_nkor))
-            d_weight_koi = d_weight_koi.to(weight_koi.dtype)
-        return d_x_nkir, d_weight_koi
+            partial_koi = pointwise.weight_gradient(x_nkihw.flatten(3), d_y_nkohw.flatten(3))
+            d_weight_koi = parts.total(partial_koi).to(weight_koi.dtype)
+        return d_x_nkihw, d_weight_koi
+
+
+def _product_of(x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+    y_nkor = pointwise.multiply(x_nkihw.flatten(3), weight_koi)
+    return y_nkor.view(*y_nkor.shape[:3], *x_nkihw.shape[3:])
 
 
 class _Read(NamedTuple):
@@ -88,8 +93,7 @@ class _Separable(torch.autograd.Function):
             *weights_c1kk,
         )
         ctx.settings = (reads, [each.shape for each in sources_nkchw])
-        y_nkor = pointwise.multiply(between_nkihw.flatten(3), weight_koi)
-        return y_nkor.view(*y_nkor.shape[:3], *between_nkihw.shape[3:])
+        return _product_of(between_nkihw, weight_koi)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -99,14 +103,12 @@ class _Separable(torch.autograd.Function):
         sources_nkchw, weights_c1kk = saved[: len(shapes)], saved[len(shapes) :]
         needs_weight, *needs = ctx.needs_input_grad[1:]
         d_y_nkohw = dense(d_outputs[0])
-        d_y_nkor = d_y_nkohw.flatten(3)
         between_nkihw = None
         slides: list[Task[Any]] = []
         if needs_weight:
             between_nkihw, slides = _between(sources_nkchw, reads, weights_c1kk)
-        back = partial(pointwise.multiply, d_y_nkor, weight_koi.transpose(1, 2))
-        d_between_nkir, *_ = at_once([Task(back, weight_koi.numel()), *slides])
-        d_between_nkihw = d_between_nkir.view(*d_between_nkir.shape[:3], *d_y_nkohw.shape[3:])
+        back = partial(_product_of, d_y_nkohw, weight_koi.transpose(1, 2))
+        d_between_nkihw, *_ = at_once([Task(back, weight_koi.numel()), *slides])
         d_sources = [
             _room(d_y_nkohw, shape, {read for read in reads if read.source == source})
             if needs[source]
@@ -115,7 +117,9 @@ class _Separable(torch.autograd.Function):
         ]
         of_weights: list[Task[Any]] = []
         if between_nkihw is not None:
-            of_weight = partial(pointwise.weight_gradient, between_nkihw.flatten(3), d_y_nkor)
+            of_weight = partial(
+                pointwise.weight_gradient, between_nkihw.flatten(3), d_y_nkohw.flatten(3)
+            )
             of_weights.append(Task(of_weight, weight_koi.numel()))
         of_sources: dict[tuple[int, int], list[Task[Any]]] = {}
         parts_nkihw = torch.split(d_between_nkihw, _lengths(weights_c1kk, shapes[0][2]), dim=1)
@@ -266,6 +270,4 @@ def _convolution(work: Convolution) -> Call[Tensor]:
 
 def _product(work: Product) -> Call[Tensor]:
     x_nkihw, weight_koi = work
-    n, k, _, *size = x_nkihw.shape
-    arguments = (launch.cast(x_nkihw).flatten(3), weight_koi)
-    return Call(_Pointwise, arguments, lambda y_nkor: y_nkor.view(n, k, -1, *size))
+    return Call(_Pointwise, (launch.cast(x_nkihw), weight_koi), lambda y_nkohw: y_nkohw)

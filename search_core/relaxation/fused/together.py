@@ -1,7 +1,9 @@
 """Several differentiable functions that do not depend on each other, as one.
 
 Forward as well as backward they may run at the same time (`streams`). To automatic differentiation
-they are one function, whose gradients are taken as soon as those of all results are known.
+they are one function, whose gradients are taken as soon as those of all results are known. What
+several of them read has its gradients added up at once, where automatic differentiation would add
+them up two by two.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from search_core.relaxation.fused.adding import added
 from search_core.relaxation.fused.streams import Task, at_once
 
 ResultT = TypeVar("ResultT")
@@ -41,9 +44,18 @@ def run(calls: Sequence[Call[ResultT]]) -> list[ResultT]:
     if len(calls) == 1:
         [call] = calls
         return [call.finish(call.function.apply(*call.arguments))]
-    bounds = [0, *accumulate(len(call.arguments) for call in calls)]
-    layout = _Layout([call.function for call in calls], list(pairwise(bounds)), [])
-    made = _Together.apply(layout, *(each for call in calls for each in call.arguments))
+    arguments: list[Any] = []
+    places: dict[int, int] = {}
+    for each in (each for call in calls for each in call.arguments):
+        if id(each) not in places:
+            places[id(each)] = len(arguments)
+            arguments.append(each)
+    layout = _Layout(
+        [call.function for call in calls],
+        [[places[id(each)] for each in call.arguments] for call in calls],
+        [],
+    )
+    made = _Together.apply(layout, *arguments)
     return [
         call.finish(made[first] if is_single else made[first:last])
         for call, (first, last, is_single) in zip(calls, layout.results, strict=True)
@@ -55,12 +67,13 @@ class _Layout(NamedTuple):
 
     Attributes:
         functions: The functions.
-        arguments: The first argument of each, and the one behind its last.
-        results: Likewise, and whether it is no tuple; known when they have been called.
+        arguments: Of each, where its arguments are; what several read is there once.
+        results: The first result of each, the one behind its last, and whether it is no tuple;
+            known when they have been called.
     """
 
     functions: list[type[torch.autograd.Function]]
-    arguments: list[tuple[int, int]]
+    arguments: list[list[int]]
     results: list[tuple[int, int, bool]]
 
 
@@ -99,8 +112,10 @@ class _Together(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: _Layout, *arguments: Any) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad[1:]
-        contexts = [_Context(needs[first:last]) for first, last in layout.arguments]
-        parts = [arguments[first:last] for first, last in layout.arguments]
+        contexts = [
+            _Context(tuple(needs[place] for place in places)) for places in layout.arguments
+        ]
+        parts = [[arguments[place] for place in places] for places in layout.arguments]
         made = at_once(
             [
                 Task(partial(each.forward, context, *part), _size(part))
@@ -130,7 +145,6 @@ class _Together(torch.autograd.Function):
     def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Any, ...]:
         layout, contexts, bounds = ctx.settings
         saved = ctx.saved_tensors
-        gradients: list[Any] = [None] * len(ctx.needs_input_grad)
         asked = [
             index
             for index, (first, last, _) in enumerate(layout.results)
@@ -155,9 +169,15 @@ class _Together(torch.autograd.Function):
         finally:
             for context in contexts:
                 context.forget()
+        shares: dict[int, list[Tensor]] = {}
         for index, each in zip(asked, found, strict=True):
-            first, last = layout.arguments[index]
-            gradients[1 + first : 1 + last] = each
+            for place, gradient in zip(layout.arguments[index], each, strict=True):
+                if gradient is not None:
+                    shares.setdefault(place, []).append(gradient)
+        sums = at_once([Task(partial(added, each), _size(each)) for each in shares.values()])
+        gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for place, gradient in zip(shares, sums, strict=True):
+            gradients[1 + place] = gradient
         return tuple(gradients)
 
 

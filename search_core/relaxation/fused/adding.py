@@ -1,0 +1,42 @@
+"""Sums of several tensors, each of which is read once."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from search_core.relaxation.fused import launch
+
+_BLOCK: Final = 512
+
+
+@triton.jit
+def _add(tensors, y, size, number: tl.constexpr, block: tl.constexpr, acc: tl.constexpr):
+    index = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = index < size
+    value = tl.load(tensors[0] + index, mask=inside, other=0.0).to(acc)
+    for each in tl.static_range(1, number):
+        value += tl.load(tensors[each] + index, mask=inside, other=0.0).to(acc)
+    tl.store(y + index, value.to(y.dtype.element_ty), mask=inside)
+
+
+def added(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors, in the order in which they come, rounded once.
+
+    Args:
+        tensors: One or more, of the same shape, type and device.
+
+    Returns:
+        The sum; the tensor itself if there is but one.
+    """
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first
+    given = tuple(each.contiguous() for each in tensors)
+    total = given[0].new_empty(first.shape)
+    _add[(triton.cdiv(total.numel(), _BLOCK),)](
+        given, total, total.numel(), len(given), _BLOCK, launch.accumulator(first)
+    )
+    return total
