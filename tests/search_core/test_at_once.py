@@ -230,7 +230,7 @@ def test_gradients_of_what_several_read_are_added_up_at_once(
     read = first.grad_fn.next_functions
     assert len(read) == 3
     torch.autograd.grad((first + squares.flatten() + last).sum(), (x, z, scale))
-    assert sorted(numbers) == [1, 1, 2]
+    assert numbers == [2]
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -240,7 +240,6 @@ def test_sums_are_those_of_higher_precision(number: int) -> None:
         for each in range(number)
     ]
     total = added(parts)
-    assert (total is parts[0]) == (number == 1)
     exact = torch.stack([each.float() for each in parts]).sum(dim=0)
     torch.testing.assert_close(total, exact.bfloat16())
 

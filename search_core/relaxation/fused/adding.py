@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -27,16 +28,10 @@ def added(tensors: Sequence[Tensor]) -> Tensor:
 
     Args:
         tensors: One or more, of the same shape, type and device.
-
-    Returns:
-        The sum; the tensor itself if there is but one.
     """
-    first = tensors[0]
-    if len(tensors) == 1:
-        return first
     given = tuple(each.contiguous() for each in tensors)
-    total = given[0].new_empty(first.shape)
+    total = torch.empty_like(given[0])
     _add[(triton.cdiv(total.numel(), _BLOCK),)](
-        given, total, total.numel(), len(given), _BLOCK, launch.accumulator(first)
+        given, total, total.numel(), len(given), _BLOCK, launch.accumulator(total)
     )
     return total

@@ -174,10 +174,11 @@ class _Together(torch.autograd.Function):
             for place, gradient in zip(layout.arguments[index], each, strict=True):
                 if gradient is not None:
                     shares.setdefault(place, []).append(gradient)
-        sums = at_once([Task(partial(added, each), _size(each)) for each in shares.values()])
+        several = [each for each in shares.values() if len(each) > 1]
+        sums = iter(at_once([Task(partial(added, each), _size(each)) for each in several]))
         gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        for place, gradient in zip(shares, sums, strict=True):
-            gradients[1 + place] = gradient
+        for place, each in shares.items():
+            gradients[1 + place] = each[0] if len(each) == 1 else next(sums)
         return tuple(gradients)
 
 
