@@ -140,15 +140,16 @@ def test_each_search_is_run_by_one_dispatcher_at_a_time_whatever_happens_to_them
 ) -> None:
     began = now(engine)
     ids = [submit(**of_seed(seed)) for seed in range(NUM_SEARCHES)]
+    # One is started when the one before is away: whose runner ends claims the next search at once,
+    # so that of several one could have all of them.
     fast = start(**host(settings, "fast", DAY))
-    slow = start(**host(settings, "slow", -DAY))
-    start(**host(settings, "right"))
-
     killed = put_to_sleep(fast, record)
     fast.kill()
     for runner in killed.values():
         runner.kill()
+    slow = start(**host(settings, "slow", -DAY))
     asleep = put_to_sleep(slow, record)
+    start(**host(settings, "right"))
     # The host sleeps for longer than its leases, and others do its work.
     wait_until(lambda: all(record(each).search.status == "succeeded" for each in asleep))
     for process in (*asleep.values(), psutil.Process(slow.pid)):
