@@ -20,8 +20,7 @@ from search_core.relaxation.fused import streams, together
 from search_core.relaxation.fused.adding import added
 from search_core.relaxation.fused.streams import Task, at_once, in_turn
 from search_core.relaxation.fused.together import Call, run
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from tests.search_core.fused_checks import DEVICE
 
 
 class _Stream:
@@ -227,8 +226,7 @@ def test_gradients_of_what_several_read_are_added_up_at_once(
     x, z = draw("x"), draw("z")
     scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
     first, (squares, _), last = run([*calls_of(x, z, scale)])
-    read = first.grad_fn.next_functions
-    assert len(read) == 3
+    assert len(first.grad_fn.next_functions) == 3
     torch.autograd.grad((first + squares.flatten() + last).sum(), (x, z, scale))
     assert numbers == [2]
 

@@ -20,11 +20,7 @@ from tests.search_core.test_relaxation import (
 )
 
 PRIMITIVES = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"]
-
-
 CELLS = {"channels": 2, "cells": 3, "primitives": PRIMITIVES}
-
-
 CUBOID = {
     "kind": "hypercuboid",
     "axes": {"channels": [2, 4], "operation": ["sharp_sep_conv", "resizable_pool"]},

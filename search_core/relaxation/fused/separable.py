@@ -27,7 +27,7 @@ class _Pointwise(torch.autograd.Function):
     def forward(ctx: Any, x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
         x_nkihw = dense(x_nkihw)
         ctx.save_for_backward(weight_koi, x_nkihw if ctx.needs_input_grad[1] else None)
-        return _product_of(x_nkihw, weight_koi)
+        return _multiplied(x_nkihw, weight_koi)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -36,14 +36,14 @@ class _Pointwise(torch.autograd.Function):
         d_y_nkohw = dense(d_outputs[0])
         d_x_nkihw = d_weight_koi = None
         if ctx.needs_input_grad[0]:
-            d_x_nkihw = _product_of(d_y_nkohw, weight_koi.transpose(1, 2))
+            d_x_nkihw = _multiplied(d_y_nkohw, weight_koi.transpose(1, 2))
         if ctx.needs_input_grad[1]:
             partial_koi = pointwise.weight_gradient(x_nkihw.flatten(3), d_y_nkohw.flatten(3))
             d_weight_koi = parts.total(partial_koi).to(weight_koi.dtype)
         return d_x_nkihw, d_weight_koi
 
 
-def _product_of(x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
+def _multiplied(x_nkihw: Tensor, weight_koi: Tensor) -> Tensor:
     y_nkor = pointwise.multiply(x_nkihw.flatten(3), weight_koi)
     return y_nkor.view(*y_nkor.shape[:3], *x_nkihw.shape[3:])
 
@@ -93,7 +93,7 @@ class _Separable(torch.autograd.Function):
             *weights_c1kk,
         )
         ctx.settings = (reads, [each.shape for each in sources_nkchw])
-        return _product_of(between_nkihw, weight_koi)
+        return _multiplied(between_nkihw, weight_koi)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -107,7 +107,7 @@ class _Separable(torch.autograd.Function):
         slides: list[Task[Any]] = []
         if needs_weight:
             between_nkihw, slides = _between(sources_nkchw, reads, weights_c1kk)
-        back = partial(_product_of, d_y_nkohw, weight_koi.transpose(1, 2))
+        back = partial(_multiplied, d_y_nkohw, weight_koi.transpose(1, 2))
         d_between_nkihw, *_ = at_once([Task(back, weight_koi.numel()), *slides])
         d_sources = [
             _room(d_y_nkohw, shape, {read for read in reads if read.source == source})
