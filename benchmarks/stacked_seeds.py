@@ -1,4 +1,4 @@
-"""Several seeds stacked, against one alone and against as many one after the other.
+"""Several seeds side by side in a stack, against one alone and as many one after the other.
 
     python -m benchmarks.stacked_seeds --space darts --seeds 4
 

@@ -239,15 +239,8 @@ class SearchRun:
         Args:
             result: What it measured.
             seconds: What it took.
-
-        Raises:
-            DivergedError: Static steps before it did, which had not been told yet.
         """
         self._training.take(result, seconds)
-
-    def forget(self) -> None:
-        """Gives back what captured work keeps; what is done again is captured anew."""
-        self._training.forget()
 
     def diverged_here(self, error: DivergedError) -> DivergedError:
         """The error of a step, with its place and what to do."""
@@ -301,7 +294,7 @@ class SearchRun:
         self._relaxation.load_state_dict(state["relaxation"])
         self._position = _of_fields(_Position, state["position"])
         self._training.go_on_from(_of_fields(EpochSums, state["position"]))
-        self.forget()
+        self._training.forget()
         if self._finalists is not None:
             self._finalists.load_state_dict(state["finalists"])
         # Between epochs, what the one before was trained with.
@@ -366,9 +359,7 @@ class SearchRun:
             epochs=self._spec.total_epochs,
             stop_after=self._spec.algorithm.stop_on_collapse_epochs,
         )
-        # A stack measures for its runs, and computes them plainly.
-        form = self.relaxation if measured is None else "plain"
-        return self._report(metrics, genotype, (*warnings, *self._training.news()), form)
+        return self._report(metrics, genotype, (*warnings, *self._training.news()))
 
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
@@ -394,17 +385,16 @@ class SearchRun:
     ) -> EpochReport:
         if not finalists.begun:
             finalists.begin(self.network.architecture_weights()["cuboid"])
-            self.forget()  # the finalists need the memory
+            self._training.forget()  # the finalists need the memory
         report = finalists.run_epoch(on_batch)
         genotype = finalists.genotype()
-        return self._report(report.metrics, genotype, report.warnings, self.relaxation)
+        return self._report(report.metrics, genotype, report.warnings)
 
     def _report(
         self,
         metrics: dict[str, float],
         genotype: Genotype,
         warnings: tuple[SearchWarning, ...],
-        relaxation: RelaxationForm,
     ) -> EpochReport:
         return search_measurement.report(
             self.network,
@@ -412,7 +402,7 @@ class SearchRun:
             metrics,
             epoch=self.epoch,
             epochs=self._spec.total_epochs,
-            relaxation=relaxation,
+            relaxation=self.relaxation,
             warnings=(*warnings, *self._relaxation.news()),
         )
 

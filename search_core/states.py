@@ -50,18 +50,6 @@ def load_optimizer(optimizer: Optimizer, state: dict[int, Any]) -> None:
                 moments[name] = laid_out_like(value, parameter)
 
 
-def place_of_counts(optimizer: Optimizer, parameter: torch.Tensor) -> torch.device:
-    """Where an optimizer counts the steps of a parameter.
-
-    Args:
-        optimizer: The optimizer.
-        parameter: One of its parameters.
-    """
-    [group] = optimizer.param_groups
-    is_beside = group.get("capturable") or group.get("fused")
-    return parameter.device if is_beside else torch.device("cpu")
-
-
 def origin(version: int, settings: str, seed: int) -> dict[str, Any]:
     """The part of a state that says whose it is.
 

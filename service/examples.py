@@ -84,7 +84,7 @@ SPECS: Final[dict[str, Any]] = {
         },
     },
     "stacked seeds": {
-        "summary": "Four seeds side by side in one process, on the resources of one trial",
+        "summary": "Four seeds in one process, on the resources of one trial",
         "value": {
             "preset": "digits-quick",
             "trials": {"seeds": [0, 1, 2, 3], "stack": 4},

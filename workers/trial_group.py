@@ -102,11 +102,7 @@ class TrialGroup:
                 failures[plan.trial_id] = failure
         self._level()
         started = {
-            trial_id: Started(
-                trial.from_epoch,
-                trial.last_result,
-                trial.relaxation if len(self._plans) == 1 else "plain",
-            )
+            trial_id: Started(trial.from_epoch, trial.last_result, trial.relaxation)
             for trial_id, trial in self._trials.items()
         }
         outcomes: dict[UUID, Started | Failure] = {**started, **failures}

@@ -103,6 +103,20 @@ class SearchSpec(SpecModel):
         finalists = self.algorithm.finalists
         return self.training.epochs + (0 if finalists is None else finalists.total_epochs)
 
+    @property
+    def stacks_side_by_side(self) -> bool:
+        """Whether seeds that are stacked make their steps together, and not one after the other.
+
+        Only the plain form can, and only where all seeds compute the same operations, in float32.
+        """
+        skips = isinstance(self.space, HyperCuboidSpace) and bool(self.space.skip_below)
+        return (
+            self.algorithm.relaxation == "plain"
+            and self.algorithm.sampling is None
+            and not skips
+            and self.training.precision == "float32"
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
@@ -166,24 +180,6 @@ class SearchSpec(SpecModel):
                     "algorithm",
                     field,
                 )
-
-    @model_validator(mode="after")
-    def _check_stack(self) -> Self:
-        if self.trials.stack == 1:
-            return self
-        algorithm, space = self.algorithm, self.space
-        reason = None
-        if algorithm.sampling is not None:
-            reason = "with sampling each seed trains paths of its own"
-        elif algorithm.relaxation == "fast":
-            reason = "seeds are stacked in another form than relaxation 'fast'"
-        elif isinstance(space, HyperCuboidSpace) and space.skip_below:
-            reason = "with skip_below each seed skips operations of its own"
-        elif self.training.precision != "float32":
-            reason = f"stacked seeds compute in float32, not in {self.training.precision}"
-        if reason is not None:
-            raise field_error(f"{reason}: leave one of the two out", "trials", "stack")
-        return self
 
     @model_validator(mode="after")
     def _check_trials(self) -> Self:

@@ -60,8 +60,9 @@ class TrialsSpec(SpecModel):
     """The same seed draws the same samples."""
     stack: int = Field(default=1, ge=1, le=_LARGEST_STACK)
     """Searches only: so many seeds of a point train stacked in one process, on the resources of one
-    trial, in far less time than one after the other. Each has the result that it has alone, but for
-    rounding."""
+    trial: side by side where `relaxation` is `plain`, in little more time than one, and with the
+    result that each has alone but for rounding; else one after the other, an epoch at a time, each
+    in the fast form and with the bits that it has alone."""
     scheduler: AshaScheduler | None = None
     """Stops the weak trials early; null lets all run to their end."""
 

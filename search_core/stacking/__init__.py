@@ -1,8 +1,9 @@
-"""Several seeds of one search in one stack: a pass for all, with each seed's own result.
+"""Runs of several seeds of one search in one stack, each with its own result.
 
-The networks lie side by side, channel by channel, in one tensor; convolutions take them as groups.
-A step calls hardly more kernels than that of one network. `StackedRun` trains the runs of several
-seeds so; all else of a run, its checkpoints too, stays its own.
+Side by side, the networks lie channel by channel in one tensor, and convolutions take them as
+groups: a step calls hardly more kernels than that of one network. Where that is not possible, or
+not the fastest, the runs train one after the other. Either way all else of a run, its checkpoints
+too, stays its own.
 """
 
 from search_core.stacking.run import Outcome, StackedRun

@@ -22,6 +22,11 @@ FORMS: Final[dict[type[Supernet], Callable[[Any], StackedSupernet]]] = {
 """The stacked form of every supernet that has one."""
 
 
+def has_form(network: Supernet) -> bool:
+    """Whether there is a stacked form of such networks."""
+    return type(network) in FORMS
+
+
 def stack_supernets(members: Sequence[Supernet]) -> StackedSupernet:
     """Puts supernets side by side; see `StackedSupernet`.
 
@@ -37,7 +42,8 @@ def stack_supernets(members: Sequence[Supernet]) -> StackedSupernet:
     form = FORMS.get(type(members[0]))
     if form is None:
         raise ValueError(
-            f"seeds of a {type(members[0]).__name__} cannot be stacked; leave trials.stack out"
+            f"there is no stacked form of {type(members[0]).__name__}: train its seeds one after "
+            "the other"
         )
     stacked = form(members)
     _share(stacked, members)

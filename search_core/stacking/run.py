@@ -5,6 +5,7 @@ Legend: n images, s stacked runs, k classes.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from search_core.data import LabelledImages
 from search_core.errors import DivergedError
 from search_core.reports import EpochReport
 from search_core.search import SearchRun
+from search_core.stacking.networks import has_form
 from search_core.stacking.orders import StackedBatch, losses
 from search_core.stacking.step import NotFiniteError, StackedStep
 
@@ -27,17 +29,20 @@ class StackedRun:
 
     A run keeps all that is its own: images and their order, network, optimizers, position. Between
     two epochs its `state_dict` is that of a run alone, from which a run alone goes on, or another
-    stack. Its results are those that it has alone, but for rounding: sums are taken in another
-    order.
+    stack.
+
+    Where the spec says so (`SearchSpec.stacks_side_by_side`), and there is a stacked form of the
+    network, the runs make each step together. Their results are then those that they have alone,
+    but for rounding: sums are taken in another order. Otherwise, and for finalists, each trains its
+    epoch as it does alone, one after the other, with the same bits.
 
     Args:
-        runs: The runs, all at the same place and none of them finished. One by itself is trained
-            as it is alone, and so is each of several that have come to their finalists.
+        runs: The runs, all at the same place and none of them finished.
         clock: Seconds since any fixed moment, for the durations in reports. Each run reports those
             of the stack.
 
     Raises:
-        ValueError: They are not at the same place, or there is no stacked form of their network.
+        ValueError: They are not at the same place.
 
     Attributes:
         runs: Those that go on.
@@ -71,31 +76,29 @@ class StackedRun:
             self._train_batch(self._step, outcomes)
         if self._step is not None:
             self._close_epoch(self._step, outcomes)
-        for run in before:
-            if run not in outcomes:  # it is alone, or trains finalists of its own
-                try:
-                    outcomes[run] = run.run_epoch()
-                except DivergedError as error:
-                    outcomes[run] = error
+        outcomes |= _one_after_the_other([run for run in before if run not in outcomes])
         left = [
             run
             for run in self.runs
             if not run.finished and not isinstance(outcomes[run], DivergedError)
         ]
-        if left != self.runs or (self._step is not None and not self._may_stack(left)):
+        if left != self.runs or (self._step is not None and not self._are_side_by_side(left)):
             self.runs = left
             self._step = self._stack()
         return outcomes
 
     @staticmethod
-    def _may_stack(runs: Sequence[SearchRun]) -> bool:
-        return len(runs) > 1 and runs[0].searches
+    def _are_side_by_side(runs: Sequence[SearchRun]) -> bool:
+        return (
+            len(runs) > 1
+            and runs[0].searches
+            and runs[0].spec.stacks_side_by_side
+            and has_form(runs[0].network)
+        )
 
     def _stack(self) -> StackedStep | None:
-        if not self._may_stack(self.runs):
+        if not self._are_side_by_side(self.runs):
             return None
-        for run in self.runs:
-            run.forget()  # Its tensors move, and a graph would not follow them.
         spec = self.runs[0].spec
         step = StackedStep([run.step for run in self.runs], spec.algorithm, spec.training)
         step.begin_epoch()
@@ -171,3 +174,30 @@ class StackedRun:
             (loss / num_images, correct / num_images)
             for loss, correct in zip(sums_s.tolist(), correct_s.tolist(), strict=True)
         ]
+
+
+def _one_after_the_other(runs: Sequence[SearchRun]) -> dict[SearchRun, Outcome]:
+    """An epoch of each run, as it trains alone; the time that they report is that of all."""
+    outcomes: dict[SearchRun, Outcome] = {}
+    for run in runs:
+        try:
+            outcomes[run] = run.run_epoch()
+        except DivergedError as error:
+            outcomes[run] = error
+    reports = {run: each for run, each in outcomes.items() if isinstance(each, EpochReport)}
+    together = _together([report.metrics for report in reports.values()])
+    for run, report in reports.items():
+        told = {name: together.get(name, value) for name, value in report.metrics.items()}
+        outcomes[run] = replace(report, metrics=told)
+    return outcomes
+
+
+def _together(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of the time that several epochs took, one after the other."""
+    together = {"seconds": sum(each["seconds"] for each in epochs)}
+    for name in ("steps_per_second", "images_per_second"):
+        # A finalist that has diverged has none.
+        paces = [each[name] for each in epochs if name in each]
+        if paces:
+            together[name] = 1 / sum(1 / pace for pace in paces)
+    return together

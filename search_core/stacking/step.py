@@ -17,7 +17,6 @@ from search_core.spec.algorithm import AlgorithmSpec
 from search_core.spec.search import TrainingSpec
 from search_core.stacking.networks import stack_supernets
 from search_core.stacking.orders import ORDERS, StackedBatch, along, losses, norms
-from search_core.states import place_of_counts
 
 
 class NotFiniteError(Exception):
@@ -146,10 +145,7 @@ class StackedStep:
         ]
 
     def publish(self) -> None:
-        """Brings the members' optimizers up to date.
-
-        Moments that lie in memory as their weights do are shared from then on; others are copies.
-        """
+        """Brings the members' optimizers up to date, which share their moments from then on."""
         _distribute(self.weight_optimizer, [each.weight_optimizer for each in self._members])
         _distribute(
             self.architecture_optimizer, [each.architecture_optimizer for each in self._members]
@@ -169,9 +165,7 @@ def _collect(stacked: Optimizer, members: Sequence[Optimizer]) -> None:
                 continue
             # Members that have come as far have counted as many steps.
             stacked.state[parameter][name] = (
-                value.to("cpu", copy=True)
-                if name == _COUNT
-                else torch.stack([state[name] for state in states])
+                value.clone() if name == _COUNT else torch.stack([state[name] for state in states])
             )
 
 
@@ -182,11 +176,7 @@ def _distribute(stacked: Optimizer, members: Sequence[Optimizer]) -> None:
             if value is None:
                 continue
             for index, (member, each) in enumerate(zip(members, own, strict=True)):
-                member.state[each][name] = (
-                    value.to(place_of_counts(member, each), copy=True)
-                    if name == _COUNT
-                    else optimizers.laid_out_like(value[index], each)
-                )
+                member.state[each][name] = value.clone() if name == _COUNT else value[index]
 
 
 def _parameters(

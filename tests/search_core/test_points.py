@@ -255,26 +255,6 @@ def test_seeds_of_a_point_are_stacked_in_their_order() -> None:
         ({"stack": 2}, {}, "a stack of 2 needs as many seeds, and there is 1"),
         ({"stack": 4, "seeds": [0, 1]}, {}, "a stack of 4 needs as many seeds, and there are 2"),
         ({"stack": 2, "seeds": [0, 1], "scheduler": ASHA}, {}, "asha stops trials one by one"),
-        (
-            {"stack": 2, "seeds": [0, 1]},
-            {"algorithm": {"relaxation": "fast"}},
-            "another form than relaxation 'fast'",
-        ),
-        (
-            {"stack": 2, "seeds": [0, 1]},
-            {"preset": "hypercuboid-digits-quick", "algorithm": {"sampling": {}}},
-            "with sampling each seed trains paths of its own",
-        ),
-        (
-            {"stack": 2, "seeds": [0, 1]},
-            {"preset": "hypercuboid-digits-quick", "space": {"skip_below": 0.1}},
-            "with skip_below each seed skips operations of its own",
-        ),
-        (
-            {"stack": 2, "seeds": [0, 1]},
-            {"training": {"precision": "bfloat16"}},
-            "stacked seeds compute in float32, not in bfloat16",
-        ),
         ({"stack": 0}, {}, "greater than or equal to 1"),
         ({"stack": 17}, {}, "less than or equal to 16"),
     ],
@@ -289,14 +269,23 @@ def test_what_cannot_be_stacked_is_refused(
     assert told in error["msg"]
 
 
-def test_a_point_that_cannot_be_stacked_is_refused_where_it_says_so() -> None:
-    trials = {
-        "seeds": [0, 1],
-        "stack": 2,
-        "grid": {"algorithm.relaxation": ["plain", "fast"]},
-    }
-    assert places(trials) == [("grid", "algorithm.relaxation", 1)]
-    assert "another form than relaxation 'fast'" in messages(trials)
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({}, False),
+        ({"algorithm": {"relaxation": "fast"}}, False),
+        ({"algorithm": {"relaxation": "plain"}}, True),
+        ({"algorithm": {"relaxation": "plain"}, "training": {"precision": "bfloat16"}}, False),
+        ({"algorithm": {"relaxation": "plain", "sampling": {}}}, False),
+        ({"algorithm": {"relaxation": "plain"}, "space": {"skip_below": 0.1}}, False),
+    ],
+)
+def test_what_computes_alike_and_plainly_is_stacked_side_by_side(
+    sections: dict[str, Any], told: bool
+) -> None:
+    trials = {"stack": 2, "seeds": [0, 1]}
+    asked = spec(trials, preset="hypercuboid-digits-quick", **sections)
+    assert asked.stacks_side_by_side is told
 
 
 def test_trainings_are_not_stacked() -> None:

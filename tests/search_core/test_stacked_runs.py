@@ -5,23 +5,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from search_core import graphs, optimizers, search
+from search_core import relaxation_check, relaxation_in_use
 from search_core.bilevel import BatchResult
 from search_core.data import LabelledImages
 from search_core.errors import DivergedError
-from search_core.graphs import Repeated, StaticStep
 from search_core.pace import reproducible
+from search_core.relaxation_check import Difference
 from search_core.reports import EpochReport
 from search_core.search import SearchRun
-from search_core.spec import AlgorithmSpec, SearchSpec
-from search_core.stacking import StackedRun
-from search_core.stacking import step as stacked_steps
-from search_core.supernet import CellSupernet
-from tests.search_core.test_search import kill_after
-from tests.search_core.test_stacking import SEEDS, SPACES
+from search_core.spec import SearchSpec
+from search_core.spec.presets import merge
+from search_core.stacking import StackedRun, networks
+from search_core.stacking.step import StackedStep
+from search_core.supernet import CellSupernet, Supernet
+from tests.search_core.test_stacking import SEEDS
 
 SpecMaker = Callable[..., SearchSpec]
 
@@ -61,149 +59,150 @@ def spoil(run: SearchRun) -> None:
 
 
 def tame(make_spec: SpecMaker, **sections: Any) -> SearchSpec:
-    """A search too short for the last digits of single precision to grow into the results."""
-    merged: dict[str, Any] = {
-        "algorithm": {"architecture_learning_rate": 0.001},
+    """A search whose seeds lie side by side, too short for rounding to grow into its results."""
+    base: dict[str, Any] = {
+        "algorithm": {"architecture_learning_rate": 0.001, "relaxation": "plain"},
         "augmentation": {"cutout": 2},
         "training": {"learning_rate": 0.01},
     }
-    return make_spec(**{**merged, **sections})
+    return make_spec(**merge(base, sections))
 
 
-def test_a_stack_has_the_results_that_each_seed_has_alone(make_spec: SpecMaker) -> None:
+@pytest.fixture
+def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of seeds in each step that is made side by side."""
+    made: list[int] = []
+    original = StackedStep.train_weights
+
+    def train_weights(self: StackedStep, train: Any) -> list[BatchResult]:
+        results = original(self, train)
+        made.append(len(results))
+        return results
+
+    monkeypatch.setattr(StackedStep, "train_weights", train_weights)
+    return made
+
+
+def test_a_stack_has_the_results_that_each_seed_has_alone(
+    make_spec: SpecMaker, num_steps: list[int]
+) -> None:
     spec = tame(make_spec)
     reports = run_stacked([SearchRun(spec, seed) for seed in SEEDS])
+    assert num_steps == [len(SEEDS)] * 6
     for seed, own in zip(SEEDS, reports, strict=True):
         assert_same_results(own, run_alone(spec, seed)[1])
 
 
-def test_a_gpus_stack_has_them_too(make_spec: SpecMaker, request: pytest.FixtureRequest) -> None:
-    spec = tame(make_spec)
-    expected = [run_alone(spec, seed)[1] for seed in SEEDS]
-    request.getfixturevalue("_static_on_a_cpu")
-    runs = [SearchRun(spec, seed) for seed in SEEDS]
-    for run in runs:
-        kill_after(run, 1)  # Their sums begin in static steps.
-    for own, theirs in zip(run_stacked(runs), expected, strict=True):
-        assert_same_results(own, theirs)
+CUBOID: dict[str, Any] = {
+    "kind": "hypercuboid",
+    "axes": {"channels": [2, 4]},
+    "levels": 1,
+    "strides": [2],
+    "final_channels": 8,
+}
 
 
-@pytest.fixture
-def _optimizers_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has runs train alone as on a GPU, with optimizers that can be captured."""
-    monkeypatch.setattr(search, "is_static", lambda *_: True)
-
-
-@pytest.mark.usefixtures("_optimizers_of_a_gpu")
-@pytest.mark.parametrize("kind", ["darts", "hypercuboid"])
-def test_a_stack_leaves_optimizers_as_a_gpu_wants_them(make_spec: SpecMaker, kind: str) -> None:
-    spec = tame(make_spec, space=SPACES[kind])
-    runs = [SearchRun(spec, seed) for seed in SEEDS]
-    stacked = StackedRun(runs)
-    stacked.run_epoch()
-    assert stacked._step is not None
-    assert isinstance(stacked._step.weight_optimizer.param_groups[0]["lr"], float)
-    resumed = SearchRun(spec, SEEDS[0])
-    state = runs[0].state_dict()
-    moments = state["weight_optimizer"]
-    for moment in moments.values():  # as a state may be that was written before
-        if moment["momentum_buffer"].dim() == 2:
-            moment["momentum_buffer"] = moment["momentum_buffer"].t().contiguous().t()
-    resumed.load_state_dict(state)
-    for run in (*runs, resumed):
-        optimizer = run.step.weight_optimizer
-        assert isinstance(optimizer.param_groups[0]["lr"], Tensor)
-        for weight in run.network.weight_parameters():
-            assert optimizer.state[weight]["momentum_buffer"].stride() == weight.stride()
-    losses = [run.run_epoch().metrics["train_loss"] for run in (runs[0], resumed)]
-    expected = run_alone(spec, SEEDS[0])[1][1].metrics["train_loss"]
-    assert losses == pytest.approx([expected] * 2, rel=1e-2)
-
-
-@pytest.mark.parametrize("capturable", [True, False])
-def test_steps_are_counted_where_each_optimizer_counts_them(capturable: bool) -> None:
-    with FakeTensorMode():
-        own = [nn.Parameter(torch.empty(3, 4, device="cuda")) for _ in SEEDS]
-        algorithm = AlgorithmSpec()
-        members = [optimizers.for_alphas([p], algorithm, capturable=capturable) for p in own]
-        together = nn.Parameter(torch.empty(len(SEEDS), 3, 4, device="cuda"))
-        stacked = optimizers.for_alphas([together], algorithm, capturable=False)
-        together.grad = torch.empty_like(together)
-        # Its first moments.
-        stacked._init_group(stacked.param_groups[0], [], [], [], [], [], [])  # type: ignore[no-untyped-call]
-        stacked_steps._distribute(stacked, members)
-        for member, parameter in zip(members, own, strict=True):
-            state = member.state[parameter]
-            assert state["step"].device.type == ("cuda" if capturable else "cpu")
-            assert state["exp_avg"].device == parameter.device
-        stacked_steps._collect(stacked, members)
-        assert stacked.state[together]["step"].device.type == "cpu"
-
-
-@pytest.mark.usefixtures("_optimizers_of_a_gpu")
-def test_what_was_captured_alone_is_not_repeated_after_a_stack(
-    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"algorithm": {"relaxation": "fast", "order": "second"}},
+        {"algorithm": {"relaxation": "plain"}, "training": {"precision": "bfloat16"}},
+        {
+            "space": CUBOID,
+            "algorithm": {"relaxation": "plain", "sampling": {"alphas": "paths"}},
+        },
+        {"space": {**CUBOID, "skip_below": 0.3}, "algorithm": {"relaxation": "plain"}},
+    ],
+    ids=["auto", "fast", "bfloat16", "sampling", "skipping"],
+)
+def test_what_does_not_go_side_by_side_has_the_bits_that_each_seed_has_alone(
+    make_spec: SpecMaker, num_steps: list[int], sections: dict[str, Any]
 ) -> None:
-    class Graph:
-        """Work on tensors where they were when it was captured, as a graph is."""
-
-        def __init__(self, work: Callable[[], None]) -> None:
-            self._work = work
-            self._places = self._now()
-
-        def replay(self) -> None:
-            assert self._now() == self._places
-            self._work()
-
-        def _now(self) -> list[int]:
-            return [weight.data_ptr() for weight in run.network.weight_parameters()]
-
-    class Pretended(graphs.Workshop):
-        def __init__(self, device: torch.device) -> None: ...
-
-        def warm_up(self, work: Callable[[], None]) -> None:
-            work()
-
-        def capture(self, work: Callable[[], None]) -> Any:
-            return Graph(work)
-
-    def pretend(self: StaticStep) -> tuple[Repeated, Repeated]:
-        workshop = Pretended(torch.device("cpu"))
-        return (
-            Repeated(self._train_alphas, workshop, pytest.fail),
-            Repeated(self._train_weights, workshop, pytest.fail),
-        )
-
-    monkeypatch.setattr(graphs.StaticStep, "_halves", pretend)
-    spec = tame(make_spec, training={"batch_size": 100, "epochs": 3})
-    run, other = (SearchRun(spec, seed) for seed in SEEDS[:2])
-    run.run_epoch()
-    other.run_epoch()
-    stacked = StackedRun([run, other])
-    spoil(other)
-    assert isinstance(stacked.run_epoch()[other], DivergedError)
-    assert stacked.runs == [run]
-    report = stacked.run_epoch()[run]
-    assert isinstance(report, EpochReport)
-    assert_same_results([report], [run_alone(spec, SEEDS[0])[1][2]])
+    if sections.get("space"):
+        merged = {"training": {"epochs": 2, "batch_size": 200}, **sections}
+        spec = SearchSpec.model_validate(merged)
+    else:
+        spec = make_spec(**sections)
+    assert_bits_of_each_alone(spec)
+    assert num_steps == []
 
 
-def test_one_that_diverges_in_a_gpus_stack_ends_alone(
+def test_on_a_gpu_they_have_the_bits_that_each_has_alone(
     make_spec: SpecMaker, request: pytest.FixtureRequest
 ) -> None:
-    spec = tame(make_spec)
-    expected = run_alone(spec, SEEDS[1])[1]
     request.getfixturevalue("_static_on_a_cpu")
-    runs = [SearchRun(spec, seed) for seed in SEEDS[:2]]
-    spoil(runs[0])
+    assert_bits_of_each_alone(make_spec())
+
+
+def assert_bits_of_each_alone(spec: SearchSpec) -> None:
+    runs = [SearchRun(spec, seed) for seed in SEEDS]
+    for run, own in zip(runs, run_stacked(runs), strict=True):
+        alone, expected = run_alone(spec, run.seed)
+        for ours, theirs in zip(own, expected, strict=True):
+            assert reproducible(ours.metrics) == reproducible(theirs.metrics)
+            assert (ours.genotype, ours.alphas) == (theirs.genotype, theirs.alphas)
+            assert ours.relaxation == theirs.relaxation
+        trained = alone.network.state_dict()
+        for name, value in run.network.state_dict().items():
+            assert torch.equal(value, trained[name]), name
+
+
+def test_one_after_the_other_each_reports_the_time_of_all(make_spec: SpecMaker) -> None:
+    class Clock:
+        """A second later whenever it is asked."""
+
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    [alone] = [SearchRun(make_spec(), SEEDS[0], clock=Clock())]
+    expected = alone.run_epoch().metrics
+    runs = [SearchRun(make_spec(), seed, clock=Clock()) for seed in SEEDS]
+    for outcome in StackedRun(runs).run_epoch().values():
+        assert isinstance(outcome, EpochReport)
+        told = outcome.metrics
+        assert told["seconds"] == len(SEEDS) * expected["seconds"]
+        for name in ("steps_per_second", "images_per_second"):
+            assert told[name] == pytest.approx(expected[name] / len(SEEDS))
+
+
+def test_one_whose_plan_fails_says_so_and_the_others_stay_fast(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [SearchRun(make_spec(), seed) for seed in SEEDS]
+    original = relaxation_check.largest_difference
+
+    def compare(network: Supernet, *args: Any, **options: Any) -> Difference:
+        if network is runs[1].network:
+            raise RuntimeError("a kernel is missing")
+        return original(network, *args, **options)
+
+    monkeypatch.setattr(relaxation_in_use, "largest_difference", compare)
     stacked = StackedRun(runs)
-    outcomes = stacked.run_epoch()
-    error = outcomes[runs[0]]
-    assert isinstance(error, DivergedError)
-    assert "epoch 1, batch 1" in str(error)
-    # The other one has made its second batch in static steps, which go on with its sums.
-    reports = [outcomes[runs[1]], stacked.run_epoch()[runs[1]]]
-    assert_same_results([each for each in reports if isinstance(each, EpochReport)], expected)
+    told = []
+    for _ in range(2):
+        for outcome in stacked.run_epoch().values():
+            assert isinstance(outcome, EpochReport)
+            told.append((outcome.relaxation, [warning.kind for warning in outcome.warnings]))
+    assert told == [
+        ("fast", []),
+        ("plain", ["relaxation_fell_back"]),
+        ("fast", []),
+        ("fast", []),
+        ("plain", []),
+        ("fast", []),
+    ]
+
+
+def test_a_network_without_a_stacked_form_is_trained_by_itself(
+    make_spec: SpecMaker, num_steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "FORMS", {})
+    assert_bits_of_each_alone(tame(make_spec))
+    assert num_steps == []
 
 
 def test_alone_and_stacked_go_on_from_each_others_states(make_spec: SpecMaker) -> None:
@@ -225,8 +224,9 @@ def test_alone_and_stacked_go_on_from_each_others_states(make_spec: SpecMaker) -
         assert_same_results(own, run_alone(spec, seed)[1][1:])
 
 
-def test_a_resumed_stack_has_the_same_bits(make_spec: SpecMaker) -> None:
-    spec = make_spec(algorithm={"order": "second"})
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
+def test_a_resumed_stack_has_the_same_bits(make_spec: SpecMaker, relaxation: str) -> None:
+    spec = make_spec(algorithm={"order": "second", "relaxation": relaxation})
     whole = [SearchRun(spec, seed) for seed in SEEDS]
     run_stacked(whole)
     interrupted = StackedRun([SearchRun(spec, seed) for seed in SEEDS])
@@ -311,14 +311,8 @@ def test_one_that_stops_early_leaves_the_stack(make_spec: SpecMaker) -> None:
 def test_finalists_are_trained_one_after_the_other(make_spec: SpecMaker) -> None:
     spec = SearchSpec.model_validate(
         {
-            "space": {
-                "kind": "hypercuboid",
-                "axes": {"channels": [2, 4]},
-                "levels": 1,
-                "strides": [2],
-                "final_channels": 8,
-            },
-            "algorithm": {"finalists": {"paths": 2, "epochs": 1}},
+            "space": CUBOID,
+            "algorithm": {"finalists": {"paths": 2, "epochs": 1}, "relaxation": "plain"},
             "training": {"epochs": 1, "batch_size": 200, "learning_rate": 0.01},
         }
     )

@@ -180,6 +180,8 @@ def test_what_no_node_could_hold_is_refused_with_the_numbers(api: Api, engine: E
     assert api.post(path, json=smaller).status_code == 201
     # Many of them in one process are too large again.
     stacked = {**smaller, "trials": {"seeds": list(range(16)), "stack": 16}}
+    assert api.post(path, json=stacked).status_code == 201  # one after the other
+    stacked["algorithm"] = {"relaxation": "plain"}
     (error,) = api.post(path, json=stacked).json()["errors"]
     assert "16 seeds stacked" in error["message"]
     assert "lower training.batch_size or trials.stack" in error["message"]

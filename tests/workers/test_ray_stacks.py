@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,6 +21,7 @@ Recorder = Callable[[UUID], Record]
 
 EPOCHS = 12
 TRIALS = {"seeds": [0, 1, 2, 3, 4], "stack": 4}
+SIDE_BY_SIDE: dict[str, Any] = {"algorithm": {"relaxation": "plain"}, "trials": TRIALS}
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def losses(after: Record) -> list[tuple[float, float]]:
 def test_faults_on_the_way_change_nothing_in_what_a_stack_comes_to(
     settings: WorkerSettings, submit: Submit, record: Recorder
 ) -> None:
-    undisturbed = submit(training={"epochs": EPOCHS}, trials=TRIALS)
+    undisturbed = submit(training={"epochs": EPOCHS}, **SIDE_BY_SIDE)
     wait_until(lambda: record(undisturbed).search.ended_at)
     expected = record(undisturbed)
     assert expected.search.status == "succeeded", expected.search.message
@@ -69,7 +71,7 @@ def test_faults_on_the_way_change_nothing_in_what_a_stack_comes_to(
     assert len(pids) == 5
     assert len(set(pids)) == 2  # four in one process, the fifth in another
 
-    with_lost_process = submit(training={"epochs": EPOCHS}, trials=TRIALS)
+    with_lost_process = submit(training={"epochs": EPOCHS}, **SIDE_BY_SIDE)
     wait_until(lambda: stacked_epochs(record(with_lost_process)) >= 2)
     stacked = record(with_lost_process).trials[0].id
     pid = next(
@@ -87,7 +89,7 @@ def test_faults_on_the_way_change_nothing_in_what_a_stack_comes_to(
     check_epochs(after)
     assert losses(after) == losses(expected)
 
-    with_lost_runner = submit(training={"epochs": EPOCHS}, trials=TRIALS)
+    with_lost_runner = submit(training={"epochs": EPOCHS}, **SIDE_BY_SIDE)
     wait_until(lambda: stacked_epochs(record(with_lost_runner)) >= 2)
     hold(settings, with_lost_runner).kill()
     wait_until(lambda: record(with_lost_runner).search.ended_at)
