@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from workers import ray_token
+from workers import ray_token, warming
 from workers.settings import WorkerSettings
 
 _WATCH_SECONDS = 2.0
@@ -33,6 +33,8 @@ def main() -> int:
     ray_token.prepare(WorkerSettings().home)
     # Trials inherit the environment of their node, and nodes get no database credentials.
     os.environ.pop("DARTBOARD_DATABASE_URL", None)
+    for name, value in warming.ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
     import ray
 

@@ -27,8 +27,12 @@ _PAUSE_SECONDS: Final = 10.0
 """After a runner has ended before it was given anything, such as while Ray is away."""
 
 _LET_START_SECONDS: Final = 20.0
-"""After a runner was given something: the next one would load while that one's trials start, and
-take the cores that they start on."""
+"""After a runner was started for something: the next one would load while that one's trials start,
+and take the cores that they start on."""
+
+_LET_GO_SECONDS: Final = 5.0
+"""Likewise after a runner that was ready, and processes for its trials with it, was given something
+to run."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,14 @@ class RunnerProcesses:
             OSError: No process can be started.
         """
         assignment = Assignment.of(lease, log)
-        self._not_before = max(self._not_before, self._clock() + _LET_START_SECONDS)
         while self._warm:
             process = self._warm.popleft()
             if process.poll() is None and _hand_over(process, assignment):
+                self._hold(_LET_GO_SECONDS)
                 return process
             _close_input(process)
             _LOG.warning("runner %d had ended before it was needed", process.pid)
+        self._hold(_LET_START_SECONDS)
         process = self._spawn(log)
         if not _hand_over(process, assignment):
             raise OSError(f"the runner's process {process.pid} ended at once")
@@ -121,13 +126,17 @@ class RunnerProcesses:
         for process in [each for each in self._warm if each.poll() is not None]:
             self._warm.remove(process)
             _close_input(process)
-            self._not_before = self._clock() + _PAUSE_SECONDS
+            self._hold(_PAUSE_SECONDS)
         try:
             while len(self._warm) < self._num_warm and self._clock() >= self._not_before:
                 self._warm.append(self._spawn(self._log))
         except OSError as error:
             _LOG.warning("no runner can be kept ready: %s", error)
-            self._not_before = self._clock() + _PAUSE_SECONDS
+            self._hold(_PAUSE_SECONDS)
+
+    def _hold(self, seconds: float) -> None:
+        """Makes none ready for some time from now, at least."""
+        self._not_before = max(self._not_before, self._clock() + seconds)
 
     def close(self) -> None:
         """Lets go of those that wait for work."""

@@ -1,16 +1,26 @@
 """What a runner does before it has anything to run, so that a search starts sooner.
 
-It loads Ray, joins the cluster, and lets the cluster load PyTorch into processes that the first
-trials of its search will find idle. None of this holds CPUs or GPUs.
+It loads Ray, joins the cluster, and has the nodes start processes that the first trials of its
+search take over: with Ray loaded, and with PyTorch too where a node was started with
+`ENVIRONMENT`. None of this holds CPUs or GPUs.
 """
 
+import logging
 import signal
-from typing import Any, Final
+from typing import Final
 
 from workers import ray_token
 from workers.settings import WorkerSettings
 
-_MOST_PER_NODE: Final = 2
+_LOG = logging.getLogger(__name__)
+
+ENVIRONMENT: Final = {
+    # What a process of the cluster loads before it is anyone's: what a trial needs.
+    "RAY_preload_python_modules": "workers.trainable,workers.trial_group",
+    # Else a node starts one for each of its CPUs, with all that loaded, and starts no more later.
+    "RAY_prestart_worker_first_driver": "0",
+}
+"""Variables of a node's environment with which processes that are started ahead are ready."""
 
 
 def warm_up(settings: WorkerSettings) -> None:
@@ -32,36 +42,9 @@ def warm_up(settings: WorkerSettings) -> None:
     connect(settings.ray_address)
     # Ray's handler would end the process with a traceback.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _warm_trials()
+    try:
+        from workers.ray_prestart import start_processes
 
-
-def _warm_trials() -> None:
-    """Starts processes on the nodes that load PyTorch and then wait to be a trial's.
-
-    A cluster keeps as many idle processes of a driver as a node has CPUs, and gives them to the
-    driver's next actors.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    load = ray.remote(num_cpus=0)(_load)
-    for node in ray.nodes():
-        places = min(_MOST_PER_NODE, int(node["Resources"].get("CPU", 0)))
-        if not node["Alive"] or not places:
-            continue
-        there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-        for number in range(places):
-            # Nobody waits for them: what is ready when a trial starts is ready.
-            load.options(scheduling_strategy=there, max_retries=0).remote(number)
-
-
-def _load(number: int) -> Any:
-    """Loads what a trial needs, in a process of the cluster."""
-    import time
-
-    began = time.monotonic()
-    import workers.trial_group  # noqa: F401
-
-    # Each is to be a process of its own: the first must not have ended when the second starts.
-    time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
-    return number
+        start_processes()
+    except Exception as error:
+        _LOG.warning("no processes are ready for trials: %s", error)

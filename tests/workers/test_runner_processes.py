@@ -12,6 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
+from search_core.pace import reproducible
 from store import leases, verbs
 from store.leases import Capacity, Lease, Node
 from store.sessions import transaction
@@ -22,8 +23,11 @@ from tests.workers.conftest import (
     runners_on,
     wait_until,
 )
+from tests.workers.test_runner import claim
 from workers.dispatcher import Dispatcher
 from workers.exits import Exit
+from workers.inline_trials import InlineTrials
+from workers.runner import run
 from workers.runner_processes import Assignment, RunnerProcesses
 from workers.settings import WorkerSettings
 
@@ -106,11 +110,24 @@ def test_one_that_has_ended_is_not_given_work(
     # Others leave it the cores while its trials start.
     processes.refill()
     assert processes.num_ready == 0
-    clock.now += 21.0
+    clock.now += 6.0
     processes.refill()
     assert processes.num_ready == 2
     assert given.wait(120) not in (Exit.ENDED, Exit.NOTHING_TO_RUN)
     assert (tmp_path / "its.log").read_text() != ""
+
+
+def test_one_that_was_not_ready_is_left_the_cores_for_longer(
+    processes: RunnerProcesses, clock: Clock, tmp_path: Path
+) -> None:
+    given = processes.start(Lease(uuid4(), uuid4(), 1), tmp_path / "its.log")
+    clock.now = 6.0
+    processes.refill()
+    assert processes.num_ready == 0
+    clock.now = 21.0
+    processes.refill()
+    assert processes.num_ready == 2
+    assert given.wait(120) not in (Exit.ENDED, Exit.NOTHING_TO_RUN)
 
 
 def test_one_that_still_loads_holds_what_it_is_given(
@@ -160,9 +177,15 @@ def test_one_whose_dispatcher_is_gone_ends(settings: WorkerSettings) -> None:
     assert process.wait(120) == Exit.NOTHING_TO_RUN
 
 
+def idle_processes() -> set[int]:
+    """Processes of clusters that are nobody's yet."""
+    return {process.pid for process in psutil.process_iter() if process.name() == "ray::IDLE"}
+
+
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
-def test_a_search_is_run_by_the_process_that_was_ready(
+def test_a_search_is_run_by_processes_that_were_ready(
     request: pytest.FixtureRequest,
+    engine: Engine,
     settings: WorkerSettings,
     start: Start,
     submit: Callable[..., UUID],
@@ -170,6 +193,7 @@ def test_a_search_is_run_by_the_process_that_was_ready(
     executor: str,
 ) -> None:
     variables = {"DARTBOARD_WARM_RUNNERS": "1", "DARTBOARD_EXECUTOR": executor}
+    before: set[int] = set()
     if executor == "ray":
         cluster: RayCluster = request.getfixturevalue("ray_cluster")
         variables |= {
@@ -177,11 +201,19 @@ def test_a_search_is_run_by_the_process_that_was_ready(
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(cluster.home / "run" / "ray-token"),
         }
+        before = idle_processes()
     dispatcher = start(**variables)
     wait_until(lambda: runners_on(settings))
     (ready,) = runners_on(settings)
-    search_id = submit()
+    if executor == "ray":
+        wait_until(lambda: len(idle_processes() - before) == 2)
+    ahead = idle_processes() - before
+    search_id = submit(trials={"seeds": [0, 1]})
     wait_until(lambda: record(search_id).search.status == "succeeded")
+    after = record(search_id)
+    pids = [event.data["pid"] for event in after.events if event.kind == "trial.started"]
+    if executor == "ray":
+        assert set(pids) <= ahead
     said = (settings.home / "dispatcher.log").read_text()
     assert f"search {search_id}, attempt 1: runner {ready.pid}" in said
     written = settings.home / "logs" / "runners" / f"{search_id}-1.log"
@@ -189,6 +221,11 @@ def test_a_search_is_run_by_the_process_that_was_ready(
     dispatcher.terminate()
     dispatcher.wait(120)
     wait_until(lambda: not runners_on(settings))
+
+    again = submit(trials={"seeds": [0, 1]})
+    assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
+    for trial, other in zip(after.trials, record(again).trials, strict=True):
+        assert reproducible(trial.metrics) == reproducible(other.metrics)
 
 
 class Comings:
