@@ -116,6 +116,12 @@ def _invalid(slug: str, problems: Sequence[FieldProblem]) -> ProblemError:
 
 
 def _check_media_type(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise ProblemError(
+            "unsupported-media-type",
+            f"The header Content-Encoding was {encoding!r}; send the body as it is, without it.",
+        )
     # Whatever a browser may send without asking (forms, plain text) is refused with the rest.
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != "application/json":

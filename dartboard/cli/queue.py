@@ -47,15 +47,15 @@ def _print_queue(found: "Queue", console: "Console") -> None:
     if found.dispatchers:
         nodes = "1 node" if len(cluster.nodes) == 1 else f"{len(cluster.nodes)} nodes"
         console.print(
-            f"cluster: {nodes}, {cluster.reserved_cpus:g} of {cluster.cpus:g} CPUs and "
-            f"{cluster.reserved_gpus:g} of {cluster.gpus:g} GPUs reserved"
+            f"cluster: {nodes} with {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs; running "
+            f"searches need {cluster.reserved_cpus:g} CPUs and {cluster.reserved_gpus:g} GPUs"
         )
         if cluster.custom:
             others = (
-                f"{cluster.reserved_custom.get(name, 0):g} of {amount:g} {name}"
+                f"{amount:g} {name}, of which they need {cluster.reserved_custom.get(name, 0):g}"
                 for name, amount in cluster.custom.items()
             )
-            console.print(f"besides: {', '.join(others)} reserved", soft_wrap=True, markup=False)
+            console.print(f"besides: {'; '.join(others)}", soft_wrap=True, markup=False)
     else:
         console.print("no dispatcher is running: nothing starts. `dartboard up` starts one")
     if found.running:

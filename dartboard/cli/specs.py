@@ -73,6 +73,7 @@ def _read(source: str) -> tuple[str, str]:
         raise typer.BadParameter(f"{name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{name} cannot be read: it is not text in UTF-8") from None
+    text = text.removeprefix("\ufeff")  # which some editors put before what is in UTF-8
     if not text.strip():
         raise typer.BadParameter(
             f'{name} is empty: the smallest spec is {{"preset": "digits-quick"}}'

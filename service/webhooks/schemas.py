@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from search_core.spec.names import Name
 from service.schema_base import Answer, Time
@@ -30,11 +30,15 @@ Url = Annotated[
 ]
 
 
+_FAMILIES = tuple(sorted({f"{kind.partition('.')[0]}.*" for kind in KINDS}))
+
+
 def _known_kind(value: str) -> str:
-    if not value.endswith("*") and value not in KINDS:
-        close = difflib.get_close_matches(value, KINDS, n=1)
+    known = (*KINDS, *_FAMILIES, "*")
+    if value not in known:
+        close = difflib.get_close_matches(value, known, n=1)
         meant = f"did you mean {close[0]}?" if close else "docs/webhooks.md lists them all"
-        raise ValueError(f"there is no event {value}; {meant}")
+        raise ValueError(f"there is no event {value!r}; {meant}")
     return value
 
 
@@ -42,8 +46,9 @@ Kinds = Annotated[
     list[
         Annotated[
             str,
-            StringConstraints(pattern=KIND_PATTERN, max_length=100),
+            StringConstraints(max_length=100),
             AfterValidator(_known_kind),
+            WithJsonSchema({"type": "string", "pattern": KIND_PATTERN, "maxLength": 100}),
         ]
     ],
     Field(min_length=1, max_length=50),

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import Engine
 
-from dartboard import Client
+from dartboard import Client, Search, Training
 from dartboard.cli import main
 from dartboard.cli.specs import apply_settings
+from dartboard.cli.views import Lines
 from search_core.genotype import parse
 from store import leases, queue
 from store.epoch_reports import EpochWarning
@@ -226,6 +227,14 @@ def test_a_dry_run_stores_nothing(dartboard: Dartboard, server: Served) -> None:
     assert dartboard("list", "--json").json == []
 
 
+def test_a_file_may_begin_with_the_mark_that_some_editors_write(
+    dartboard: Dartboard, server: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text('{"preset": "digits-quick"}', encoding="utf-8-sig")
+    assert dartboard("submit", str(file), "--dry-run", "--json").json["num_trials"] == 2
+
+
 def test_a_bad_spec_gets_a_line_for_each_pointer(dartboard: Dartboard, server: Served) -> None:
     bad = ("--set", "space.channels=0", "--set", "training.epohcs=2")
     said = dartboard("submit", "--preset", "digits-quick", *bad)
@@ -324,11 +333,20 @@ def test_following_prints_each_event_and_then_what_was_found(
 
 
 def test_following_tells_what_loads_and_what_was_warned_of(
-    dartboard: Dartboard, client: Client, worker: Worker
+    dartboard: Dartboard, client: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = client.submit(SPEC)
+    is_shown = threading.Event()
+    show = Lines.snapshot
+
+    def snapshot(self: Lines, job: Search | Training) -> None:
+        show(self, job)
+        is_shown.set()
+
+    monkeypatch.setattr(Lines, "snapshot", snapshot)
 
     def run() -> None:
+        assert is_shown.wait(60)
         lease = worker.claim()
         for trial in search.trials:
             worker.load(lease, trial.id)
@@ -336,7 +354,7 @@ def test_following_tells_what_loads_and_what_was_warned_of(
             worker.succeed(lease, trial.id, GENOTYPES[0])
         worker.finish(lease)
 
-    runs = threading.Timer(0.3, run)
+    runs = threading.Thread(target=run)
     runs.start()
     lines = dartboard("follow", search.id).out.splitlines()
     runs.join()
@@ -525,7 +543,7 @@ def test_the_queue(dartboard: Dartboard, client: Client, worker: Worker) -> None
     running, waiting = client.submit(SPEC), client.submit(SPEC)
     worker.claim()
     said = dartboard("queue")
-    assert "2 of 2 CPUs" in said.out
+    assert "1 node with 2 CPUs and 0 GPUs; running searches need 2 CPUs and 0" in said.out
     assert str(running.id) in said.out
     assert str(waiting.id) in said.out
     assert dartboard("queue", "--json").json["counts"]["running"] == 1
@@ -715,8 +733,8 @@ def test_shares_and_custom_resources_are_shown(
     with transaction(engine) as session:
         assert leases.claim(session, capacity, holder="test", duration=timedelta(minutes=1))
     shown = dartboard("queue").out
-    assert "0.5 of 1 GPUs reserved" in shown
-    assert "besides: 2 of 4 a100 reserved" in shown
+    assert "running searches need 2 CPUs and 0.5 GPUs" in shown
+    assert "besides: 4 a100, of which they need 2" in shown
     seen = client.queue()
     assert (seen.running[0].gpus, seen.running[0].custom) == (0.5, {"a100": 2})
     assert seen.cluster.nodes[0].custom == {"a100": 4}

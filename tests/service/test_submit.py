@@ -1,5 +1,6 @@
 """POST /v1/searches: what is stored, and everything that is refused with a pointer."""
 
+import gzip
 import json
 import socket
 from typing import Any
@@ -282,6 +283,14 @@ def test_another_media_type_is_told_which_header_to_send(
     answer = offline.post("/v1/searches", content=json.dumps(SPEC), headers=headers)
     assert answer.status_code == 415
     assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+def test_a_compressed_body_is_told_to_come_as_it_is(offline: Api) -> None:
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    body = gzip.compress(json.dumps(SPEC).encode())
+    answer = offline.post("/v1/searches", content=body, headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding was 'gzip'" in answer.json()["detail"]
 
 
 def test_a_charset_in_the_media_type_is_fine(api: Api) -> None:
