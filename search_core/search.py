@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -20,27 +19,13 @@ from search_core.pace import pace
 from search_core.randomness import stream
 from search_core.relaxation_in_use import RelaxationInUse
 from search_core.reports import BatchProgress, EpochReport, SearchWarning
+from search_core.search_state import Position, SearchParts
 from search_core.spaces import build_supernet
 from search_core.spec.algorithm import RelaxationForm
 from search_core.spec.search import SearchSpec
-from search_core.states import check_origin, load_optimizer, origin, snapshot
 from search_core.static_training import StaticTraining, is_static
 
 __all__ = ["BatchProgress", "EpochReport", "SearchRun"]
-
-_STATE_VERSION = 5
-
-
-@dataclass
-class _Position:
-    """How far the search itself is; how far its present epoch is, `EpochTraining` knows."""
-
-    epoch: int = 0
-    collapsed_epochs: int = 0
-    """In a row, up to the last completed epoch."""
-
-
-_Fields = TypeVar("_Fields", _Position, EpochSums)
 
 
 class SearchRun:
@@ -99,31 +84,41 @@ class SearchRun:
         # The alphas' batches are augmented like the weights', as in DARTS: else the alphas would
         # choose for easier images than the network is trained on. Accuracy is measured without.
         self._validation_batches = self._batches(self._validation, "validation")
-        self._paths = stream(seed, "paths")
+        paths = stream(seed, "paths")
         repeats = is_static(spec, self._device, self.relaxation)
         step = BilevelStep(
             self.network,
             spec.algorithm,
             spec.training,
-            self._paths,
+            paths,
             relaxation=self._relaxation,
             capturable=repeats,
         )
         self._temperatures = schedules.temperatures(spec.algorithm, spec.training.epochs)
         self._rates = schedules.rates(spec.training)
-        self._scheduler = schedules.ListedLR(step.weight_optimizer, self._rates)
+        scheduler = schedules.ListedLR(step.weight_optimizer, self._rates)
         self._training = EpochTraining(
             step,
-            self._scheduler,
+            scheduler,
             self._train_batches.batches,
             static=StaticTraining(step, self._device) if repeats else None,
             diverged=self._diverged_in,
         )
-        self._position = _Position()
+        self._position = Position()
         self._finalists = (
             None
             if spec.algorithm.finalists is None
             else FinalistsRun(spec, seed, device=device, data_root=data_root, clock=clock)
+        )
+        self._parts = SearchParts(
+            self.network,
+            self._training,
+            scheduler,
+            self._train_batches,
+            self._validation_batches,
+            paths,
+            self._relaxation,
+            self._finalists,
         )
         self._set_temperature(0)
 
@@ -246,72 +241,6 @@ class SearchRun:
         """The error of a step, with its place and what to do."""
         return self._training.diverged_here(error)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the run's future depends on, as a snapshot.
-
-        Returns:
-            Tensors, numbers, strings, lists, dicts and None only, so that
-            `torch.load(weights_only=True)` reads what `torch.save` wrote.
-
-        Raises:
-            DivergedError: A GPU had not yet told that the last batches did.
-        """
-        self._training.read()
-        state = {
-            **origin(_STATE_VERSION, _settings(self._spec), self._seed),
-            "network": dict(self.network.state_dict()),
-            "weight_optimizer": self.step.weight_optimizer.state_dict()["state"],
-            "architecture_optimizer": self.step.architecture_optimizer.state_dict()["state"],
-            "scheduler": self._scheduler.state_dict(),
-            "train_batches": self._train_batches.state_dict(),
-            "validation_batches": self._validation_batches.state_dict(),
-            "paths": self._paths.get_state(),
-            "relaxation": self._relaxation.state_dict(),
-            "position": asdict(self._position) | asdict(self._training.sums),
-            "finalists": None if self._finalists is None else self._finalists.state_dict(),
-        }
-        return {name: snapshot(value) for name, value in state.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the run was that wrote the state, on whatever device either is.
-
-        Args:
-            state: What `state_dict` returned.
-
-        Raises:
-            CheckpointError: The state is of another version, spec or seed. The name, labels,
-                priority, trials, resources and the dataset's folder may differ: they change no
-                number.
-        """
-        check_origin(state, _STATE_VERSION, _settings(self._spec), self._seed)
-        self.network.load_state_dict(state["network"])
-        load_optimizer(self.step.weight_optimizer, state["weight_optimizer"])
-        load_optimizer(self.step.architecture_optimizer, state["architecture_optimizer"])
-        self._scheduler.load_state_dict(state["scheduler"])
-        self._train_batches.load_state_dict(state["train_batches"])
-        self._validation_batches.load_state_dict(state["validation_batches"])
-        self._paths.set_state(state["paths"].cpu())
-        self._relaxation.load_state_dict(state["relaxation"])
-        self._position = _of_fields(_Position, state["position"])
-        self._training.go_on_from(_of_fields(EpochSums, state["position"]))
-        self._training.forget()
-        if self._finalists is not None:
-            self._finalists.load_state_dict(state["finalists"])
-        # Between epochs, what the one before was trained with.
-        epoch, batch = self.place
-        self._set_temperature(epoch if batch else max(epoch - 1, 0))
-
-    def _set_temperature(self, epoch: int) -> None:
-        self.network.temperature = self._temperatures[epoch]
-
-    def _batches(self, half: data.Images, purpose: str) -> data.Batches:
-        return half.batches(
-            self._spec.training.batch_size,
-            self._spec.augmentation,
-            order_generator=stream(self._seed, f"{purpose} batches"),
-            augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
-        )
-
     def close_epoch(
         self, measured: tuple[float, float] | None = None, seconds: float = 0.0
     ) -> EpochReport:
@@ -351,7 +280,7 @@ class SearchRun:
                 device=self._device,
             ),
         }
-        self._position = _Position(epoch=self.epoch + 1, collapsed_epochs=collapsed)
+        self._position = Position(epoch=self.epoch + 1, collapsed_epochs=collapsed)
         self._training.go_on_from(EpochSums())
         warnings = collapse.warnings(
             collapsed,
@@ -360,6 +289,46 @@ class SearchRun:
             stop_after=self._spec.algorithm.stop_on_collapse_epochs,
         )
         return self._report(metrics, genotype, (*warnings, *self._training.news()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the run's future depends on, as a snapshot.
+
+        Returns:
+            Tensors, numbers, strings, lists, dicts and None only, so that
+            `torch.load(weights_only=True)` reads what `torch.save` wrote.
+
+        Raises:
+            DivergedError: A GPU had not yet told that the last batches did.
+        """
+        self._training.read()
+        return self._parts.save(self._spec, self._seed, self._position)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the run was that wrote the state, on whatever device either is.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            CheckpointError: The state is of another version, spec or seed. The name, labels,
+                priority, trials, resources and the dataset's folder may differ: they change no
+                number.
+        """
+        self._position = self._parts.load(self._spec, self._seed, state)
+        # Between epochs, what the one before was trained with.
+        epoch, batch = self.place
+        self._set_temperature(epoch if batch else max(epoch - 1, 0))
+
+    def _set_temperature(self, epoch: int) -> None:
+        self.network.temperature = self._temperatures[epoch]
+
+    def _batches(self, half: data.Images, purpose: str) -> data.Batches:
+        return half.batches(
+            self._spec.training.batch_size,
+            self._spec.augmentation,
+            order_generator=stream(self._seed, f"{purpose} batches"),
+            augmentation_generator=stream(self._seed, f"{purpose} augmentation"),
+        )
 
     def _measure(self) -> tuple[float, float]:
         # Without gradients twice as many fit easily; of a large supernet 512 would not.
@@ -419,22 +388,8 @@ class SearchRun:
         )
 
 
-def _of_fields(kind: type[_Fields], values: dict[str, Any]) -> _Fields:
-    """A dataclass of those values that are its fields."""
-    return kind(**{field.name: values[field.name] for field in fields(kind)})
-
-
 def _finite(measured: tuple[float, float]) -> tuple[float, float]:
     """Loss and accuracy, if the loss is a number."""
     if not math.isfinite(measured[0]):
         raise DivergedError(f"the validation loss is {measured[0]}")
     return measured
-
-
-def _settings(spec: SearchSpec) -> str:
-    """The part of a spec that changes numbers, as JSON."""
-    return spec.model_dump_json(
-        include={"space", "dataset", "augmentation", "algorithm", "training"},
-        # Where the images lie changes none of them.
-        exclude={"dataset": {"root", "download"}},
-    )
