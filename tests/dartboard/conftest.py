@@ -3,18 +3,21 @@
 The stand-in writes through `store.recording` and its neighbours, exactly as a runner does.
 """
 
+import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
 
 from dartboard import Client
+from dartboard.cli import main
 from search_core.genotype import CellGenotype, Edge
 from service.__main__ import Server
 from service.app import create_app
@@ -45,6 +48,33 @@ SPEC = {
     "training": {"epochs": 2},
     "trials": {"seeds": [0, 1]},
 }
+
+
+COLLAPSED = EpochWarning("collapsed", "All edges skip.")
+
+
+class Said(NamedTuple):
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Dartboard = Callable[..., Said]
+
+
+def genotypes_in(text: str) -> list[str]:
+    """Every published text form in a command's output."""
+    found = []
+    for piece in text.split("  Genotype(")[1:]:
+        end = piece.index("])") + 2
+        found.append("Genotype(" + piece[:end])
+    return found
 
 
 class Served:
@@ -204,3 +234,24 @@ def client(server: Served) -> Iterator[Client]:
 def worker(engine: Engine) -> Worker:
     """What stands in for the dispatcher and its runners."""
     return Worker(engine)
+
+
+@pytest.fixture
+def dartboard(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> Dartboard:
+    """Runs the command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DARTBOARD_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: object) -> Said:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def found(client: Client, worker: Worker) -> str:
+    """The id of a search that succeeded."""
+    client.submit(SPEC)
+    return str(worker.run())

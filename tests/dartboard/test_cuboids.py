@@ -20,10 +20,7 @@ from search_core.spec.hypercuboid import HyperCuboidSpace
 from store import endings, epoch_reports, recording
 from store.epoch_reports import EpochResult
 from store.sessions import transaction
-from tests.dartboard.conftest import SPEC, Served, Worker
-from tests.dartboard.test_cli import Dartboard, dartboard
-
-__all__ = ["dartboard"]
+from tests.dartboard.conftest import SPEC, Dartboard, Served, Worker
 
 SPACE: dict[str, Any] = {
     "kind": "hypercuboid",

@@ -14,9 +14,7 @@ from dartboard.cli.views import Bars, Lines
 from store import recording
 from store.leases import Lease
 from store.sessions import transaction
-from tests.dartboard.conftest import GENOTYPES, SPEC, Worker
-from tests.dartboard.test_cli import Dartboard
-from tests.dartboard.test_cli import dartboard as dartboard  # a fixture
+from tests.dartboard.conftest import GENOTYPES, SPEC, Dartboard, Worker
 
 RATE = "training.learning_rate"
 GRID = {**SPEC, "trials": {"seeds": [0], "grid": {RATE: [0.1, 0.25]}}}

@@ -13,10 +13,7 @@ from search_core.spec.retraining import RetrainingSpec
 from store import recording
 from store.logs import runner_log
 from store.sessions import transaction
-from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
-from tests.dartboard.test_cli import Dartboard, dartboard
-
-__all__ = ["dartboard"]
+from tests.dartboard.conftest import GENOTYPES, SPEC, Dartboard, Served, Worker
 
 TRAINING: dict[str, Any] = {
     "name": "worth",

@@ -9,8 +9,7 @@ from rich.console import Console
 from dartboard import Client, Search, ServerUnreachableError
 from dartboard.cli.following import watch
 from dartboard.cli.views import Bars, Lines
-from tests.dartboard.conftest import GENOTYPES, SPEC, Served, Worker
-from tests.dartboard.test_cli import COLLAPSED
+from tests.dartboard.conftest import COLLAPSED, GENOTYPES, SPEC, Served, Worker
 
 OUTAGE = ServerUnreachableError("gone")
 

@@ -16,9 +16,7 @@ import pytest
 from dartboard import Client
 from dartboard.errors import InvalidRequestError, NotFoundError
 from dartboard.webhooks import NewWebhook
-from tests.dartboard.conftest import SPEC, Served, Worker
-from tests.dartboard.test_cli import Dartboard
-from tests.dartboard.test_cli import dartboard as dartboard
+from tests.dartboard.conftest import SPEC, Dartboard, Served, Worker
 from tests.service.receivers import receiving
 from tests.store.conftest import wait_until
 
