@@ -6,6 +6,10 @@ part of Ray: all that is used of it is here, and whoever calls this goes on with
 """
 
 import logging
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import ray
@@ -21,15 +25,19 @@ from workers.trainable import TrialTrainable
 _LOG = logging.getLogger(__name__)
 
 _MOST_PER_NODE: Final = 2
+_MOST: Final = 16
+"""In all, so that a large cluster does not load PyTorch everywhere for each search. Which nodes
+will have room for its trials is not known yet."""
 _KEPT_SECONDS: Final = 24 * 60 * 60
 """For which a node keeps more idle processes than it has CPUs. All end with their driver."""
 _PATIENCE_SECONDS: Final = 10.0
 
 
 def start_processes() -> None:
-    """Has every node start processes that the first trials of this driver will take over.
+    """Has nodes start processes that the first trials of this driver will take over.
 
-    They hold no CPUs or GPUs. Nobody waits for them: what is ready when a trial starts is ready.
+    Two on each, if it has as many CPUs, as long as that is not too many in all. They hold no CPUs
+    or GPUs. Nobody waits for them: what is ready when a trial starts is ready.
 
     Raises:
         Exception: Ray is another one than this was written for.
@@ -37,10 +45,7 @@ def start_processes() -> None:
     job_id = bytes.fromhex(ray.get_runtime_context().get_job_id())
     environment = _environment_of_trials()
     asked = []
-    for node in ray.nodes():
-        places = min(_MOST_PER_NODE, int(node["Resources"].get("CPU", 0)))
-        if not node["Alive"] or not places:
-            continue
+    for address, places in _places(ray.nodes()).items():
         request = PrestartWorkersRequest(
             language=Language.PYTHON,
             job_id=job_id,
@@ -48,7 +53,7 @@ def start_processes() -> None:
             keep_alive_duration_secs=_KEPT_SECONDS,
             num_workers=places,
         )
-        channel = init_grpc_channel(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
+        channel = init_grpc_channel(address)
         answer = NodeManagerServiceStub(channel).PrestartWorkers.future(
             request, timeout=_PATIENCE_SECONDS
         )
@@ -57,6 +62,23 @@ def start_processes() -> None:
         if (error := answer.exception()) is not None:
             _LOG.warning("a node starts no processes ahead: %s", error)
         channel.close()
+
+
+def _places(nodes: Sequence[dict[str, Any]]) -> Mapping[str, int]:
+    """How many processes are started where, by the address of a node's raylet."""
+    num_cpus = {
+        f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}": node["Resources"].get("CPU", 0)
+        for node in nodes
+        if node["Alive"]
+    }
+    addresses = random.sample(list(num_cpus), len(num_cpus))
+    turns = (
+        address
+        for turn in range(1, _MOST_PER_NODE + 1)
+        for address in addresses
+        if num_cpus[address] >= turn
+    )
+    return Counter(islice(turns, _MOST))
 
 
 def _environment_of_trials() -> Any:

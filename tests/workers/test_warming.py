@@ -4,6 +4,7 @@ import logging
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,27 @@ def test_a_ray_that_starts_no_processes_ahead_is_a_warning(
         warm_up(on_ray)
     assert joined == ["127.0.0.1:1"]
     assert "no processes are ready for trials: PrestartWorkers" in caplog.text
+
+
+def node(number: int, cpus: float, *, is_alive: bool = True) -> dict[str, Any]:
+    return {
+        "NodeManagerAddress": f"10.0.0.{number}",
+        "NodeManagerPort": 7,
+        "Alive": is_alive,
+        "Resources": {"CPU": cpus} if cpus else {"memory": 1.0},
+    }
+
+
+def test_two_wait_on_every_node_that_has_as_many_cpus() -> None:
+    nodes = [node(1, 8), node(2, 1), node(3, 0), node(4, 8, is_alive=False), node(5, 0.5)]
+    assert ray_prestart._places(nodes) == {"10.0.0.1:7": 2, "10.0.0.2:7": 1}
+
+
+@pytest.mark.parametrize(("num_nodes", "wanted"), [(8, {2}), (10, {1, 2}), (40, {1})])
+def test_on_many_nodes_there_are_no_more_than_sixteen(num_nodes: int, wanted: set[int]) -> None:
+    places = ray_prestart._places([node(number, 4) for number in range(num_nodes)])
+    assert sum(places.values()) == 16
+    assert set(places.values()) == wanted
 
 
 _LOADING = """
