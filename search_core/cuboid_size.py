@@ -117,7 +117,7 @@ class CuboidCosts:
         one_path: bool = False,
         measured_by_path: bool = False,
         num_stacked: int = 1,
-        num_together: int = 1,
+        num_computing: int = 1,
     ) -> CuboidSize:
         """The size of the whole cuboid.
 
@@ -128,7 +128,7 @@ class CuboidCosts:
             measured_by_path: Whether single paths are measured besides: the derived one after each
                 epoch, or the finalists.
             num_stacked: Networks that are trained in one process; memory counts the weights of all.
-            num_together: So many of them keep what they compute at the same time.
+            num_computing: So many of them keep what they compute at the same time.
 
         Returns:
             The size.
@@ -142,7 +142,7 @@ class CuboidCosts:
         # The weights, their gradients and their momenta; the second order's are one state more
         # of the weights, and one more of the gradients.
         copies = 5 if second_order else 3
-        elements = num_stacked * copies * cost.parameters + num_together * batch_size * saved
+        elements = num_stacked * copies * cost.parameters + num_computing * batch_size * saved
         # Not instead of it: the allocator keeps what training took.
         held = self._held_by_a_path() if one_path else self._held_by_all()
         measuring = _BYTES * EVALUATION_FACTOR * batch_size * held
@@ -156,7 +156,7 @@ class CuboidCosts:
             multiply_adds=cost.multiply_adds,
             training_bytes=_LIBRARIES
             + round(_SLACK[second_order] * _BYTES * elements)
-            + num_together * measuring,
+            + num_computing * measuring,
         )
 
     def _saved_by_all(self, counts: Sequence[Count]) -> int:
@@ -217,15 +217,17 @@ def searched_size(spec: SearchSpec, num_stacked: int | None = None) -> CuboidSiz
         return None
     facts, sampling = spec.dataset.facts, spec.algorithm.sampling
     num_stacked = spec.trials.stack if num_stacked is None else num_stacked
-    # On a GPU, what a graph computes stays where it was captured.
-    keep_all = spec.stacks_side_by_side or spec.resources.gpus > 0
+    # On a GPU, what is computed stays where it was captured.
+    is_captured = (
+        spec.resources.gpus > 0 and spec.algorithm.relaxation != "plain" and spec.steps_are_alike
+    )
     return CuboidCosts(spec.space, facts.image_shape, facts.num_classes).size(
         spec.training.batch_size,
         second_order=spec.algorithm.order == "second",
         one_path=sampling is not None and sampling.alphas == "paths",
         measured_by_path=sampling is not None or spec.algorithm.finalists is not None,
         num_stacked=num_stacked,
-        num_together=num_stacked if keep_all else 1,
+        num_computing=num_stacked if spec.stacks_side_by_side or is_captured else 1,
     )
 
 

@@ -7,7 +7,6 @@ from search_core.data import LabelledImages
 from search_core.graphs import StaticStep
 from search_core.reports import SearchWarning
 from search_core.spec.algorithm import RelaxationForm
-from search_core.spec.hypercuboid import HyperCuboidSpace
 from search_core.spec.search import SearchSpec
 from search_core.static_evaluation import StaticEvaluation
 from search_core.tally import Totals
@@ -95,10 +94,4 @@ def is_static(spec: SearchSpec, device: torch.device, relaxation: RelaxationForm
         device: Where it trains.
         relaxation: What its mixtures are computed by.
     """
-    return (
-        device.type == "cuda"
-        and relaxation == "fast"
-        and spec.algorithm.sampling is None
-        # Which operations are skipped is decided in every step.
-        and not (isinstance(spec.space, HyperCuboidSpace) and spec.space.skip_below)
-    )
+    return device.type == "cuda" and relaxation == "fast" and spec.steps_are_alike

@@ -36,7 +36,10 @@ TITLES: Final[dict[str, tuple[HTTPStatus, str]]] = {
     "conflict": (HTTPStatus.CONFLICT, "Its state does not allow that"),
     "idempotency-key-reused": (HTTPStatus.CONFLICT, "The key was used for another request"),
     "body-too-large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
-    "unsupported-media-type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON"),
+    "unsupported-media-type": (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "The body must be uncompressed JSON",
+    ),
     "invalid-spec": (HTTPStatus.UNPROCESSABLE_ENTITY, "The spec is not valid"),
     "invalid-body": (HTTPStatus.UNPROCESSABLE_ENTITY, "The body is not valid"),
     "invalid-parameter": (HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not valid"),

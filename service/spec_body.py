@@ -116,11 +116,12 @@ def _invalid(slug: str, problems: Sequence[FieldProblem]) -> ProblemError:
 
 
 def _check_media_type(request: Request) -> None:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
+    encoding = request.headers.get("content-encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
         raise ProblemError(
             "unsupported-media-type",
-            f"The header Content-Encoding was {encoding!r}; send the body as it is, without it.",
+            f"The header Content-Encoding was {encoding!r}; send the body uncompressed, without "
+            "this header.",
         )
     # Whatever a browser may send without asking (forms, plain text) is refused with the rest.
     given = request.headers.get("content-type", "")

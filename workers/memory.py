@@ -55,7 +55,7 @@ def check(spec: SearchSpec, free: int, place: str, *, num_stacked: int = 1) -> N
         spec: The search. Only the size of a HyperCuboid is known beforehand.
         free: Bytes that are free.
         place: Where they are, for the message.
-        num_stacked: Seeds that train together.
+        num_stacked: Seeds that train in one process.
 
     Raises:
         NotEnoughMemoryError: It would not fit.

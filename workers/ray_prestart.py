@@ -30,14 +30,15 @@ _MOST: Final = 16
 will have room for its trials is not known yet."""
 _KEPT_SECONDS: Final = 24 * 60 * 60
 """For which a node keeps more idle processes than it has CPUs. All end with their driver."""
-_PATIENCE_SECONDS: Final = 10.0
+_PATIENCE_SECONDS: Final = 2.0
+"""With a node that does not answer: there may be work for this runner meanwhile."""
 
 
 def start_processes() -> None:
     """Has nodes start processes that the first trials of this driver will take over.
 
     Two on each, if it has as many CPUs, as long as that is not too many in all. They hold no CPUs
-    or GPUs. Nobody waits for them: what is ready when a trial starts is ready.
+    or GPUs. Nodes say at once that they will; what is ready when a trial starts is ready.
 
     Raises:
         Exception: Ray is another one than this was written for.
@@ -45,6 +46,7 @@ def start_processes() -> None:
     job_id = bytes.fromhex(ray.get_runtime_context().get_job_id())
     environment = _environment_of_trials()
     asked = []
+    channels = []
     for address, places in _places(ray.nodes()).items():
         request = PrestartWorkersRequest(
             language=Language.PYTHON,
@@ -53,14 +55,13 @@ def start_processes() -> None:
             keep_alive_duration_secs=_KEPT_SECONDS,
             num_workers=places,
         )
-        channel = init_grpc_channel(address)
-        answer = NodeManagerServiceStub(channel).PrestartWorkers.future(
-            request, timeout=_PATIENCE_SECONDS
-        )
-        asked.append((channel, answer))
-    for channel, answer in asked:
+        channels.append(init_grpc_channel(address))
+        stub = NodeManagerServiceStub(channels[-1])
+        asked.append(stub.PrestartWorkers.future(request, timeout=_PATIENCE_SECONDS))
+    for answer in asked:
         if (error := answer.exception()) is not None:
             _LOG.warning("a node starts no processes ahead: %s", error)
+    for channel in channels:
         channel.close()
 
 

@@ -31,8 +31,8 @@ _LET_START_SECONDS: Final = 20.0
 and take the cores that they start on."""
 
 _LET_GO_SECONDS: Final = 5.0
-"""Likewise after a runner that was ready, and processes for its trials with it, was given something
-to run."""
+"""Likewise after one was given something that had been there for so long that it, and processes for
+its trials, should have loaded."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class RunnerProcesses:
         self._num_warm = num_warm
         self._log = log
         self._clock = clock
-        self._warm: deque[subprocess.Popen[bytes]] = deque()
+        self._warm: deque[tuple[subprocess.Popen[bytes], float]] = deque()
+        """With the time at which each was started."""
         self._not_before = 0.0
 
     @property
@@ -109,9 +110,10 @@ class RunnerProcesses:
         """
         assignment = Assignment.of(lease, log)
         while self._warm:
-            process = self._warm.popleft()
+            process, started = self._warm.popleft()
             if process.poll() is None and _hand_over(process, assignment):
-                self._hold(_LET_GO_SECONDS)
+                has_loaded = self._clock() - started >= _LET_START_SECONDS
+                self._hold(_LET_GO_SECONDS if has_loaded else _LET_START_SECONDS)
                 return process
             _close_input(process)
             _LOG.warning("runner %d had ended before it was needed", process.pid)
@@ -123,13 +125,13 @@ class RunnerProcesses:
 
     def refill(self) -> None:
         """Starts processes until as many are ready as are kept, if it is time for that."""
-        for process in [each for each in self._warm if each.poll() is not None]:
-            self._warm.remove(process)
-            _close_input(process)
+        for ended in [each for each in self._warm if each[0].poll() is not None]:
+            self._warm.remove(ended)
+            _close_input(ended[0])
             self._hold(_PAUSE_SECONDS)
         try:
             while len(self._warm) < self._num_warm and self._clock() >= self._not_before:
-                self._warm.append(self._spawn(self._log))
+                self._warm.append((self._spawn(self._log), self._clock()))
         except OSError as error:
             _LOG.warning("no runner can be kept ready: %s", error)
             self._hold(_PAUSE_SECONDS)
@@ -140,7 +142,7 @@ class RunnerProcesses:
 
     def close(self) -> None:
         """Lets go of those that wait for work."""
-        for process in self._warm:
+        for process, _ in self._warm:
             _close_input(process)
             # It may be loading Ray, and does not look at its input yet.
             process.kill()

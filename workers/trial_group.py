@@ -53,7 +53,7 @@ class End:
 class TrialGroup:
     """Trials that share a process, each with a folder, reports and an end of its own.
 
-    Several are stacked, an epoch of all of them at a time. Those that are behind the others, such
+    Several are a stack, an epoch of all of them at a time. Those that are behind the others, such
     as one that is retried, catch up first. A process that is killed while it saves leaves the
     checkpoints of one epoch for some, and of the one before for the others: then all go back to
     the latter, which no report has left behind, so that they end as if nothing had happened.
@@ -187,7 +187,12 @@ def _log_epoch(plan: TrialPlan, outcome: EpochResult | Failure) -> None:
 
 
 def _share_of(spec: JobSpec, num_stacked: int) -> JobSpec:
-    """The spec with its share of the cores that read images ahead: all but the one that trains."""
+    """The spec with its share of the cores that read images ahead: all but the one that trains.
+
+    One after the other, each has all of them in its turn.
+    """
+    if not (isinstance(spec, SearchSpec) and spec.stacks_side_by_side):
+        return spec
     readers = (spec.resources.cpus - 1) // num_stacked
     return spec.model_copy(
         update={"resources": spec.resources.model_copy(update={"cpus": 1 + readers})}

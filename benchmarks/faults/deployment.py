@@ -20,7 +20,7 @@ from dartboard.local.processes import MARKER
 from migrations.upgrade import upgrade
 from service.first_key import key_file
 from store.sessions import driver_url
-from workers import ray_token
+from workers import ray_token, warming
 
 LEASE_SECONDS: Final = 10.0
 NUM_DISPATCHERS: Final = 2
@@ -39,8 +39,7 @@ _RAY: Final = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
-    # A new driver would else start as many workers as there are CPUs, most of them for nothing.
-    "RAY_prestart_worker_first_driver": "0",
+    **warming.ENVIRONMENT,
     "CUDA_VISIBLE_DEVICES": "",
 }
 

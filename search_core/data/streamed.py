@@ -143,12 +143,13 @@ class StreamedBatches(Batches):
         if self._sampler.position == self.batches:
             self._sampler.begin_pass()
             self._pass_seed = self._draw_seed()
-            self._reading = None
         if self._reading is None:
             self._reading = self._read_rest_of_pass()
         batch = next(self._reading)
         # What has been read ahead does not count: the state is that of the batch in hand.
         self._sampler.next()
+        if self._sampler.position == self.batches:
+            self._reading = None  # The processes that read end, whoever trains next.
         return batch
 
     def state_dict(self) -> dict[str, Any]:

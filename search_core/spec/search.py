@@ -104,17 +104,21 @@ class SearchSpec(SpecModel):
         return self.training.epochs + (0 if finalists is None else finalists.total_epochs)
 
     @property
+    def steps_are_alike(self) -> bool:
+        """Whether all steps of all seeds compute the same operations."""
+        skips = isinstance(self.space, HyperCuboidSpace) and bool(self.space.skip_below)
+        return self.algorithm.sampling is None and not skips
+
+    @property
     def stacks_side_by_side(self) -> bool:
         """Whether seeds that are stacked make their steps together, and not one after the other.
 
-        Only the plain form can, and only where all seeds compute the same operations, in float32.
+        Only the plain form can, in float32, and only where steps are alike.
         """
-        skips = isinstance(self.space, HyperCuboidSpace) and bool(self.space.skip_below)
         return (
             self.algorithm.relaxation == "plain"
-            and self.algorithm.sampling is None
-            and not skips
             and self.training.precision == "float32"
+            and self.steps_are_alike
         )
 
     @model_validator(mode="before")

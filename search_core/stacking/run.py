@@ -37,8 +37,9 @@ class StackedRun:
     epoch as it does alone, one after the other, with the same bits.
 
     Args:
-        runs: The runs, all at the same place and none of them finished.
-        clock: Seconds since any fixed moment, for the durations in reports. Each run reports those
+        runs: The runs, all at the same place and none of them finished: an epoch of the stack is
+            one of each.
+        clock: Seconds since any fixed moment, as that of the runs. Each run reports the durations
             of the stack.
 
     Raises:
@@ -76,7 +77,7 @@ class StackedRun:
             self._train_batch(self._step, outcomes)
         if self._step is not None:
             self._close_epoch(self._step, outcomes)
-        outcomes |= _one_after_the_other([run for run in before if run not in outcomes])
+        outcomes |= self._train_in_turn([run for run in before if run not in outcomes])
         left = [
             run
             for run in self.runs
@@ -145,6 +146,24 @@ class StackedRun:
         # Optimizers have gone on by themselves: the stack starts again from where they are.
         self._step = self._stack()
 
+    def _train_in_turn(self, runs: Sequence[SearchRun]) -> dict[SearchRun, Outcome]:
+        """An epoch of each run, as it trains alone; all report the time of all."""
+        outcomes: dict[SearchRun, Outcome] = {}
+        seconds_lost = 0.0
+        for run in runs:
+            started = self._clock()
+            try:
+                outcomes[run] = run.run_epoch()
+            except DivergedError as error:
+                outcomes[run] = error
+                seconds_lost += self._clock() - started
+        reports = {run: each for run, each in outcomes.items() if isinstance(each, EpochReport)}
+        of_all = _metrics_of_all([each.metrics for each in reports.values()], seconds_lost)
+        for run, report in reports.items():
+            metrics = {name: of_all.get(name, value) for name, value in report.metrics.items()}
+            outcomes[run] = replace(report, metrics=metrics)
+        return outcomes
+
     def _close_epoch(self, step: StackedStep, outcomes: dict[SearchRun, Outcome]) -> None:
         started = self._clock()
         measured = self._measure(step)
@@ -176,28 +195,14 @@ class StackedRun:
         ]
 
 
-def _one_after_the_other(runs: Sequence[SearchRun]) -> dict[SearchRun, Outcome]:
-    """An epoch of each run, as it trains alone; the time that they report is that of all."""
-    outcomes: dict[SearchRun, Outcome] = {}
-    for run in runs:
-        try:
-            outcomes[run] = run.run_epoch()
-        except DivergedError as error:
-            outcomes[run] = error
-    reports = {run: each for run, each in outcomes.items() if isinstance(each, EpochReport)}
-    together = _together([report.metrics for report in reports.values()])
-    for run, report in reports.items():
-        told = {name: together.get(name, value) for name, value in report.metrics.items()}
-        outcomes[run] = replace(report, metrics=told)
-    return outcomes
-
-
-def _together(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _metrics_of_all(
+    epochs: Sequence[Mapping[str, float]], seconds_besides: float
+) -> dict[str, float]:
     """Metrics of the time that several epochs took, one after the other."""
-    together = {"seconds": sum(each["seconds"] for each in epochs)}
+    of_all = {"seconds": sum(each["seconds"] for each in epochs) + seconds_besides}
     for name in ("steps_per_second", "images_per_second"):
         # A finalist that has diverged has none.
         paces = [each[name] for each in epochs if name in each]
         if paces:
-            together[name] = 1 / sum(1 / pace for pace in paces)
-    return together
+            of_all[name] = 1 / sum(1 / pace for pace in paces)
+    return of_all

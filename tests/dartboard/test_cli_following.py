@@ -113,8 +113,10 @@ def test_submitting_and_following_in_one(
     dartboard: Dartboard, server: Served, worker: Worker
 ) -> None:
     def run_once_it_waits() -> None:
+        deadline = time.monotonic() + 60
         with Client() as watching:
             while not any(watching.list(status="queued")):
+                assert time.monotonic() < deadline
                 time.sleep(0.05)
         worker.run()
 

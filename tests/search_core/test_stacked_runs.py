@@ -69,7 +69,7 @@ def tame(make_spec: SpecMaker, **sections: Any) -> SearchSpec:
 
 
 @pytest.fixture
-def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def seeds_of_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of seeds in each step that is made side by side."""
     made: list[int] = []
     original = StackedStep.train_weights
@@ -84,11 +84,11 @@ def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_stack_has_the_results_that_each_seed_has_alone(
-    make_spec: SpecMaker, num_steps: list[int]
+    make_spec: SpecMaker, seeds_of_steps: list[int]
 ) -> None:
     spec = tame(make_spec)
     reports = run_stacked([SearchRun(spec, seed) for seed in SEEDS])
-    assert num_steps == [len(SEEDS)] * 6
+    assert seeds_of_steps == [len(SEEDS)] * 6
     for seed, own in zip(SEEDS, reports, strict=True):
         assert_same_results(own, run_alone(spec, seed)[1])
 
@@ -117,7 +117,7 @@ CUBOID: dict[str, Any] = {
     ids=["auto", "fast", "bfloat16", "sampling", "skipping"],
 )
 def test_what_does_not_go_side_by_side_has_the_bits_that_each_seed_has_alone(
-    make_spec: SpecMaker, num_steps: list[int], sections: dict[str, Any]
+    make_spec: SpecMaker, seeds_of_steps: list[int], sections: dict[str, Any]
 ) -> None:
     if sections.get("space"):
         merged = {"training": {"epochs": 2, "batch_size": 200}, **sections}
@@ -125,7 +125,7 @@ def test_what_does_not_go_side_by_side_has_the_bits_that_each_seed_has_alone(
     else:
         spec = make_spec(**sections)
     assert_bits_of_each_alone(spec)
-    assert num_steps == []
+    assert seeds_of_steps == []
 
 
 def test_on_a_gpu_they_have_the_bits_that_each_has_alone(
@@ -158,15 +158,27 @@ def test_one_after_the_other_each_reports_the_time_of_all(make_spec: SpecMaker) 
             self.now += 1.0
             return self.now
 
-    [alone] = [SearchRun(make_spec(), SEEDS[0], clock=Clock())]
+    alone = SearchRun(make_spec(), SEEDS[0], clock=Clock())
     expected = alone.run_epoch().metrics
-    runs = [SearchRun(make_spec(), seed, clock=Clock()) for seed in SEEDS]
-    for outcome in StackedRun(runs).run_epoch().values():
+    clock = Clock()
+    runs = [SearchRun(make_spec(), seed, clock=clock) for seed in SEEDS]
+    for outcome in StackedRun(runs, clock).run_epoch().values():
         assert isinstance(outcome, EpochReport)
         told = outcome.metrics
         assert told["seconds"] == len(SEEDS) * expected["seconds"]
         for name in ("steps_per_second", "images_per_second"):
             assert told[name] == pytest.approx(expected[name] / len(SEEDS))
+
+    runs = [SearchRun(make_spec(), seed, clock=clock) for seed in SEEDS]
+    spoil(runs[0])
+    began = clock.now
+    outcomes = StackedRun(runs, clock).run_epoch()
+    assert isinstance(outcomes[runs[0]], DivergedError)
+    for run in runs[1:]:
+        outcome = outcomes[run]
+        assert isinstance(outcome, EpochReport)
+        # What the one that diverged took is waited for, too.
+        assert 2 * expected["seconds"] < outcome.metrics["seconds"] <= clock.now - began
 
 
 def test_one_whose_plan_fails_says_so_and_the_others_stay_fast(
@@ -198,11 +210,11 @@ def test_one_whose_plan_fails_says_so_and_the_others_stay_fast(
 
 
 def test_a_network_without_a_stacked_form_is_trained_by_itself(
-    make_spec: SpecMaker, num_steps: list[int], monkeypatch: pytest.MonkeyPatch
+    make_spec: SpecMaker, seeds_of_steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "FORMS", {})
     assert_bits_of_each_alone(tame(make_spec))
-    assert num_steps == []
+    assert seeds_of_steps == []
 
 
 def test_alone_and_stacked_go_on_from_each_others_states(make_spec: SpecMaker) -> None:
@@ -241,15 +253,24 @@ def test_a_resumed_stack_has_the_same_bits(make_spec: SpecMaker, relaxation: str
             assert torch.equal(ours[name], value), name
 
 
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
 @pytest.mark.parametrize("where", ["alphas", "weights", "measuring"])
-def test_one_that_diverges_ends_alone(make_spec: SpecMaker, where: str) -> None:
-    spec = tame(make_spec)
+def test_one_that_diverges_ends_alone(make_spec: SpecMaker, where: str, relaxation: str) -> None:
+    spec = tame(make_spec, algorithm={"relaxation": relaxation})
     runs = [SearchRun(spec, seed) for seed in SEEDS]
     stacked = StackedRun(runs)
     stacked.run_epoch()
     # In the second epoch, and in its second batch where it is one of training.
     spoilt = runs[1]
-    if where == "measuring":
+    if where == "measuring" and relaxation == "auto":
+        close = spoilt.close_epoch
+
+        def spoil_before_closing() -> EpochReport:
+            spoil(spoilt)
+            return close()
+
+        spoilt.close_epoch = spoil_before_closing  # type: ignore[method-assign, assignment]
+    elif where == "measuring":
         take = spoilt.take
 
         def spoil_before_measuring(result: BatchResult, seconds: float = 0.0) -> None:
@@ -282,8 +303,27 @@ def test_one_that_diverges_ends_alone(make_spec: SpecMaker, where: str) -> None:
         assert_same_results([report], [run_alone(spec, SEEDS[index])[1][1]])
 
 
-def test_the_last_one_left_goes_on_alone(make_spec: SpecMaker) -> None:
-    spec = tame(make_spec)
+def test_one_that_diverges_on_a_gpu_leaves_the_others_their_bits(
+    make_spec: SpecMaker, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("_static_on_a_cpu")
+    runs = [SearchRun(make_spec(), seed) for seed in SEEDS]
+    spoil(runs[1])
+    stacked = StackedRun(runs)
+    error = stacked.run_epoch()[runs[1]]
+    assert isinstance(error, DivergedError)
+    assert "epoch 1, batch 1" in str(error)
+    assert stacked.runs == [runs[0], runs[2]]
+    assert set(stacked.run_epoch()) == {runs[0], runs[2]}
+    for run in (runs[0], runs[2]):
+        trained = run_alone(make_spec(), run.seed)[0].network.state_dict()
+        for name, value in run.network.state_dict().items():
+            assert torch.equal(value, trained[name]), name
+
+
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
+def test_the_last_one_left_goes_on_alone(make_spec: SpecMaker, relaxation: str) -> None:
+    spec = tame(make_spec, algorithm={"relaxation": relaxation})
     runs = [SearchRun(spec, seed) for seed in SEEDS[:2]]
     spoil(runs[0])
     stacked = StackedRun(runs)
@@ -294,8 +334,10 @@ def test_the_last_one_left_goes_on_alone(make_spec: SpecMaker) -> None:
     assert_same_results(reports, run_alone(spec, SEEDS[1])[1])
 
 
-def test_one_that_stops_early_leaves_the_stack(make_spec: SpecMaker) -> None:
-    spec = tame(make_spec, algorithm={"stop_on_collapse_epochs": 1}, training={"epochs": 3})
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
+def test_one_that_stops_early_leaves_the_stack(make_spec: SpecMaker, relaxation: str) -> None:
+    stopping = {"stop_on_collapse_epochs": 1, "relaxation": relaxation}
+    spec = tame(make_spec, algorithm=stopping, training={"epochs": 3})
     runs = [SearchRun(spec, seed) for seed in SEEDS]
     collapsed = runs[2]
     skip = spec.space.primitives.index("skip_connect")  # type: ignore[union-attr]
@@ -308,11 +350,12 @@ def test_one_that_stops_early_leaves_the_stack(make_spec: SpecMaker) -> None:
     assert set(stacked.run_epoch()) == set(runs[:2])
 
 
-def test_finalists_are_trained_one_after_the_other(make_spec: SpecMaker) -> None:
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
+def test_finalists_are_trained_one_after_the_other(relaxation: str) -> None:
     spec = SearchSpec.model_validate(
         {
             "space": CUBOID,
-            "algorithm": {"finalists": {"paths": 2, "epochs": 1}, "relaxation": "plain"},
+            "algorithm": {"finalists": {"paths": 2, "epochs": 1}, "relaxation": relaxation},
             "training": {"epochs": 1, "batch_size": 200, "learning_rate": 0.01},
         }
     )

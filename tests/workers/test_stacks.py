@@ -127,14 +127,17 @@ def test_points_are_stacked_by_themselves(
     assert starts == [trial.id for trial in after.trials]
 
 
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
 def test_one_that_diverges_fails_alone_and_is_run_again(
     engine: Engine,
     settings: WorkerSettings,
     submit: Submit,
     record: Recorder,
     monkeypatch: pytest.MonkeyPatch,
+    relaxation: str,
 ) -> None:
-    search = submit(trials={"seeds": SEEDS, "stack": 3}, **TAME)
+    tame = {**TAME, "algorithm": TAME["algorithm"] | {"relaxation": relaxation}}
+    search = submit(trials={"seeds": SEEDS, "stack": 3}, **tame)
     draw = SearchRun.draw
 
     def draw_spoilt(self: SearchRun) -> tuple[LabelledImages, LabelledImages]:
@@ -157,7 +160,7 @@ def test_one_that_diverges_fails_alone_and_is_run_again(
     assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
     after = record(search)
     assert [trial.status for trial in after.trials] == ["succeeded"] * 3
-    alone = submit(trials={"seeds": [SEEDS[1]]}, **TAME)
+    alone = submit(trials={"seeds": [SEEDS[1]]}, **tame)
     assert run(engine, claim(engine), settings, InlineTrials()) == "succeeded"
     assert after.trials[1].architecture_hash == record(alone).trials[0].architecture_hash
 
@@ -304,11 +307,19 @@ def test_a_stack_that_does_not_fit_its_memory_is_refused(
     assert "stack fewer seeds" in after.search.message
 
 
-def test_the_cores_of_a_stack_are_shared_by_those_who_read_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("relaxation", ["plain", "auto"])
+def test_the_cores_of_seeds_side_by_side_are_shared_by_those_who_read_images(
+    tmp_path: Path, relaxation: str
+) -> None:
     cores = os.cpu_count() or 1
-    spec = tiny(resources={"cpus": cores}, trials={"seeds": SEEDS, "stack": 3})
+    spec = tiny(
+        algorithm={"relaxation": relaxation},
+        resources={"cpus": cores},
+        trials={"seeds": SEEDS, "stack": 3},
+    )
     plans = plans_of(spec, tmp_path)
     group = TrialGroup(plans)
     group.start()
+    expected = 1 + (cores - 1) // 3 if relaxation == "plain" else cores
     for trial in group.open.values():
-        assert trial.search.spec.resources.cpus == 1 + (cores - 1) // 3
+        assert trial.search.spec.resources.cpus == expected

@@ -4,6 +4,7 @@ import logging
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,15 @@ def test_on_many_nodes_there_are_no_more_than_sixteen(num_nodes: int, wanted: se
     places = ray_prestart._places([node(number, 4) for number in range(num_nodes)])
     assert sum(places.values()) == 16
     assert set(places.values()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("file", "line"), [("docker-compose.yml", "{}: {}\n"), ("docs/operations.md", " {}={}")]
+)
+def test_nodes_are_started_so_wherever_it_is_written(file: str, line: str) -> None:
+    text = (Path(__file__).parents[2] / file).read_text().replace('"', "")
+    for name, value in ENVIRONMENT.items():
+        assert line.format(name, value) in text
 
 
 _LOADING = """
