@@ -136,10 +136,6 @@ class RunnerProcesses:
             _LOG.warning("no runner can be kept ready: %s", error)
             self._hold(_PAUSE_SECONDS)
 
-    def _hold(self, seconds: float) -> None:
-        """Makes none ready for some time from now, at least."""
-        self._not_before = max(self._not_before, self._clock() + seconds)
-
     def close(self) -> None:
         """Lets go of those that wait for work."""
         for process, _ in self._warm:
@@ -148,6 +144,10 @@ class RunnerProcesses:
             process.kill()
             process.wait()
         self._warm.clear()
+
+    def _hold(self, seconds: float) -> None:
+        """Makes none ready for some time from now, at least."""
+        self._not_before = max(self._not_before, self._clock() + seconds)
 
     def _spawn(self, log: Path) -> subprocess.Popen[bytes]:
         log.parent.mkdir(parents=True, exist_ok=True)

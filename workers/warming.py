@@ -46,5 +46,5 @@ def warm_up(settings: WorkerSettings) -> None:
         from workers.ray_prestart import start_processes
 
         start_processes()
-    except Exception as error:
+    except Exception as error:  # Whatever another Ray makes of calls that are its own.
         _LOG.warning("no processes are ready for trials: %s", error)

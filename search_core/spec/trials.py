@@ -60,9 +60,9 @@ class TrialsSpec(SpecModel):
     """The same seed draws the same samples."""
     stack: int = Field(default=1, ge=1, le=_LARGEST_STACK)
     """Searches only: so many seeds of a point train stacked in one process, on the resources of one
-    trial: side by side where `relaxation` is `plain`, in little more time than one, and with the
-    result that each has alone but for rounding; else one after the other, an epoch at a time, each
-    in the fast form and with the bits that it has alone."""
+    trial: one after the other, an epoch at a time, each with the bits that it has alone; or, where
+    `relaxation` is `plain` and all compute the same in float32, side by side, in little more time
+    than one, with the result that each has alone but for rounding."""
     scheduler: AshaScheduler | None = None
     """Stops the weak trials early; null lets all run to their end."""
 
