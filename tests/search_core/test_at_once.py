@@ -185,7 +185,12 @@ class _Squared(torch.autograd.Function):
 
 
 def draw(name: str) -> Tensor:
-    return torch.randn(3, generator=generator(0, name), dtype=torch.float64).requires_grad_()
+    values = torch.randn(3, generator=generator(0, name), dtype=torch.float64)
+    return values.to(DEVICE).requires_grad_()
+
+
+def a_scale() -> Tensor:
+    return torch.tensor(1.5, dtype=torch.float64, device=DEVICE)
 
 
 def calls_of(x: Tensor, z: Tensor, scale: Tensor) -> list[Call[Any]]:
@@ -198,7 +203,7 @@ def calls_of(x: Tensor, z: Tensor, scale: Tensor) -> list[Call[Any]]:
 
 def test_functions_together_are_the_same_as_each_alone() -> None:
     x, z = draw("x"), draw("z")
-    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    scale = a_scale().requires_grad_()
     found = []
     for results in (
         run(calls_of(x, z, scale)),
@@ -224,7 +229,7 @@ def test_gradients_of_what_several_read_are_added_up_at_once(
 
     monkeypatch.setattr(together, "added", count)
     x, z = draw("x"), draw("z")
-    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    scale = a_scale().requires_grad_()
     first, (squares, _), last = run([*calls_of(x, z, scale)])
     assert len(first.grad_fn.next_functions) == 3
     torch.autograd.grad((first + squares.flatten() + last).sum(), (x, z, scale))
@@ -244,7 +249,7 @@ def test_sums_are_those_of_higher_precision(number: int) -> None:
 
 def test_what_nobody_asks_for_is_not_computed() -> None:
     x, z = draw("x"), draw("z")
-    scale = torch.tensor(1.5, dtype=torch.float64)
+    scale = a_scale()
     _, (squares, _), _ = run(calls_of(x, z, scale))
     before = _Scaled.backwards
     d_x, d_z = torch.autograd.grad(squares.sum(), (x, z), allow_unused=True)
@@ -257,7 +262,7 @@ def test_what_has_no_gradients_alone_has_none_beside_others() -> None:
     """A cell's input that depends on no alpha, for one."""
     x, z = draw("x").detach(), draw("z")
     before = _Scaled.backwards
-    scaled, (squares, _), other = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
+    scaled, (squares, _), other = run(calls_of(x, z, a_scale()))
     assert not scaled.requires_grad
     assert not squares.requires_grad
     [d_z] = torch.autograd.grad((scaled * squares.flatten() * other).sum(), z)
@@ -267,7 +272,7 @@ def test_what_has_no_gradients_alone_has_none_beside_others() -> None:
 
 def test_gradients_can_be_taken_twice_where_the_graph_is_kept() -> None:
     x, z = draw("x"), draw("z")
-    results = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
+    results = run(calls_of(x, z, a_scale()))
     loss = results[0].sum() + results[2].sum()
     once = torch.autograd.grad(loss, (x, z), retain_graph=True)
     assert all(map(torch.equal, once, torch.autograd.grad(loss, (x, z))))
@@ -277,7 +282,7 @@ def test_gradients_can_be_taken_twice_where_the_graph_is_kept() -> None:
 
 def test_a_change_of_what_was_read_is_noticed() -> None:
     x, z = draw("x"), draw("z")
-    results = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
+    results = run(calls_of(x, z, a_scale()))
     with torch.no_grad():
         x.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -287,7 +292,7 @@ def test_a_change_of_what_was_read_is_noticed() -> None:
 def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
     x, z = draw("x"), draw("z")
     with torch.no_grad():
-        results = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
+        results = run(calls_of(x, z, a_scale()))
     assert not any(each.requires_grad for each in (results[0], results[1][0], results[2]))
     assert torch.equal(results[0], 3 * x.detach())
 
@@ -298,7 +303,7 @@ def test_functions_keep_nothing_of_their_own_behind() -> None:
     context.save_for_backward(torch.zeros(1), None)
     assert len(context.saved_tensors) == 2
     x, z = draw("x"), draw("z")
-    results = run(calls_of(x, z, torch.tensor(1.5, dtype=torch.float64)))
+    results = run(calls_of(x, z, a_scale()))
     settings = results[0].grad_fn.settings
     assert not any(each.saved_tensors or each.silent for each in settings[1])
     results[0].sum().backward()
