@@ -131,13 +131,14 @@ def _search(precision: str, options: argparse.Namespace) -> str:
             },
         }
     )
-    run = SearchRun(spec, 0, device=options.device)
     started = time.perf_counter()
+    run = SearchRun(spec, 0, device=options.device)
     seconds = []
     while not run.finished:
         before = time.perf_counter()
         report = run.run_epoch()
         seconds.append(time.perf_counter() - before)
+        print(f"epoch {run.epoch} took {seconds[-1]:.2f} s", file=sys.stderr, flush=True)
         for warning in report.warnings:
             print(f"{warning.kind}: {warning.message}", file=sys.stderr)
     minutes = (time.perf_counter() - started) / 60
