@@ -8,6 +8,7 @@ from torch import Tensor
 
 from search_core.data import Images
 from search_core.errors import DataNotFoundError, is_out_of_memory
+from search_core.kernels_ahead import compile_ahead
 from search_core.relaxation_check import largest_difference
 from search_core.reports import SearchWarning
 from search_core.spec.algorithm import AlgorithmSpec, RelaxationForm
@@ -62,6 +63,12 @@ class RelaxationInUse:
             return
         self._is_checked = True
         try:
+            compile_ahead(
+                self._network,
+                images,
+                batch_size=self._batch_size,
+                jointly=self._takes_jointly,
+            )
             difference = largest_difference(
                 self._network, images, batch_size=self._batch_size, jointly=self._takes_jointly
             )

@@ -178,7 +178,9 @@ class Arithmetic(Protocol):
         ...
 
 
-_TORCH: Final = TorchArithmetic()
+TORCH: Final = TorchArithmetic()
+"""What computes wherever there are no kernels of our own."""
+
 _FUSED_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -192,7 +194,7 @@ def arithmetic_for(x: Tensor) -> Arithmetic:
         from search_core.relaxation import fused
 
         return fused
-    return _TORCH
+    return TORCH
 
 
 @cache

@@ -13,7 +13,20 @@ norms, in either form, and a single tensor's by next to nothing or by all of it,
 so the mean over all tensors is held against what the plain form's are moved by.
 """
 
-from search_core.relaxation_check.comparison import largest_difference
+from search_core.relaxation_check.comparison import (
+    copy_of,
+    largest_difference,
+    lower_precision,
+    num_compared,
+)
 from search_core.relaxation_check.differences import Difference
+from search_core.relaxation_check.passes import measure
 
-__all__ = ["Difference", "largest_difference"]
+__all__ = [
+    "Difference",
+    "copy_of",
+    "largest_difference",
+    "lower_precision",
+    "measure",
+    "num_compared",
+]

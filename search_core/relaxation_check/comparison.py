@@ -42,9 +42,9 @@ def largest_difference(
         The largest difference by its tolerance. Nothing is compared where the plain loss is not
         finite: that is not for a plan to mend.
     """
-    num_images = min(batch_size, max(_FEWEST, min(batch_size // 4, _MOST)))
+    num_images = num_compared(batch_size)
     few = images.take(torch.arange(min(len(images), _TRIES * num_images)))
-    copied = _copied(network)
+    copied = copy_of(network)
     found: Difference | None = None
     for batch in list(few.in_order(num_images)):
         if len(batch) < num_images and found is not None:
@@ -58,8 +58,21 @@ def largest_difference(
     return found
 
 
-def _copied(network: Supernet) -> Supernet:
-    """A plain copy, with statistics of the last batch alone."""
+def num_compared(batch_size: int) -> int:
+    """Images on which both forms are compared at a time.
+
+    Args:
+        batch_size: Of the training.
+    """
+    return min(batch_size, max(_FEWEST, min(batch_size // 4, _MOST)))
+
+
+def copy_of(network: Supernet) -> Supernet:
+    """A plain copy, with statistics of the last batch alone.
+
+    Args:
+        network: A planned network, which stays one.
+    """
     network.unplan()  # a plan may hold what cannot be copied
     copied = copy.deepcopy(network).train()
     network.plan()
@@ -69,12 +82,24 @@ def _copied(network: Supernet) -> Supernet:
     return copied
 
 
+def lower_precision(network: Supernet, device: torch.device) -> str | None:
+    """What a search trains in, if that is not single precision.
+
+    Args:
+        network: Of the search.
+        device: Where it trains.
+    """
+    if network.precision != "float32":
+        return network.precision
+    return TF32 if rounds_to_tf32(device) else None
+
+
 def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Difference:
     ours, exact = _both(copied, batch, "float32", jointly=jointly)
     if not exact.is_finite:
         return Difference("the loss", 0.0, FORWARD_TOLERANCE)
     found = in_single_precision(ours, exact)
-    lower = _lower_precision(copied, batch.labels_n.device)
+    lower = lower_precision(copied, batch.labels_n.device)
     if lower is None or found.excess > 1:
         return found
     ours, rounded = _both(copied, batch, lower, jointly=jointly)
@@ -82,13 +107,6 @@ def _difference(copied: Supernet, batch: LabelledImages, *, jointly: bool) -> Di
         return found
     in_lower = in_lower_precision(ours, rounded, exact)
     return max(found, in_lower, key=lambda difference: difference.excess)
-
-
-def _lower_precision(network: Supernet, device: torch.device) -> str | None:
-    """What a search trains in, if that is not single precision."""
-    if network.precision != "float32":
-        return network.precision
-    return TF32 if rounds_to_tf32(device) else None
 
 
 def _both(

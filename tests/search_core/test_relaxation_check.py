@@ -100,7 +100,7 @@ def test_what_overflows_in_the_plain_form_is_not_blamed_on_a_plan(make_spec: Spe
 
 def test_both_precisions_begin_with_the_same_statistics(make_spec: SpecMaker) -> None:
     run = SearchRun(make_spec(), 0)
-    copied = comparison._copied(run.network)
+    copied = comparison.copy_of(run.network)
     before = {name: each.clone() for name, each in copied.named_buffers()}
     batch = next(run._train.in_order(8))
     comparison._both(copied, batch, "float32", jointly=False)

@@ -1,0 +1,53 @@
+"""Compiling what a network will launch on a GPU, before it does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from search_core import kernels_ahead
+from search_core.data import LabelledImages
+from search_core.kernels_ahead import compile_ahead
+from search_core.supernet import Supernet
+
+_IMAGES = LabelledImages(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_search_finds_all_of_its_kernels_compiled(precision: str, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    program = Path(__file__).with_name("compile_ahead.py")
+    run = subprocess.run(
+        [sys.executable, program, precision],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    ahead, again, training, unknown = run.stdout.splitlines()
+    assert ahead == "ahead: 0 launched, 1 noted"
+    assert again == "again: 0 passes"
+    assert training.endswith("launched, 0 compiled")
+    assert int(training.split()[1]) > 500
+    assert unknown == "unknown: False"
+
+
+def test_on_a_cpu_there_is_nothing_to_compile() -> None:
+    network = mock.Mock(spec=Supernet)
+    network.parameters.return_value = iter([torch.zeros(1)])
+    compile_ahead(network, _IMAGES, batch_size=4, jointly=False)
+    network.plan.assert_not_called()
+
+
+def test_what_cannot_be_compiled_ahead_stops_no_search() -> None:
+    network = mock.Mock(spec=Supernet)
+    network.parameters.return_value = iter([torch.zeros(1)])
+    with mock.patch.object(kernels_ahead, "arithmetic_for"):
+        compile_ahead(network, _IMAGES, batch_size=4, jointly=False)
