@@ -122,17 +122,17 @@ def _refuse_second_derivatives() -> None:
         )
 
 
-def _job(kind: int, values: Tensor, out: Tensor, d_values: Tensor | None = None) -> list[int]:
+def _job(work: jobs.Work, values: Tensor, out: Tensor, d_values: Tensor | None = None) -> list[int]:
     """What every job says, of all channels, of windows that are one pixel apart.
 
     Args:
-        kind: What is to be done.
+        work: What is to be done.
         values: [g, c, h, w, l], contiguous as all of them.
         out: What comes out, or its gradient.
         d_values: The gradient of the values, if that is found.
     """
     job = [0] * jobs.COLUMNS
-    job[pool_jobs.KIND] = kind
+    job[jobs.WORK] = work.address(values.element_size())
     job[pool_jobs.IN], job[pool_jobs.OUT] = values.data_ptr(), out.data_ptr()
     job[pool_jobs.D_IN] = 0 if d_values is None else d_values.data_ptr()
     job[pool_jobs.GROUPS : pool_jobs.WIDTH + 1] = values.shape[:4]
@@ -158,4 +158,4 @@ def _run(job: list[int], values: Tensor) -> None:
         job[pool_jobs.FIRST] = index * channels // count
         job[pool_jobs.LAST] = (index + 1) * channels // count
         table += job
-    parallel.run(jobs.worker(values.element_size()), table, count)
+    parallel.run(jobs.worker().address, table, count)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from search_core.relaxation import parallel
-from search_core.relaxation.kernels import chains, jobs
+from search_core.relaxation.kernels import chains, jobs, sum_jobs
 from search_core.relaxation.passes import Gradients, Inputs, Kept, Needs
 from search_core.relaxation.room import buffer, large_pages
 from search_core.relaxation.tables import Tables
@@ -190,22 +190,27 @@ class Program:
         scratch = buffer("scratch", len(parts) * tables.scratch, self._empty)
         buffers = buffer("gradients", len(parts) * 2 * tables.largest, self._empty)
         job = [0] * jobs.COLUMNS
-        job[jobs.STAGES], job[jobs.NUM_STAGES] = table_s.ctypes.data, len(table_s)
-        job[jobs.EPS] = tables.eps_s.ctypes.data
-        job[jobs.MULTIPLIERS] = multipliers_t.ctypes.data
-        job[jobs.SCRATCH], job[jobs.SCRATCH_SIZE] = scratch.ctypes.data, tables.scratch
-        job[jobs.BUFFERS], job[jobs.LARGEST] = buffers.ctypes.data, tables.largest
+        job[sum_jobs.STAGES], job[sum_jobs.NUM_STAGES] = table_s.ctypes.data, len(table_s)
+        job[sum_jobs.EPS] = tables.eps_s.ctypes.data
+        job[sum_jobs.MULTIPLIERS] = multipliers_t.ctypes.data
+        job[sum_jobs.SCRATCH], job[sum_jobs.SCRATCH_SIZE] = scratch.ctypes.data, tables.scratch
+        job[sum_jobs.BUFFERS], job[sum_jobs.LARGEST] = buffers.ctypes.data, tables.largest
+        work = sum_jobs.FORWARD
         if d_multipliers_t is not None:
-            job[jobs.KIND] = jobs.BACKWARD
-            job[jobs.D_MULTIPLIERS] = d_multipliers_t.ctypes.data
+            work = sum_jobs.BACKWARD
+            job[sum_jobs.D_MULTIPLIERS] = d_multipliers_t.ctypes.data
+        job[jobs.WORK] = work.address(item)
         table: list[int] = []
         for part in parts:
-            job[jobs.TERMS], job[jobs.NUM_TERMS] = part.table_t.ctypes.data, len(part.table_t)
-            job[jobs.CHOSEN], job[jobs.NUM_CHOSEN] = part.terms.ctypes.data, len(part.terms)
+            job[sum_jobs.TERMS], job[sum_jobs.NUM_TERMS] = (
+                part.table_t.ctypes.data,
+                len(part.table_t),
+            )
+            job[sum_jobs.CHOSEN], job[sum_jobs.NUM_CHOSEN] = part.terms.ctypes.data, len(part.terms)
             table += job
-            job[jobs.SCRATCH] += tables.scratch * item
-            job[jobs.BUFFERS] += 2 * tables.largest * item
-        parallel.run(jobs.worker(item), table, len(parts))
+            job[sum_jobs.SCRATCH] += tables.scratch * item
+            job[sum_jobs.BUFFERS] += 2 * tables.largest * item
+        parallel.run(jobs.worker().address, table, len(parts))
 
     def _needed_by_chains(self, of_weights: tuple[bool, ...]) -> list[bool]:
         """Of which chains the gradient of any weight is needed."""

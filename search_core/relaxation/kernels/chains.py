@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from search_core.relaxation.kernels import rings, stage_gradients, stages
-from search_core.relaxation.kernels.compiling import LANES, compiled
+from search_core.relaxation.kernels.compiling import LANES, compiled, inlined
 from search_core.relaxation.kernels.memory import array_at
 from search_core.relaxation.kernels.sums import (
     add_multiple,
@@ -103,94 +103,79 @@ def _output_size(stage: Any) -> int:
     return int(groups * channels * pixels * LANES)
 
 
-@compiled
-def forward(
-    table_s: Any, eps_s: Any, table_t: Any, multipliers_t: Any, chosen: Any, scratch: Any
-) -> None:
-    """Adds terms to their totals.
+@inlined
+def forward(table_s: Any, eps_s: Any, term: Any, multiplier: float, scratch: Any) -> None:
+    """Adds a term to its total.
 
     Args:
         table_s: The stages, [s, STAGE_COLUMNS].
         eps_s: Epsilon of each one's normalisation, [s].
-        table_t: The terms, [t, TERM_COLUMNS].
-        multipliers_t: Theirs, [t].
-        chosen: Indices of the terms to compute.
+        term: The term, [TERM_COLUMNS].
+        multiplier: Its own.
         scratch: Memory for what lies between the convolutions, of the type of all tensors.
     """
-    for t in chosen:
-        term, multiplier = table_t[t], multipliers_t[t]
-        if term[NUMBER] == 0:
-            size = term[SIZE]
-            add_multiple(
-                array_at(term[FEATURE], scratch, size), multiplier,
-                array_at(term[TOTAL], scratch, size), term[FIRST_OF_TOTAL] != 0,
-            )  # fmt: skip
-            continue
-        folded = scratch
-        for s in range(term[FIRST], term[FIRST] + term[NUMBER]):
-            stage, outs = table_s[s], table_s[s, OUTS]
-            y = array_at(stage[OUTPUT], scratch, _output_size(stage))
-            statistics = array_at(stage[STATISTICS], scratch, 2 * outs)
-            stages.forward(
-                array_at(stage[INPUT], scratch, _input_size(stage)), stage[MODE], folded,
-                array_at(stage[KERNELS], scratch, stage[INS] * stage[KERNEL] ** 2),
-                array_at(stage[WEIGHTS], scratch, outs * stage[INS]), y, statistics, scratch,
-                _sizes(stage),
-            )  # fmt: skip
-            folded = array_at(stage[FOLDED], scratch, 2 * outs)
-            scale = array_at(stage[SCALE], scratch, outs)
-            shift = array_at(stage[SHIFT], scratch, outs)
-            fold(statistics, eps_s[s], 1.0, scale, shift, folded)
-        s = term[FIRST] + term[NUMBER] - 1
+    if term[NUMBER] == 0:
+        size = term[SIZE]
+        add_multiple(
+            array_at(term[FEATURE], scratch, size), multiplier,
+            array_at(term[TOTAL], scratch, size), term[FIRST_OF_TOTAL] != 0,
+        )  # fmt: skip
+        return
+    folded = scratch
+    for s in range(term[FIRST], term[FIRST] + term[NUMBER]):
         stage, outs = table_s[s], table_s[s, OUTS]
-        times = np.empty(2 * outs, scratch.dtype)
-        fold(
-            array_at(stage[STATISTICS], scratch, 2 * outs), eps_s[s], multiplier,
-            array_at(stage[SCALE], scratch, outs), array_at(stage[SHIFT], scratch, outs), times,
+        y = array_at(stage[OUTPUT], scratch, _output_size(stage))
+        statistics = array_at(stage[STATISTICS], scratch, 2 * outs)
+        stages.forward(
+            array_at(stage[INPUT], scratch, _input_size(stage)), stage[MODE], folded,
+            array_at(stage[KERNELS], scratch, stage[INS] * stage[KERNEL] ** 2),
+            array_at(stage[WEIGHTS], scratch, outs * stage[INS]), y, statistics, scratch,
+            _sizes(stage),
         )  # fmt: skip
-        size = _output_size(stage)
-        add_scaled(
-            array_at(stage[OUTPUT], scratch, size), times,
-            array_at(term[TOTAL], scratch, size), term[FIRST_OF_TOTAL] != 0, _output_shape(stage),
-        )  # fmt: skip
+        folded = array_at(stage[FOLDED], scratch, 2 * outs)
+        scale = array_at(stage[SCALE], scratch, outs)
+        shift = array_at(stage[SHIFT], scratch, outs)
+        fold(statistics, eps_s[s], 1.0, scale, shift, folded)
+    s = term[FIRST] + term[NUMBER] - 1
+    stage, outs = table_s[s], table_s[s, OUTS]
+    times = np.empty(2 * outs, scratch.dtype)
+    fold(
+        array_at(stage[STATISTICS], scratch, 2 * outs), eps_s[s], multiplier,
+        array_at(stage[SCALE], scratch, outs), array_at(stage[SHIFT], scratch, outs), times,
+    )  # fmt: skip
+    size = _output_size(stage)
+    add_scaled(
+        array_at(stage[OUTPUT], scratch, size), times,
+        array_at(term[TOTAL], scratch, size), term[FIRST_OF_TOTAL] != 0, _output_shape(stage),
+    )  # fmt: skip
 
 
-@compiled
+@inlined
 def backward(
-    table_s: Any, eps_s: Any, table_t: Any, multipliers_t: Any, chosen: Any, buffers: Any,
-    scratch: Any, d_multipliers_t: Any,
-) -> None:  # fmt: skip
-    """Computes the gradients of terms.
+    table_s: Any, eps_s: Any, term: Any, multiplier: float, buffers: Any, scratch: Any
+) -> float:
+    """Computes the gradients of a term.
 
     Args:
         table_s: The stages, [s, STAGE_COLUMNS].
         eps_s: Epsilon of each one's normalisation, [s].
-        table_t: The terms, [t, TERM_COLUMNS].
-        multipliers_t: Theirs, [t].
-        chosen: Indices of the terms to compute.
+        term: The term, [TERM_COLUMNS].
+        multiplier: Its own.
         buffers: Memory for the gradients of two stages' inputs, [2, the largest].
         scratch: Memory for what lies between the convolutions.
-        d_multipliers_t: Gradients of the multipliers, [t]; written.
+
+    Returns:
+        The gradient of the multiplier.
     """
-    for t in chosen:
-        term, multiplier = table_t[t], multipliers_t[t]
-        if term[NUMBER] == 0:
-            size = term[SIZE]
-            d = array_at(term[D_TOTAL], scratch, size)
-            d_multipliers_t[t] = dot(d, array_at(term[FEATURE], scratch, size))
-            if term[D_SOURCE]:
-                add_multiple(
-                    d, multiplier, array_at(term[D_SOURCE], scratch, size),
-                    term[FIRST_OF_D_SOURCE] != 0,
-                )  # fmt: skip
-            continue
-        d_multipliers_t[t] = _chain_backward(table_s, eps_s, term, multiplier, buffers, scratch)
-
-
-@compiled
-def _chain_backward(
-    table_s: Any, eps_s: Any, term: Any, multiplier: float, buffers: Any, scratch: Any
-) -> float:
+    if term[NUMBER] == 0:
+        size = term[SIZE]
+        d_feature = array_at(term[D_TOTAL], scratch, size)
+        if term[D_SOURCE]:
+            add_multiple(
+                d_feature, multiplier, array_at(term[D_SOURCE], scratch, size),
+                term[FIRST_OF_D_SOURCE] != 0,
+            )  # fmt: skip
+        return float(dot(d_feature, array_at(term[FEATURE], scratch, size)))
     first, last = term[FIRST], term[FIRST] + term[NUMBER] - 1
     needs_weights = term[NEEDS_WEIGHTS] != 0
     d = array_at(term[D_TOTAL], scratch, _output_size(table_s[last]))

@@ -19,8 +19,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _HERE: Final = Path(__file__).parent
 
 
-def compiled(function: _Function) -> _Function:
-    """Compiles a function for the types that it is called with.
+def kernel(function: _Function) -> _Function:
+    """Compiles a function for the types that Python calls it with.
 
     It lets go of the interpreter's lock, so that threads run side by side. What was compiled is
     kept in numba's cache, in a folder of its own for each state of these modules: numba alone would
@@ -31,8 +31,31 @@ def compiled(function: _Function) -> _Function:
         function: Of arrays, numbers and tuples of them.
     """
     with _caching():
-        kernel: _Function = numba.njit(nogil=True, cache=_KEEPS, error_model="numpy")(function)
-    return kernel
+        made: _Function = numba.njit(nogil=True, cache=_KEEPS, error_model="numpy")(function)
+    return made
+
+
+def compiled(function: _Function) -> _Function:
+    """Compiles a function that kernels call, as a part of each of them.
+
+    Args:
+        function: As for `kernel`.
+    """
+    made: _Function = numba.njit(error_model="numpy", no_cfunc_wrapper=True)(function)
+    return made
+
+
+def inlined(function: _Function) -> _Function:
+    """Makes a function a piece of the one that calls it, before that is optimised.
+
+    What is called is optimised by itself, and again with whatever calls it, all the way up. So a
+    large function that is called in one place is to be inlined: that halves the time to compile.
+
+    Args:
+        function: As for `kernel`.
+    """
+    made: _Function = numba.njit(error_model="numpy", inline="always")(function)
+    return made
 
 
 def native(kind: Any, function: Callable[..., Any]) -> Any:

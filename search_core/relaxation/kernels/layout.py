@@ -7,7 +7,7 @@ from typing import Any
 
 from numba.core import types
 
-from search_core.relaxation.kernels.compiling import LANES, compiled, intrinsic
+from search_core.relaxation.kernels.compiling import LANES, compiled, intrinsic, kernel
 from search_core.relaxation.kernels.vectors import constant, put, shuffled, vector_at
 
 
@@ -68,7 +68,7 @@ def turn(x: Any, at: int, line: int, lines: int, count: int, y: Any, y_at: int) 
             _transpose(x, start, line, y, y_at + (block * count + each) * LANES * LANES, LANES)
 
 
-@compiled
+@kernel
 def into_lanes(
     x: Any, image: int, lines: int, line: int, count: int, y: Any, y_group: int, y_line: int,
     step: int, images: int,
@@ -109,7 +109,7 @@ def into_lanes(
                 number += 1
 
 
-@compiled
+@kernel
 def out_of_lanes(
     y: Any, y_group: int, y_line: int, step: int, images: int, x: Any, image: int, lines: int,
     line: int, count: int,

@@ -35,6 +35,26 @@ doubles = pointer_maker(types.float64)
 
 
 @intrinsic
+def _integers_of(_context: Any, pointer: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(types.int64)
+        return builder.bitcast(args[0], ir.PointerType(kind))
+
+    return pointer_to(types.int64)(pointer), generate
+
+
+@compiled
+def integers_at(pointer: Any, size: int) -> Any:
+    """The integers that a pointer to other numbers points to.
+
+    Args:
+        pointer: Where they begin.
+        size: How many there are.
+    """
+    return carray(_integers_of(pointer), size)
+
+
+@intrinsic
 def _pointer(_context: Any, address: Any, like: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(signature.args[1].dtype)

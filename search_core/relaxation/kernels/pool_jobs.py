@@ -6,16 +6,10 @@ from numba import carray
 
 from search_core.relaxation.kernels import pools
 from search_core.relaxation.kernels.compiling import LANES, compiled
-from search_core.relaxation.kernels.memory import array_at, doubles
+from search_core.relaxation.kernels.jobs import COLUMNS, Work
+from search_core.relaxation.kernels.memory import array_at, doubles, integers_at
 
-KIND: Final = 0
-"""What is to be done; 0 and 1 are sums."""
-POOL: Final = 2
-POOL_BACKWARD: Final = 3
-NORMALISE: Final = 4
-NORMALISE_BACKWARD: Final = 5
-
-# What a job says, in the order of its numbers, behind what is to be done: addresses in bytes,
+# What a job says, in the order of its numbers, behind what does it: addresses in bytes,
 IN: Final = 1
 """What is pooled, or what a normalisation makes its gradient of: what it put out."""
 OUT: Final = 2
@@ -39,34 +33,54 @@ FIRST: Final = 14
 """The first channel."""
 LAST: Final = 15
 """Behind the last."""
-COLUMNS: Final = 16
 
 
 @compiled
-def do(job: Any, like: Any) -> None:
-    """Does a job.
-
-    Args:
-        job: Its numbers.
-        like: An array of the type of all tensors.
-    """
-    groups, channels, height, width = job[GROUPS], job[CHANNELS], job[HEIGHT], job[WIDTH]
-    stride, first, last = job[STRIDE], job[FIRST], job[LAST]
-    planes = groups * channels * LANES
+def _values(job: Any, like: Any) -> tuple[Any, Any]:
+    """What comes in, and what comes out."""
+    planes = job[GROUPS] * job[CHANNELS] * LANES
+    height, width, stride = job[HEIGHT], job[WIDTH], job[STRIDE]
     x = array_at(job[IN], like, planes * height * width)
-    y = array_at(job[OUT], like, planes * -(-height // stride) * -(-width // stride))
-    shape = groups, channels, height, width
-    if job[KIND] == POOL:
-        pools.pool(x, y, job[POOLED], job[SIDE], stride, shape, first, last)
-        return
-    if job[KIND] == POOL_BACKWARD:
-        d_x = array_at(job[D_IN], like, x.size)
-        pools.pool_backward(y, x, d_x, job[POOLED], job[SIDE], stride, shape, first, last)
-        return
-    statistics, eps = array_at(job[STATISTICS], like, 2 * channels), carray(doubles(job[EPS]), 1)[0]
-    sizes = groups, channels, height * width
-    if job[KIND] == NORMALISE:
-        pools.normalise(x, y, statistics, eps, job[IMAGES], sizes, first, last)
-        return
+    return x, array_at(job[OUT], like, planes * -(-height // stride) * -(-width // stride))
+
+
+def _pool(pointer: Any) -> None:
+    job, like = integers_at(pointer, COLUMNS), carray(pointer, 1)
+    x, y = _values(job, like)
+    shape = job[GROUPS], job[CHANNELS], job[HEIGHT], job[WIDTH]
+    pools.pool(x, y, job[POOLED], job[SIDE], job[STRIDE], shape, job[FIRST], job[LAST])
+
+
+def _pool_backward(pointer: Any) -> None:
+    job, like = integers_at(pointer, COLUMNS), carray(pointer, 1)
+    x, y = _values(job, like)
     d_x = array_at(job[D_IN], like, x.size)
-    pools.normalise_backward(y, x, d_x, statistics, eps, job[IMAGES], sizes, first, last)
+    shape = job[GROUPS], job[CHANNELS], job[HEIGHT], job[WIDTH]
+    pools.pool_backward(
+        y, x, d_x, job[POOLED], job[SIDE], job[STRIDE], shape, job[FIRST], job[LAST]
+    )
+
+
+def _normalise(pointer: Any) -> None:
+    job, like = integers_at(pointer, COLUMNS), carray(pointer, 1)
+    x, y = _values(job, like)
+    statistics = array_at(job[STATISTICS], like, 2 * job[CHANNELS])
+    eps = carray(doubles(job[EPS]), 1)[0]
+    sizes = job[GROUPS], job[CHANNELS], job[HEIGHT] * job[WIDTH]
+    pools.normalise(x, y, statistics, eps, job[IMAGES], sizes, job[FIRST], job[LAST])
+
+
+def _normalise_backward(pointer: Any) -> None:
+    job, like = integers_at(pointer, COLUMNS), carray(pointer, 1)
+    x, y = _values(job, like)
+    d_x = array_at(job[D_IN], like, x.size)
+    statistics = array_at(job[STATISTICS], like, 2 * job[CHANNELS])
+    eps = carray(doubles(job[EPS]), 1)[0]
+    sizes = job[GROUPS], job[CHANNELS], job[HEIGHT] * job[WIDTH]
+    pools.normalise_backward(y, x, d_x, statistics, eps, job[IMAGES], sizes, job[FIRST], job[LAST])
+
+
+POOL: Final = Work(_pool)
+POOL_BACKWARD: Final = Work(_pool_backward)
+NORMALISE: Final = Work(_normalise)
+NORMALISE_BACKWARD: Final = Work(_normalise_backward)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from search_core.relaxation.kernels.compiling import LANES, compiled
+from search_core.relaxation.kernels.compiling import LANES, compiled, inlined
 from search_core.relaxation.kernels.vectors import (
     add,
     fma,
@@ -81,7 +81,7 @@ def _share(kind: int, k: int, rows: tuple[int, int, int], columns: tuple[int, in
     return 1.0 / ((rows[2] - rows[1]) * (columns[2] - columns[1]))
 
 
-@compiled
+@inlined
 def pool(
     x: Any, y: Any, kind: int, k: int, stride: int, sizes: tuple[int, int, int, int],
     first: int, last: int,
@@ -126,7 +126,7 @@ def pool(
                 store(y, y_at + out_row * line + out * LANES, value)
 
 
-@compiled
+@inlined
 def pool_backward(
     d: Any, x: Any, d_x: Any, kind: int, k: int, stride: int, sizes: tuple[int, int, int, int],
     first: int, last: int,
@@ -233,7 +233,7 @@ def _divide(
             store(shares, at, multiply(load(d, d_at + at), splat(d.dtype.type(share))))
 
 
-@compiled
+@inlined
 def normalise(
     x: Any, y: Any, statistics: Any, eps: float, images: int, sizes: tuple[int, int, int],
     first: int, last: int,
@@ -282,7 +282,7 @@ def normalise(
                 store(y, offset, multiply(fma(load(x, offset), scale, shift), mask))
 
 
-@compiled
+@inlined
 def normalise_backward(
     d: Any, y: Any, d_x: Any, statistics: Any, eps: float, images: int,
     sizes: tuple[int, int, int], first: int, last: int,

@@ -6,7 +6,7 @@ lanes, k taps along an axis.
 
 from typing import Any, Final, NamedTuple
 
-from search_core.relaxation.kernels.compiling import LANES, compiled
+from search_core.relaxation.kernels.compiling import LANES, compiled, kernel
 from search_core.relaxation.kernels.vectors import fetch, fma, load, rectified, splat, store
 
 AS_IS: Final = 0
@@ -84,7 +84,7 @@ def out_size(sizes: Sizes) -> tuple[int, int]:
     return -(-sizes.height // sizes.stride), -(-sizes.width // sizes.stride)
 
 
-@compiled
+@kernel
 def scratch_size(sizes: Sizes) -> int:
     """How many numbers of scratch a stage needs, forward or backward.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from search_core.relaxation.kernels.compiling import LANES, compiled
+from search_core.relaxation.kernels.compiling import LANES, compiled, inlined
 from search_core.relaxation.kernels.depthwise import convolve, correlate
 from search_core.relaxation.kernels.layout import turn
 from search_core.relaxation.kernels.pointwise import multiply
@@ -45,7 +45,7 @@ from search_core.relaxation.kernels.vectors import (
 from search_core.relaxation.kernels.vectors import multiply as times
 
 
-@compiled
+@inlined
 def backward(
     d: Any, y: Any, coefficients: Any, x: Any, mode: int, folded: Any, means: Any, kernels: Any,
     weights: Any, d_x: Any, d_sums: Any, d_kernels: Any, d_weights: Any, needs_input: bool,

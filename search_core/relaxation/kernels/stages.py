@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from search_core.relaxation.kernels.compiling import LANES, compiled
+from search_core.relaxation.kernels.compiling import LANES, compiled, inlined
 from search_core.relaxation.kernels.depthwise import convolve
 from search_core.relaxation.kernels.pointwise import multiply
 from search_core.relaxation.kernels.rings import (
@@ -31,7 +31,7 @@ from search_core.relaxation.kernels.vectors import add, fma, load, splat, store,
 from search_core.relaxation.kernels.vectors import multiply as times
 
 
-@compiled
+@inlined
 def forward(
     x: Any, mode: int, folded: Any, kernels: Any, weights: Any, y: Any, statistics: Any,
     scratch: Any, sizes: Sizes,
