@@ -143,9 +143,20 @@ def install(uv: list[str]) -> None:
         hint,
     )  # fmt: skip
     python = str(VENV / "bin" / "python")
+    # Compiled at once, on all cores: where Python may write no bytecode itself, every process would
+    # compile PyTorch anew, for 2 s.
     step(
         "installing the locked dependencies (torch is large)",
-        [*pip, "sync", "--quiet", "--python", python, "--require-hashes", str(LOCK)],
+        [
+            *pip,
+            "sync",
+            "--quiet",
+            "--compile-bytecode",
+            "--python",
+            python,
+            "--require-hashes",
+            str(LOCK),
+        ],
         hint,
     )
     step(
