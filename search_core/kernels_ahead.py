@@ -1,16 +1,14 @@
-"""Compiling what a planned network will launch on a GPU, all at the same time.
+"""Compiling what a planned network will call, all at the same time.
 
-A network's first steps launch some hundreds of kernels, which take minutes to compile one after the
-other.
+On a GPU a network's first steps launch some hundreds of kernels, which take minutes to compile one
+after the other. A CPU's are a few large ones, the same for all networks.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -18,20 +16,20 @@ from search_core import relaxation
 from search_core.costs import EVALUATION_FACTOR, LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
 from search_core.evaluation import look_at
+from search_core.relaxation import ahead
 from search_core.relaxation.arithmetic import TORCH, arithmetic_for
+from search_core.relaxation.kernels import ahead as kernels
 from search_core.relaxation_check import copy_of, lower_precision, measure, num_compared
 from search_core.supernet import Supernet
-
-_MOST_PROCESSES: Final = 16
 
 
 def compile_ahead(
     network: Supernet, images: Images | LabelledImages, *, batch_size: int, jointly: bool
 ) -> None:
-    """Compiles what the comparison of both forms, training and evaluation launch.
+    """Compiles what the comparison of both forms, training and evaluation call.
 
-    That it was done is noted in Triton's cache. Where it cannot be done, kernels are compiled when
-    they are launched.
+    That it was done is noted where compiled kernels are kept. Where it cannot be done, they are
+    compiled when they are called.
 
     Args:
         network: A planned network, on its device. It stays as it is.
@@ -39,21 +37,29 @@ def compile_ahead(
         batch_size: Of the training.
         jointly: Whether training also takes gradients of alphas and weights in one pass.
     """
-    if arithmetic_for(next(network.parameters())) is TORCH:
-        return
+    weight = next(network.parameters())
     # Nothing is lost but time: what is wrong is told by the first step.
     with suppress(Exception):
-        compiling = import_module("search_core.relaxation.fused.compiling")
-        [one] = images.take(torch.arange(1)).in_order(1)
-        asked = _Passes(network, one, batch_size, jointly=jointly)
-        name = f"dartboard-{asked.name(compiling.toolchain())}"
-        with compiling.alone_in_the_cache() as folder:
-            if (folder / name).exists():
-                return
-            with compiling.nothing_launched() as kernels:
-                asked.make()
-            if compiling.compile_all(kernels, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))):
-                (folder / name).touch()
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            kernels.compile_ahead()
+        if arithmetic_for(weight) is not TORCH:
+            _compile_for_gpu(network, images, batch_size, jointly=jointly)
+
+
+def _compile_for_gpu(
+    network: Supernet, images: Images | LabelledImages, batch_size: int, *, jointly: bool
+) -> None:
+    compiling = import_module("search_core.relaxation.fused.compiling")
+    [one] = images.take(torch.arange(1)).in_order(1)
+    asked = _Passes(network, one, batch_size, jointly=jointly)
+    note = compiling.cache() / f"dartboard-{asked.name(compiling.toolchain())}"
+    with ahead.alone_in(compiling.cache()):
+        if note.exists():
+            return
+        with compiling.nothing_launched() as wanted:
+            asked.make()
+        if compiling.compile_all(wanted):
+            note.touch()
 
 
 class _Passes:

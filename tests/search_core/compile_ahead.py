@@ -111,7 +111,7 @@ def main() -> None:
         train(network, images)
     sys.stdout.write(f"training: {absent.num_launched} launched, {len(missing)} compiled\n")
     unknown = compiling.Wanted(compiling.__name__, "unknown", "{}")
-    sys.stdout.write(f"unknown: {compiling.compile_all([unknown], 1)}\n")
+    sys.stdout.write(f"unknown: {compiling.compile_all([unknown])}\n")
 
 
 def train(network: Supernet, images: LabelledImages) -> None:

@@ -9,9 +9,9 @@ from unittest import mock
 import pytest
 import torch
 
-from search_core import kernels_ahead
 from search_core.data import LabelledImages
 from search_core.kernels_ahead import compile_ahead
+from search_core.relaxation.kernels import ahead as cpu_kernels
 from search_core.supernet import Supernet
 
 _IMAGES = LabelledImages(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
@@ -39,15 +39,26 @@ def test_a_search_finds_all_of_its_kernels_compiled(precision: str, tmp_path: Pa
     assert unknown == "unknown: False"
 
 
-def test_on_a_cpu_there_is_nothing_to_compile() -> None:
+@pytest.mark.parametrize(("dtype", "calls"), [(torch.float32, 1), (torch.float64, 0)])
+def test_on_a_cpu_there_are_kernels_for_single_precision(
+    dtype: torch.dtype, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = mock.Mock(spec=Supernet)
-    network.parameters.return_value = iter([torch.zeros(1)])
+    network.parameters.return_value = iter([torch.zeros(1, dtype=dtype)])
+    of_cpu = mock.Mock()
+    monkeypatch.setattr(cpu_kernels, "compile_ahead", of_cpu)
     compile_ahead(network, _IMAGES, batch_size=4, jointly=False)
+    assert of_cpu.call_count == calls
     network.plan.assert_not_called()
 
 
-def test_what_cannot_be_compiled_ahead_stops_no_search() -> None:
+@pytest.mark.parametrize("error", [OSError("no space"), AttributeError("another Triton")])
+def test_what_cannot_be_compiled_ahead_stops_no_search(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = mock.Mock(spec=Supernet)
     network.parameters.return_value = iter([torch.zeros(1)])
-    with mock.patch.object(kernels_ahead, "arithmetic_for"):
-        compile_ahead(network, _IMAGES, batch_size=4, jointly=False)
+    of_cpu = mock.Mock(side_effect=error)
+    monkeypatch.setattr(cpu_kernels, "compile_ahead", of_cpu)
+    compile_ahead(network, _IMAGES, batch_size=4, jointly=False)
+    of_cpu.assert_called_once()

@@ -5,26 +5,20 @@ time in Python. Here it is asked which kernels some work would launch, and proce
 GPU compile them into Triton's cache, where the work finds them.
 """
 
-import fcntl
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-_SECONDS: Final = 600
-_NICENESS: Final = 10
-"""Of processes that compile: other trials of the machine go on training meanwhile."""
+from search_core.relaxation import ahead
 
 
 class Wanted(NamedTuple):
@@ -73,56 +67,37 @@ def toolchain() -> str:
     return f"Triton {triton.__version__}, {driver.active.get_current_target()}"
 
 
-@contextmanager
-def alone_in_the_cache() -> Iterator[Path]:
-    """Waits until no other process of this machine is in here: one at a time fills all cores.
-
-    Yields:
-        Where Triton keeps what it has compiled.
-    """
-    folder = Path(knobs.cache.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "dartboard.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the file is closed, or its process ends
-        yield folder
+def cache() -> Path:
+    """Where Triton keeps what it has compiled."""
+    return Path(knobs.cache.dir)
 
 
-def compile_all(kernels: Sequence[Wanted], num_processes: int) -> bool:
+def compile_all(kernels: Sequence[Wanted]) -> bool:
     """Compiles kernels for the GPU that this process uses.
 
     Args:
         kernels: What to compile; what is in Triton's cache already is not compiled again.
-        num_processes: So many at the same time.
 
     Returns:
         Whether all were compiled. Those that were not are compiled when they are launched, which
         tells what is wrong with them.
     """
-    num_processes = min(num_processes, len(kernels))
-    shares = [kernels[first::num_processes] for first in range(num_processes)]
-    with ThreadPoolExecutor(max(1, num_processes)) as threads:
-        return all(threads.map(_compile_share, shares))
-
-
-def _compile_share(kernels: Sequence[Wanted]) -> bool:
     target = driver.active.get_current_target()
-    asked = {
-        "target": [target.backend, target.arch, target.warp_size],
-        "kernels": [list(kernel) for kernel in kernels],
-    }
-    try:
-        run = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=json.dumps(asked),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return run.returncode == 0
+    num_shares = max(1, min(ahead.num_processes(), len(kernels)))
+    return ahead.run_all(
+        [
+            ahead.Program(
+                __name__,
+                reads=json.dumps(
+                    {
+                        "target": [target.backend, target.arch, target.warp_size],
+                        "kernels": kernels[first::num_shares],
+                    }
+                ),
+            )
+            for first in range(num_shares)
+        ]
+    )
 
 
 class _Elsewhere:
@@ -148,7 +123,7 @@ def main() -> int:
     Returns:
         The exit code: 1 if any kernel could not be compiled.
     """
-    os.nice(_NICENESS)
+    ahead.give_way()
     asked = json.load(sys.stdin)
     driver.set_active(_Elsewhere(GPUTarget(*asked["target"])))
     num_failed = 0

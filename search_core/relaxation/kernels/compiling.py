@@ -31,7 +31,7 @@ def kernel(function: _Function) -> _Function:
         function: Of arrays, numbers and tuples of them.
     """
     with _caching():
-        made: _Function = numba.njit(nogil=True, cache=_KEEPS, error_model="numpy")(function)
+        made: _Function = numba.njit(nogil=True, cache=KEEPS, error_model="numpy")(function)
     return made
 
 
@@ -66,13 +66,13 @@ def native(kind: Any, function: Callable[..., Any]) -> Any:
         function: It lets go of nothing, and must not fail.
     """
     with _caching():
-        return numba.cfunc(kind, cache=_KEEPS, error_model="numpy")(function)
+        return numba.cfunc(kind, cache=KEEPS, error_model="numpy")(function)
 
 
 @contextmanager
 def _caching() -> Iterator[None]:
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_CACHE)
+    numba.config.CACHE_DIR = str(CACHE)
     try:
         yield
     finally:
@@ -108,8 +108,8 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-_CACHE: Final = _cache()
-_KEEPS: Final = _is_writable(_CACHE)
+CACHE: Final = _cache()
+KEEPS: Final = _is_writable(CACHE)
 """Whether what was compiled can be kept; else every process compiles for itself."""
 
 LANES: Final = _lanes()
