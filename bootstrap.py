@@ -192,7 +192,9 @@ def step(title: str, command: list[str], hint: str) -> None:
     """Runs one command under a line that shows how long it has been at it."""
     if command[0].endswith("uv"):
         # The Python that runs this is the one to use; uv would download another.
-        environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+        # On a slow disk a file may take longer to compile than it allows by default.
+        environment = {"UV_COMPILE_BYTECODE_TIMEOUT": "600", **os.environ}
+        environment["UV_PYTHON_DOWNLOADS"] = "never"
     else:
         environment = dict(os.environ)
     with progress(title):

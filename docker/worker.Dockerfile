@@ -2,7 +2,7 @@
 # driver comes from its host (--gpus).
 FROM python:3.12-slim
 
-# Triton compiles kernels for a node's GPU when a search first needs them, a part of each in C.
+# Triton compiles kernels for a node's GPU, and what calls them in C.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 

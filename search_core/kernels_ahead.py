@@ -5,22 +5,23 @@ after the other. A CPU's are a few large ones, the same for all networks.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from search_core import relaxation
 from search_core.costs import EVALUATION_FACTOR, LARGEST_EVALUATION
 from search_core.data import Images, LabelledImages
 from search_core.evaluation import look_at
-from search_core.relaxation import ahead
+from search_core.relaxation import processes
 from search_core.relaxation.arithmetic import TORCH, arithmetic_for
-from search_core.relaxation.kernels import ahead as kernels
+from search_core.relaxation.kernels.ahead import compile_for_cpu
 from search_core.relaxation_check import copy_of, lower_precision, measure, num_compared
 from search_core.supernet import Supernet
+
+_LOG = logging.getLogger(__name__)
 
 
 def compile_ahead(
@@ -28,8 +29,8 @@ def compile_ahead(
 ) -> None:
     """Compiles what the comparison of both forms, training and evaluation call.
 
-    That it was done is noted where compiled kernels are kept. Where it cannot be done, they are
-    compiled when they are called.
+    That it was tried is noted where compiled kernels are kept. What was not compiled is compiled
+    when it is called; why is logged.
 
     Args:
         network: A planned network, on its device. It stays as it is.
@@ -38,12 +39,14 @@ def compile_ahead(
         jointly: Whether training also takes gradients of alphas and weights in one pass.
     """
     weight = next(network.parameters())
-    # Nothing is lost but time: what is wrong is told by the first step.
-    with suppress(Exception):
+    try:
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
-            kernels.compile_ahead()
+            compile_for_cpu()
         if arithmetic_for(weight) is not TORCH:
             _compile_for_gpu(network, images, batch_size, jointly=jointly)
+    except Exception:
+        # Nothing is lost but time: what is wrong with a network is told by its first step.
+        _LOG.warning("kernels are compiled when they are called", exc_info=True)
 
 
 def _compile_for_gpu(
@@ -52,14 +55,18 @@ def _compile_for_gpu(
     compiling = import_module("search_core.relaxation.fused.compiling")
     [one] = images.take(torch.arange(1)).in_order(1)
     asked = _Passes(network, one, batch_size, jointly=jointly)
-    note = compiling.cache() / f"dartboard-{asked.name(compiling.toolchain())}"
-    with ahead.alone_in(compiling.cache()):
+    note = compiling.cache() / f"dartboard-{asked.digest(compiling.toolchain())}"
+    if note.exists():
+        return
+    with processes.alone_in(compiling.cache()):
         if note.exists():
             return
-        with compiling.nothing_launched() as wanted:
-            asked.make()
-        if compiling.compile_all(wanted):
-            note.touch()
+        try:
+            with compiling.nothing_launched() as wanted:
+                asked.make()
+            compiling.compile_all(wanted)
+        finally:
+            note.touch()  # the next search would fare no better
 
 
 class _Passes:
@@ -81,14 +88,15 @@ class _Passes:
         self._jointly = jointly
         self._lower = lower_precision(network, images.labels_n.device)
 
-    def name(self, toolchain: str) -> str:
+    def digest(self, toolchain: str) -> str:
         """The same for networks that launch the same kernels.
 
         Args:
             toolchain: What compiles them, and what for.
         """
-        said = (
+        identity = (
             toolchain,
+            torch.__version__,
             repr(self._network),
             [tuple(each.shape) for each in self._network.parameters()],
             tuple(self._images.images_nchw.shape[1:]),
@@ -96,20 +104,21 @@ class _Passes:
             self._jointly,
             self._lower,
         )
-        hashed = hashlib.sha256(repr(said).encode())
-        for source in sorted(Path(relaxation.__file__).parent.rglob("*.py")):
+        hashed = hashlib.sha256(repr(identity).encode())
+        for source in sorted(Path(__file__).parent.rglob("*.py")):
             hashed.update(source.read_bytes())
         return hashed.hexdigest()
 
     def make(self) -> None:
-        """Makes them all."""
+        """Computes them, one after the other; what comes out is of no use."""
         network = copy_of(self._network)
         network.plan()
         compared, trained = num_compared(self._batch_size), self._batch_size
         self._train(network, compared, ["float32", self._lower], evaluates=True)
         # The finite difference of the second order is in full whatever the training is in.
         in_full = ["float32"] if self._jointly else []
-        self._train(network, trained, [self._lower or "float32", *in_full], evaluates=False)
+        precisions = dict.fromkeys([self._lower or "float32", *in_full])
+        self._train(network, trained, list(precisions), evaluates=False)
         network.eval()
         with torch.no_grad():
             look_at(network, self._black(min(EVALUATION_FACTOR * trained, LARGEST_EVALUATION)))

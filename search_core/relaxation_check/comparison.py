@@ -74,8 +74,10 @@ def copy_of(network: Supernet) -> Supernet:
         network: A planned network, which stays one.
     """
     network.unplan()  # a plan may hold what cannot be copied
-    copied = copy.deepcopy(network).train()
-    network.plan()
+    try:
+        copied = copy.deepcopy(network).train()
+    finally:
+        network.plan()
     for module in copied.modules():
         if isinstance(module, _BatchNorm) and module.momentum is not None:
             module.momentum = 1.0

@@ -18,7 +18,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from search_core.relaxation import ahead
+from search_core.relaxation import processes
 
 
 class Wanted(NamedTuple):
@@ -41,7 +41,7 @@ def nothing_launched() -> Iterator[list[Wanted]]:
 
     What it would write stays as it was, so results have their sizes, and no values. No kernel takes
     an address from what another computes: those that are launched read and write nothing else than
-    usual.
+    usual. It is so in all threads: no other one may launch anything meanwhile.
 
     Yields:
         The kernels, in the order in which they are asked for; complete at the end.
@@ -82,11 +82,13 @@ def compile_all(kernels: Sequence[Wanted]) -> bool:
         Whether all were compiled. Those that were not are compiled when they are launched, which
         tells what is wrong with them.
     """
+    if not kernels:
+        return True
     target = driver.active.get_current_target()
-    num_shares = max(1, min(ahead.num_processes(), len(kernels)))
-    return ahead.run_all(
+    num_shares = min(processes.most_at_once(), len(kernels))
+    return processes.run_all(
         [
-            ahead.Program(
+            processes.Program(
                 __name__,
                 reads=json.dumps(
                     {
@@ -123,11 +125,10 @@ def main() -> int:
     Returns:
         The exit code: 1 if any kernel could not be compiled.
     """
-    ahead.give_way()
     asked = json.load(sys.stdin)
     driver.set_active(_Elsewhere(GPUTarget(*asked["target"])))
     num_failed = 0
-    for kernel in (Wanted(*each) for each in asked["kernels"]):
+    for kernel in processes.while_wanted(Wanted(*each) for each in asked["kernels"]):
         try:
             getattr(import_module(kernel.module), kernel.name).preload(kernel.form)
         except Exception as error:

@@ -1,18 +1,25 @@
-"""Compiling all kernels of a CPU at the same time, before the first of them is called."""
+"""Compiling a CPU's large kernels at the same time, before the first of them is called."""
 
 import hashlib
+import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+import llvmlite
+import numba
 from llvmlite import binding
 
-from search_core.relaxation import ahead
+from search_core.relaxation import processes
 from search_core.relaxation.kernels import pool_jobs, sum_jobs
 from search_core.relaxation.kernels.compiling import CACHE, KEEPS
 from search_core.relaxation.kernels.jobs import Work
 
 _ITEMSIZE: Final = 4
+_SLOWEST: Final = "backward"
+"""It takes longer than all others together."""
+_OTHERS: Final = ("forward", "pool", "pool_backward", "normalise", "normalise_backward")
 _WORKS: Final[dict[str, Work]] = {
     "backward": sum_jobs.BACKWARD,
     "forward": sum_jobs.FORWARD,
@@ -21,25 +28,41 @@ _WORKS: Final[dict[str, Work]] = {
     "normalise": pool_jobs.NORMALISE,
     "normalise_backward": pool_jobs.NORMALISE_BACKWARD,
 }
-"""Half of the time goes into the first."""
 
 
-def compile_ahead() -> None:
-    """Compiles the kernels for single precision, unless that has been done on this machine.
+def compile_for_cpu() -> None:
+    """Compiles the large kernels for single precision, once on each machine.
 
-    Where it cannot be done, they are compiled when they are called.
+    What could not be compiled is compiled when it is called, and so are the small ones.
+
+    Raises:
+        OSError: The cache cannot be used.
+        TimeoutError: Another process has compiled for minutes.
     """
-    processor = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
-    note = CACHE / f"compiled-{hashlib.sha256(processor.encode()).hexdigest()[:16]}"
-    # One process would do nothing that this one cannot do by itself.
-    if not KEEPS or note.exists() or ahead.num_processes() == 1:
+    note = CACHE / f"tried-{_identity()}"
+    if not KEEPS or note.exists():
         return
-    with ahead.alone_in(CACHE):
+    with processes.alone_in(CACHE):
         if note.exists():
             return
-        first, *others = _WORKS
-        if ahead.run_all([ahead.Program(__name__, [first]), ahead.Program(__name__, others)]):
-            note.touch()
+        shares = [[_SLOWEST], [*_OTHERS]]
+        if processes.most_at_once() == 1:
+            shares = [[_SLOWEST, *_OTHERS]]
+        processes.run_all([processes.Program(__name__, names) for names in shares])
+        note.touch()  # also if one failed: the next search would fare no better
+
+
+def _identity() -> str:
+    """Of what numba looks for in its cache; of these modules' sources it is the folder."""
+    said = (
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+        numba.__version__,
+        llvmlite.__version__,
+        platform.python_version(),
+        str(Path(__file__).resolve().parent),
+    )
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def main(names: Sequence[str]) -> None:
@@ -48,7 +71,7 @@ def main(names: Sequence[str]) -> None:
     Args:
         names: Theirs.
     """
-    for name in names:
+    for name in processes.while_wanted(names):
         _WORKS[name].address(_ITEMSIZE)
 
 

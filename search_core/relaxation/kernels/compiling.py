@@ -1,5 +1,9 @@
 """How kernels are compiled: when first called, and kept on disk for the next process.
 
+What Python calls is a `kernel`, what threads call by its address is `native`; what these call is
+`compiled`, or `inlined` where it is large and called in one place; an `intrinsic` says which
+instructions it becomes. Large ones are compiled before they are called (`ahead`).
+
 Legend: l lanes, the images that one vector holds.
 """
 

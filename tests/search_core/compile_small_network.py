@@ -99,27 +99,31 @@ def main() -> None:
     with ExitStack() as patches:
         for where, value in patched.items():
             patches.enter_context(mock.patch(where, value))
-        network = small_network(sys.argv[1])
+        precision, *more = sys.argv[1:]
+        jointly = bool(more)
+        network = small_network(precision)
         network.plan()
-        prepare = partial(compile_ahead, network, images, batch_size=_BATCH, jointly=False)
+        prepare = partial(compile_ahead, network, images, batch_size=_BATCH, jointly=jointly)
         prepare()
         notes = list(Path(knobs.cache.dir).glob("dartboard-*[0-9a-f]"))
         sys.stdout.write(f"ahead: {absent.num_launched} launched, {len(notes)} noted\n")
         with mock.patch.object(kernels_ahead, "measure") as measure:
             prepare()
         sys.stdout.write(f"again: {measure.call_count} passes\n")
-        train(network, images)
+        train(network, images, jointly=jointly)
     sys.stdout.write(f"training: {absent.num_launched} launched, {len(missing)} compiled\n")
     unknown = compiling.Wanted(compiling.__name__, "unknown", "{}")
+    sys.stdout.write(f"none: {compiling.compile_all([])}\n")
     sys.stdout.write(f"unknown: {compiling.compile_all([unknown])}\n")
 
 
-def train(network: Supernet, images: LabelledImages) -> None:
+def train(network: Supernet, images: LabelledImages, *, jointly: bool) -> None:
     """What a search computes, with sizes that are written down here once more."""
     for precision in ("float32", network.precision):
         few = images.take(torch.arange(4))
-        relaxation_check.measure(network, few, precision, jointly=False, evaluates=True)
-    relaxation_check.measure(network, images, network.precision, jointly=False, evaluates=False)
+        relaxation_check.measure(network, few, precision, jointly=jointly, evaluates=True)
+    for precision in {network.precision, "float32"} if jointly else {network.precision}:
+        relaxation_check.measure(network, images, precision, jointly=jointly, evaluates=False)
     network.eval()
     with torch.no_grad():
         look_at(network, images.take(torch.arange(2 * _BATCH) % _BATCH))
