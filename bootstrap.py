@@ -147,18 +147,10 @@ def install(uv: list[str]) -> None:
     # compile PyTorch anew, for 2 s.
     step(
         "installing the locked dependencies (torch is large)",
-        [
-            *pip,
-            "sync",
-            "--quiet",
-            "--compile-bytecode",
-            "--python",
-            python,
-            "--require-hashes",
-            str(LOCK),
-        ],
+        [*pip, "sync", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes",
+         str(LOCK)],
         hint,
-    )
+    )  # fmt: skip
     step(
         "installing dartboard itself",
         [*pip, "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation",

@@ -20,14 +20,14 @@ _T = TypeVar("_T")
 
 _MOST: Final = 16
 _MEMORY: Final = 2**30
-"""Bytes that are free for each: half of them are taken."""
+"""Bytes that are free for each: 0.7 to 0.9 of them are taken, by PyTorch mostly."""
 _SECONDS: Final = 600
 _PATIENCE: Final = 120
 _PAUSE: Final = 0.2
 
 
-class Program(NamedTuple):
-    """A module to run as a program.
+class Command(NamedTuple):
+    """A module to run as a command.
 
     Attributes:
         module: Its name.
@@ -41,7 +41,7 @@ class Program(NamedTuple):
 
 
 def most_at_once() -> int:
-    """How many programs to run at the same time: as cores and memory allow, from 1 to 16."""
+    """How many commands to run at the same time: as cores and memory allow, from 1 to 16."""
     # Not every system knows on which cores a process may run.
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     most_in_memory = int(psutil.virtual_memory().available) // _MEMORY
@@ -75,20 +75,20 @@ def alone_in(folder: Path, patience: float = _PATIENCE) -> Iterator[None]:
         yield
 
 
-def run_all(programs: Sequence[Program]) -> bool:
-    """Runs programs at the same time, and logs what those say that fail.
+def run_all(commands: Sequence[Command]) -> bool:
+    """Runs commands at the same time, and logs what those say that fail.
 
     Args:
-        programs: One or more.
+        commands: One or more.
 
     Returns:
         Whether all of them ended well.
     """
-    with ThreadPoolExecutor(len(programs)) as threads:
-        return all(list(threads.map(_run, programs)))
+    with ThreadPoolExecutor(len(commands)) as threads:
+        return all(list(threads.map(_run, commands)))
 
 
-def while_wanted(parts: Iterable[_T]) -> Iterator[_T]:
+def while_parent_lives(parts: Iterable[_T]) -> Iterator[_T]:
     """Parts of a program's work, as long as the process is there that has started it.
 
     Args:
@@ -101,13 +101,13 @@ def while_wanted(parts: Iterable[_T]) -> Iterator[_T]:
         yield part
 
 
-def _run(program: Program) -> bool:
+def _run(command: Command) -> bool:
     # What this process imports from, and nothing of the folder that it happens to be in.
     path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
     try:
         run = subprocess.run(
-            [sys.executable, "-P", "-m", program.module, *program.arguments],
-            input=program.reads,
+            [sys.executable, "-P", "-m", command.module, *command.arguments],
+            input=command.reads,
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
@@ -115,8 +115,8 @@ def _run(program: Program) -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        _LOG.warning("%s was stopped after %d s", program.module, _SECONDS)
+        _LOG.warning("%s was stopped after %d s", command.module, _SECONDS)
         return False
     if run.returncode:
-        _LOG.warning("%s failed: %s", program.module, run.stderr.strip()[-2000:])
+        _LOG.warning("%s failed: %s", command.module, run.stderr.strip()[-2000:])
     return run.returncode == 0

@@ -43,12 +43,12 @@ class Asked:
 
     def __init__(self, succeeds: bool) -> None:
         self.names: list[str] = []
-        self.num_programs = 0
+        self.num_commands = 0
         self._succeeds = succeeds
 
-    def __call__(self, programs: Sequence[processes.Program]) -> bool:
-        self.num_programs += len(programs)
-        self.names += [name for program in programs for name in program.arguments]
+    def __call__(self, commands: Sequence[processes.Command]) -> bool:
+        self.num_commands += len(commands)
+        self.names += [name for command in commands for name in command.arguments]
         return self._succeeds
 
 
@@ -102,7 +102,7 @@ def test_one_core_compiles_all_in_one_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(processes, "run_all", asked)
     monkeypatch.setattr(processes, "most_at_once", lambda: 1)
     ahead.compile_for_cpu()
-    assert asked.num_programs == 1
+    assert asked.num_commands == 1
     assert sorted(asked.names) == sorted(ahead._WORKS)
 
 
@@ -119,7 +119,7 @@ def test_a_process_without_the_one_that_started_it_does_no_more(
 ) -> None:
     parents = iter([7, 7, 7, 1])
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    assert list(processes.while_wanted("abcd")) == ["a", "b"]
+    assert list(processes.while_parent_lives("abcd")) == ["a", "b"]
 
 
 def test_there_are_as_many_processes_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +138,12 @@ def test_a_program_that_takes_too_long_is_stopped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(processes, "_SECONDS", 0.5)
-    assert not processes.run_all([processes.Program("http.server", ["0", "--bind", "127.0.0.1"])])
+    assert not processes.run_all([processes.Command("http.server", ["0", "--bind", "127.0.0.1"])])
     assert "was stopped" in caplog.text
 
 
 def test_a_program_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    right, wrong = processes.Program("this", reads="nothing"), processes.Program("no.such.module")
+    right, wrong = processes.Command("this", reads="nothing"), processes.Command("no.such.module")
     assert processes.run_all([right])
     assert not processes.run_all([wrong, right])
     assert "no.such.module failed: " in caplog.text

@@ -88,7 +88,7 @@ def compile_all(kernels: Sequence[Wanted]) -> bool:
     num_shares = min(processes.most_at_once(), len(kernels))
     return processes.run_all(
         [
-            processes.Program(
+            processes.Command(
                 __name__,
                 reads=json.dumps(
                     {
@@ -128,7 +128,7 @@ def main() -> int:
     asked = json.load(sys.stdin)
     driver.set_active(_Elsewhere(GPUTarget(*asked["target"])))
     num_failed = 0
-    for kernel in processes.while_wanted(Wanted(*each) for each in asked["kernels"]):
+    for kernel in processes.while_parent_lives(Wanted(*each) for each in asked["kernels"]):
         try:
             getattr(import_module(kernel.module), kernel.name).preload(kernel.form)
         except Exception as error:

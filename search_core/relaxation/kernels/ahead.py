@@ -17,9 +17,6 @@ from search_core.relaxation.kernels.compiling import CACHE, KEEPS
 from search_core.relaxation.kernels.jobs import Work
 
 _ITEMSIZE: Final = 4
-_SLOWEST: Final = "backward"
-"""It takes longer than all others together."""
-_OTHERS: Final = ("forward", "pool", "pool_backward", "normalise", "normalise_backward")
 _WORKS: Final[dict[str, Work]] = {
     "backward": sum_jobs.BACKWARD,
     "forward": sum_jobs.FORWARD,
@@ -28,6 +25,8 @@ _WORKS: Final[dict[str, Work]] = {
     "normalise": pool_jobs.NORMALISE,
     "normalise_backward": pool_jobs.NORMALISE_BACKWARD,
 }
+_SLOWEST: Final = "backward"
+"""It takes as long as all others together."""
 
 
 def compile_for_cpu() -> None:
@@ -45,10 +44,10 @@ def compile_for_cpu() -> None:
     with processes.alone_in(CACHE):
         if note.exists():
             return
-        shares = [[_SLOWEST], [*_OTHERS]]
+        shares = [[_SLOWEST], [name for name in _WORKS if name != _SLOWEST]]
         if processes.most_at_once() == 1:
-            shares = [[_SLOWEST, *_OTHERS]]
-        processes.run_all([processes.Program(__name__, names) for names in shares])
+            shares = [[*_WORKS]]
+        processes.run_all([processes.Command(__name__, names) for names in shares])
         note.touch()  # also if one failed: the next search would fare no better
 
 
@@ -71,7 +70,7 @@ def main(names: Sequence[str]) -> None:
     Args:
         names: Theirs.
     """
-    for name in processes.while_wanted(names):
+    for name in processes.while_parent_lives(names):
         _WORKS[name].address(_ITEMSIZE)
 
 

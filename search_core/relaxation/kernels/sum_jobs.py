@@ -8,6 +8,7 @@ from typing import Any, Final
 from numba import carray
 
 from search_core.relaxation.kernels import chains
+from search_core.relaxation.kernels.compiling import compiled
 from search_core.relaxation.kernels.jobs import COLUMNS, Work
 from search_core.relaxation.kernels.memory import array_at, doubles, integers, integers_at
 
@@ -35,27 +36,33 @@ D_MULTIPLIERS: Final = 13
 """Gradients of the multipliers, [t]; written."""
 
 
+@compiled
+def _given(job: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """The stages, their epsilons, the terms, their multipliers, and which terms to compute."""
+    return (
+        carray(integers(job[STAGES]), (job[NUM_STAGES], chains.STAGE_COLUMNS)),
+        carray(doubles(job[EPS]), job[NUM_STAGES]),
+        carray(integers(job[TERMS]), (job[NUM_TERMS], chains.TERM_COLUMNS)),
+        carray(doubles(job[MULTIPLIERS]), job[NUM_TERMS]),
+        carray(integers(job[CHOSEN]), job[NUM_CHOSEN]),
+    )
+
+
 def _forward(pointer: Any) -> None:
     job, like = integers_at(pointer, COLUMNS), carray(pointer, 1)
-    table_s = carray(integers(job[STAGES]), (job[NUM_STAGES], chains.STAGE_COLUMNS))
-    eps_s = carray(doubles(job[EPS]), job[NUM_STAGES])
-    table_t = carray(integers(job[TERMS]), (job[NUM_TERMS], chains.TERM_COLUMNS))
-    multipliers_t = carray(doubles(job[MULTIPLIERS]), job[NUM_TERMS])
+    table_s, eps_s, table_t, multipliers_t, chosen = _given(job)
     scratch = array_at(job[SCRATCH], like, job[SCRATCH_SIZE])
-    for t in carray(integers(job[CHOSEN]), job[NUM_CHOSEN]):
+    for t in chosen:
         chains.forward(table_s, eps_s, table_t[t], multipliers_t[t], scratch)
 
 
 def _backward(pointer: Any) -> None:
     job, like = integers_at(pointer, COLUMNS), carray(pointer, 1)
-    table_s = carray(integers(job[STAGES]), (job[NUM_STAGES], chains.STAGE_COLUMNS))
-    eps_s = carray(doubles(job[EPS]), job[NUM_STAGES])
-    table_t = carray(integers(job[TERMS]), (job[NUM_TERMS], chains.TERM_COLUMNS))
-    multipliers_t = carray(doubles(job[MULTIPLIERS]), job[NUM_TERMS])
+    table_s, eps_s, table_t, multipliers_t, chosen = _given(job)
     d_multipliers_t = carray(doubles(job[D_MULTIPLIERS]), job[NUM_TERMS])
     scratch = array_at(job[SCRATCH], like, job[SCRATCH_SIZE])
     buffers = array_at(job[BUFFERS], like, 2 * job[LARGEST]).reshape(2, -1)
-    for t in carray(integers(job[CHOSEN]), job[NUM_CHOSEN]):
+    for t in chosen:
         d_multipliers_t[t] = chains.backward(
             table_s, eps_s, table_t[t], multipliers_t[t], buffers, scratch
         )
